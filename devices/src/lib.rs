@@ -1,0 +1,18 @@
+//! Device models of daxvisor: pure state machines that know nothing of KVM, sockets or command lines.
+//!
+//! A device sees guest accesses through [`BusDevice`], raises its interrupt through a [`Line`] and tells the machine what
+//! must happen next by returning an [`Effect`]. It never holds a handle to the machine. See ARCHITECTURE.md.
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod effect;
+pub mod line;
+pub mod nvdimm;
+pub mod units;
+
+pub use bus::{Bus, BusDevice, BusError};
+pub use effect::Effect;
+pub use line::Line;
+
+/// Guest memory as every device sees it: a snapshot that follows hotplug.
+pub type GuestMemory = vm_memory::GuestMemoryAtomic<vm_memory::GuestMemoryMmap<()>>;
