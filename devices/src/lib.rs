@@ -4,11 +4,13 @@
 //! must happen next by returning an [`Effect`]. It never holds a handle to the machine. See ARCHITECTURE.md.
 #![forbid(unsafe_code)]
 
+pub mod acpi;
 pub mod bus;
 pub mod effect;
 pub mod line;
 pub mod nvdimm;
 pub mod units;
+pub mod virtio;
 
 pub use bus::{Bus, BusDevice, BusError};
 pub use effect::Effect;

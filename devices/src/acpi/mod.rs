@@ -1,0 +1,1 @@
+//! ACPI hardware: the generic event device with its sleep and reset registers.

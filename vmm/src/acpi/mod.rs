@@ -1,0 +1,1 @@
+//! ACPI tables: assembled from the layout, the topology and the devices.

@@ -1,0 +1,1 @@
+//! KVM: the only importer of the kvm crates.

@@ -1,0 +1,1 @@
+//! The machine: owner of everything, and its event loop.

@@ -1,0 +1,1 @@
+//! Guest memory: host mappings, backings and memory slots.

@@ -1,0 +1,1 @@
+//! vCPUs, nodes and distances as the guest sees them: pure.

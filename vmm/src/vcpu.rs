@@ -1,0 +1,1 @@
+//! vCPU threads: commands, state machine, exits.
