@@ -1,21 +1,39 @@
 //! What the user asks for: one struct per noun, one serde path.
 //!
-//! Command line flags (`key=value`, see `kv`), the TOML file of `--config` and later the REST API deserialize into these
-//! structs. `VmConfig::validate` reports every problem at once and touches nothing.
+//! Command line flags (`key=value`, see [`kv`] and the table in [`flags`]), the TOML file of `--config` ([`file`]) and later
+//! the REST API deserialize into these structs. [`VmConfig::validate`] reports every problem at once and touches nothing;
+//! [`probe`] then looks at the files that are named and still changes nothing.
+//!
+//! What no `numa` entry claims belongs to node 0, which every machine has: all vCPUs when no entry has `cpus`, all RAM when
+//! no entry has `memory`. As soon as one entry has `cpus` (or `memory`), the entries together must account for all of it.
+
+mod error;
+pub mod file;
+pub mod flags;
+pub mod kv;
+pub mod probe;
+mod text;
+mod validate;
 
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 pub use devices::nvdimm::config::{NvdimmBacking, NvdimmConfig};
+pub use error::ConfigError;
+pub use text::{ConsoleConfig, CpuList, NodeDistances};
+pub use validate::{CpuShape, MAX_NODES, MAX_NVDIMMS, MAX_VCPUS};
 
 /// A whole virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct VmConfig {
-    /// Kernel image: bzImage or ELF vmlinux.
+    /// Kernel image, bzImage or ELF vmlinux: a path, or `@NAME` for a guest image's kernel.
     pub kernel: Option<PathBuf>,
-    /// Initial RAM file system.
+    /// Initial RAM file system: a path, or `@NAME` for a guest image's; none with a `@NAME` kernel: that image's.
     pub initrd: Option<PathBuf>,
     /// Appended to the default command line.
     pub cmdline: Option<String>,
@@ -28,10 +46,13 @@ pub struct VmConfig {
     /// Boot RAM.
     pub memory: MemoryConfig,
     /// NUMA nodes; empty: one node 0 with everything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub numa: Vec<NumaConfig>,
     /// SLIT entries that differ from the default (10 local, 20 remote).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub distance: Vec<DistanceConfig>,
     /// Virtual NVDIMMs in slot order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nvdimm: Vec<NvdimmConfig>,
     /// The first serial port.
     pub console: ConsoleConfig,
@@ -91,7 +112,12 @@ pub struct CpusConfig {
 
 impl Default for CpusConfig {
     fn default() -> Self {
-        Self { count: 1, sockets: None, cores: None, threads: None }
+        Self {
+            count: 1,
+            sockets: None,
+            cores: None,
+            threads: None,
+        }
     }
 }
 
@@ -106,21 +132,20 @@ pub struct CpuModelConfig {
 }
 
 /// Boot RAM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct MemoryConfig {
-    /// All nodes together.
-    pub size: ByteSize,
+    /// All nodes together; none: the sum of what the nodes state, or [`MemoryConfig::DEFAULT_SIZE`]. See [`VmConfig::ram`].
+    pub size: Option<ByteSize>,
     /// Host huge page size to back RAM with (`2M`, `1G`); none: ordinary pages.
     pub hugepages: Option<ByteSize>,
     /// Map RAM shared instead of private.
     pub shared: bool,
 }
 
-impl Default for MemoryConfig {
-    fn default() -> Self {
-        Self { size: ByteSize::gib(1), hugepages: None, shared: false }
-    }
+impl MemoryConfig {
+    /// RAM of a machine that says nothing of it.
+    pub const DEFAULT_SIZE: ByteSize = ByteSize::gib(1);
 }
 
 /// One NUMA node (ACPI proximity domain of the same number).
@@ -135,12 +160,10 @@ pub struct NumaConfig {
     /// Boot RAM of the node; absent or 0: a node without boot memory.
     #[serde(default)]
     pub memory: ByteSize,
+    /// Distances from this node, as a list such as `1:20,2:30`; each is set in both directions.
+    #[serde(default, skip_serializing_if = "NodeDistances::is_empty")]
+    pub distance: NodeDistances,
 }
-
-/// A list of vCPU numbers, written `0-1,4` (in TOML also as an array of numbers).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct CpuList(pub Vec<u8>);
 
 /// Distance between two nodes, set in both directions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,16 +177,44 @@ pub struct DistanceConfig {
     pub value: u8,
 }
 
-/// Where the first serial port goes: `stdio`, `file:PATH`, `pty` or `none`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum ConsoleConfig {
-    /// The terminal or pipe daxvisor was started on.
-    #[default]
-    Stdio,
-    /// A file, truncated at start.
-    File(PathBuf),
-    /// A new pseudo terminal, whose name is printed.
-    Pty,
-    /// Nowhere.
-    None,
+impl VmConfig {
+    /// The nodes of the machine: node 0 and every one that `numa` names.
+    pub fn nodes(&self) -> BTreeSet<u32> {
+        self.numa.iter().map(|n| n.node).chain([0]).collect()
+    }
+
+    /// The node that vCPU `index` belongs to; none when entries have `cpus` and leave it out.
+    pub fn node_of_vcpu(&self, index: u8) -> Option<u32> {
+        if self.numa.iter().all(|n| n.cpus.0.is_empty()) {
+            return Some(0);
+        }
+        self.numa.iter().find(|n| n.cpus.0.contains(&index)).map(|n| n.node)
+    }
+
+    /// Boot RAM by node; nodes without any are left out.
+    pub fn node_memory(&self) -> BTreeMap<u32, ByteSize> {
+        let stated = self.numa.iter().filter(|n| n.memory.0 != 0).map(|n| (n.node, n.memory));
+        let mut nodes: BTreeMap<_, _> = stated.collect();
+        if nodes.is_empty() {
+            nodes.insert(0, self.memory.size.unwrap_or(MemoryConfig::DEFAULT_SIZE));
+        }
+        nodes
+    }
+
+    /// Boot RAM of all nodes.
+    pub fn ram(&self) -> ByteSize {
+        ByteSize(
+            self.node_memory()
+                .values()
+                .fold(0, |sum, size| sum.saturating_add(size.0)),
+        )
+    }
+
+    /// What NVDIMM `slot` is called in errors and in the API.
+    pub fn nvdimm_name(&self, slot: usize) -> String {
+        self.nvdimm
+            .get(slot)
+            .and_then(|n| n.id.clone())
+            .unwrap_or_else(|| format!("nvdimm{slot}"))
+    }
 }

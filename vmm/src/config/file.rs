@@ -1,0 +1,123 @@
+//! The TOML file of `--config`, and the same form for `--print-config`.
+
+use super::{ConfigError, VmConfig};
+use std::{fs, path::Path};
+
+/// Reads a configuration file. Relative paths in it are taken from the working directory, as those of flags are.
+pub fn load(path: &Path) -> Result<VmConfig, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|e| ConfigError::ReadFile(path.to_owned(), e))?;
+    parse(&text).map_err(|problem| ConfigError::ParseFile(path.to_owned(), problem))
+}
+
+/// Reads the text of a configuration file; the error begins with line and column.
+fn parse(text: &str) -> Result<VmConfig, String> {
+    toml::from_str(text).map_err(|e: toml::de::Error| {
+        let at = e.span().and_then(|span| text.get(..span.start)).map(|before| {
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+            format!("line {line}, column {column}: ")
+        });
+        format!("{}{}", at.unwrap_or_default(), e.message().replace('\n', " "))
+    })
+}
+
+/// The configuration as a file that [`load`] reads back equal.
+pub fn print(config: &VmConfig) -> Result<String, toml::ser::Error> {
+    toml::to_string_pretty(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{NumaConfig, flags};
+    use proptest::prelude::*;
+
+    fn config(args: &[(&str, &str)]) -> VmConfig {
+        let texts = |flag: &str| -> &'static [String] {
+            args.iter()
+                .filter(|(f, _)| *f == flag)
+                .map(|(_, t)| (*t).to_owned())
+                .collect::<Vec<_>>()
+                .leak()
+        };
+        let mut config = VmConfig::default();
+        flags::apply(&mut config, texts).unwrap();
+        config
+    }
+
+    fn full() -> VmConfig {
+        config(&[
+            ("kernel", "@debian-6.1-cloud-amd64"),
+            ("initrd", "/boot/init,rd"),
+            ("cmdline", "quiet console=ttyS0,115200 \"a b\""),
+            ("boot", "pvh"),
+            ("unpack", "off"),
+            ("cpus", "4,threads=2"),
+            ("cpu", "vendor=GenuineIntel,-avx512f,-pku"),
+            ("memory", "1G,hugepages=2M,shared=on"),
+            ("numa", "node=0,cpus=[0,2-3],memory=512M"),
+            ("numa", "node=1,cpus=1,memory=512M,distance=[0:21,2:31]"),
+            ("numa", "node=2"),
+            ("distance", "from=0,to=2,value=30"),
+            ("nvdimm", "/tmp/a,,b.img,size=512M,node=2,label=256K"),
+            ("nvdimm", "size=16M,readonly=off,label=0,id=scratch"),
+            ("console", "file:/tmp/log,1"),
+            ("agent-socket", "/run/agent.sock"),
+        ])
+    }
+
+    #[test]
+    fn printed_configuration_loads_back_equal() {
+        for config in [VmConfig::default(), full()] {
+            let text = print(&config).unwrap();
+            assert_eq!(parse(&text).unwrap(), config, "{text}");
+        }
+    }
+
+    #[test]
+    fn written_arguments_make_the_same_configuration() {
+        assert_eq!(flags::to_args(&VmConfig::default()).unwrap(), Vec::<String>::new());
+        let args = flags::to_args(&full()).unwrap();
+        let pairs: Vec<_> = args
+            .iter()
+            .map(|a| a.trim_start_matches("--").split_once('=').unwrap())
+            .collect();
+        assert_eq!(config(&pairs), full(), "{args:?}");
+    }
+
+    #[test]
+    fn file_errors_name_line_and_column() {
+        let text = "kernel = 'x'\n[memory]\nsize = '1Q'\n";
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with("line 3, column 8: '1Q' is not a size"), "{error}");
+        let error = parse("[memory]\nbytes = 3\n").unwrap_err();
+        assert!(
+            error.contains("unknown field `bytes`, expected one of `size`, `hugepages`, `shared`"),
+            "{error}"
+        );
+        let error = parse("kernel = [").unwrap_err();
+        assert!(error.starts_with("line 1, column "), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_nodes_survive_file_and_arguments(nodes in proptest::collection::vec((0u32..64, 0u8..64, 0u64..1 << 40), 0..5)) {
+            let node = |(node, cpu, memory)| NumaConfig {
+                node,
+                cpus: crate::config::CpuList(vec![cpu]),
+                memory: devices::units::ByteSize(memory),
+                ..NumaConfig::default()
+            };
+            let machine = VmConfig { numa: nodes.into_iter().map(node).collect(), ..VmConfig::default() };
+            prop_assert_eq!(&parse(&print(&machine).unwrap()).unwrap(), &machine);
+            let args = flags::to_args(&machine).unwrap();
+            let pairs: Vec<_> = args.iter().map(|a| a.trim_start_matches("--").split_once('=').unwrap()).collect();
+            prop_assert_eq!(config(&pairs), machine);
+        }
+
+        #[test]
+        fn any_text_is_a_configuration_or_an_error(text in "\\PC{0,80}") {
+            let _ = parse(&text);
+        }
+    }
+}

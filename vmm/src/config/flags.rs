@@ -1,0 +1,292 @@
+//! The table of configuration flags: the only place that ties `--flag TEXT` to a field.
+//!
+//! The command line takes its flags and their help from [`FLAGS`], [`apply`] puts their texts over a configuration (the
+//! default one or that of `--config`), and [`to_args`] writes the flags that make a configuration.
+//!
+//! A flag with keys changes the keys it names and keeps the others (`--memory shared=on` leaves the file's size alone). An
+//! entry of a repeatable flag replaces the file's entry of the same identity (an nvdimm's id, a node's number, a distance's
+//! pair of nodes) whole, and is appended when the file has none.
+
+use super::{
+    BootConfig, ConfigError, DistanceConfig, NumaConfig, NvdimmConfig, VmConfig,
+    kv::{self, Shape},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// One flag of the virtual machine.
+pub struct Flag {
+    /// Name without dashes.
+    pub name: &'static str,
+    /// What stands behind it, for the help.
+    pub value: &'static str,
+    /// The help's text.
+    pub help: &'static str,
+    /// Whether it may be given more than once.
+    pub repeatable: bool,
+    read: fn(&mut VmConfig, &[String]) -> Result<(), Mistake>,
+    write: fn(&VmConfig) -> Result<Vec<String>, kv::Error>,
+}
+
+/// A text that does not read, and why.
+type Mistake = (String, kv::Error);
+
+const BOOT: Shape = Shape {
+    main: Some("protocol"),
+    minus: None,
+};
+const CPUS: Shape = Shape {
+    main: Some("count"),
+    minus: None,
+};
+const CPU: Shape = Shape {
+    main: None,
+    minus: Some("remove"),
+};
+const MEMORY: Shape = Shape {
+    main: Some("size"),
+    minus: None,
+};
+const NVDIMM: Shape = Shape {
+    main: Some("file"),
+    minus: None,
+};
+const NUMA: Shape = Shape {
+    main: None,
+    minus: None,
+};
+const DISTANCE: Shape = NUMA;
+
+/// Every flag that changes the configuration.
+pub const FLAGS: &[Flag] = &[
+    Flag {
+        name: "kernel",
+        value: "PATH|@NAME",
+        help: "Kernel to boot: a bzImage or ELF vmlinux, or @NAME for a guest image's kernel",
+        repeatable: false,
+        read: |c, texts| set(&mut c.kernel, texts),
+        write: |c| show(&c.kernel),
+    },
+    Flag {
+        name: "initrd",
+        value: "PATH|@NAME",
+        help: "Initial RAM file system; a @NAME kernel brings its own",
+        repeatable: false,
+        read: |c, texts| set(&mut c.initrd, texts),
+        write: |c| show(&c.initrd),
+    },
+    Flag {
+        name: "cmdline",
+        value: "TEXT",
+        help: "Kernel parameters, appended to the default ones",
+        repeatable: false,
+        read: |c, texts| set(&mut c.cmdline, texts),
+        write: |c| show(&c.cmdline),
+    },
+    Flag {
+        name: "boot",
+        value: "auto|linux64|pvh",
+        help: "Boot protocol; auto is linux64",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.boot, texts, BOOT),
+        write: |c| {
+            pairs(
+                &BootConfig {
+                    protocol: c.boot.protocol,
+                    ..BootConfig::default()
+                },
+                BOOT,
+            )
+        },
+    },
+    Flag {
+        name: "unpack",
+        value: "auto|on|off",
+        help: "Whether daxvisor unpacks a compressed bzImage itself; auto does when it knows the compression",
+        repeatable: false,
+        read: |c, texts| set(&mut c.boot.unpack, texts),
+        write: |c| {
+            Ok(if c.boot.unpack == BootConfig::default().unpack {
+                Vec::new()
+            } else {
+                show(&c.boot.unpack)?
+            })
+        },
+    },
+    Flag {
+        name: "cpus",
+        value: "COUNT[,sockets=N][,cores=N][,threads=N]",
+        help: "vCPUs, 1 to 64, and their shape",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.cpus, texts, CPUS),
+        write: |c| pairs(&c.cpus, CPUS),
+    },
+    Flag {
+        name: "cpu",
+        value: "vendor=ID|-FEATURE[,..]",
+        help: "What CPUID says, as changes to the host's: a vendor id, features taken away",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.cpu, texts, CPU),
+        write: |c| pairs(&c.cpu, CPU),
+    },
+    Flag {
+        name: "memory",
+        value: "SIZE[,hugepages=2M|1G][,shared=on]",
+        help: "Boot RAM in bytes, or with K, M, G or T (powers of 1024), at least 64M [default: 1G, or what the nodes have]",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.memory, texts, MEMORY),
+        write: |c| pairs(&c.memory, MEMORY),
+    },
+    Flag {
+        name: "numa",
+        value: "node=N[,cpus=LIST][,memory=SIZE][,distance=N:D]",
+        help: "A NUMA node; lists with commas stand in brackets: cpus=[0-1,4]. What no node claims belongs to node 0",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.numa, texts, NUMA, |_, old, new| old.node == new.node),
+        write: |c| {
+            // node= is required, so it must differ from the default that is left out.
+            let default = NumaConfig {
+                node: u32::MAX,
+                ..NumaConfig::default()
+            };
+            c.numa.iter().map(|n| kv::to_string(n, Some(&default), NUMA)).collect()
+        },
+    },
+    Flag {
+        name: "distance",
+        value: "from=N,to=N,value=D",
+        help: "Distance between two nodes in both directions, 11 to 254, or 255 for unreachable [default: 20]",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.distance, texts, DISTANCE, |_, old, new| ends(old) == ends(new)),
+        write: |c| c.distance.iter().map(|d| kv::to_string(d, None, DISTANCE)).collect(),
+    },
+    Flag {
+        name: "nvdimm",
+        value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND]",
+        help: "An NVDIMM. size counts its label area (128K unless label= says otherwise, 0 for none); a missing file is \
+               created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.nvdimm, texts, NVDIMM, same_nvdimm),
+        write: |c| {
+            let default: NvdimmConfig = kv::from_str("", NVDIMM)?;
+            c.nvdimm
+                .iter()
+                .map(|n| kv::to_string(n, Some(&default), NVDIMM))
+                .collect()
+        },
+    },
+    Flag {
+        name: "console",
+        value: "stdio|file:PATH|pty|none",
+        help: "Where the first serial port goes; Ctrl-A x leaves an interactive one",
+        repeatable: false,
+        read: |c, texts| set(&mut c.console, texts),
+        write: |c| {
+            Ok(if c.console == Default::default() {
+                Vec::new()
+            } else {
+                show(&c.console)?
+            })
+        },
+    },
+    Flag {
+        name: "agent-socket",
+        value: "PATH",
+        help: "Offer the guest agent's channel on this unix socket",
+        repeatable: false,
+        read: |c, texts| set(&mut c.agent_socket, texts),
+        write: |c| show(&c.agent_socket),
+    },
+];
+
+/// Puts the texts of flags over `config`; `given` yields a flag's texts in the order of the command line. Reports every
+/// text that does not read.
+pub fn apply<'a>(config: &mut VmConfig, given: impl Fn(&str) -> &'a [String]) -> Result<(), Vec<ConfigError>> {
+    let mut problems = Vec::new();
+    for flag in FLAGS {
+        let result = (flag.read)(config, given(flag.name));
+        let wrong = |(text, source)| ConfigError::Flag {
+            flag: flag.name,
+            text,
+            source,
+        };
+        problems.extend(result.err().map(wrong));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// The arguments that make `config` from nothing, for `daxvisor run`.
+pub fn to_args(config: &VmConfig) -> Result<Vec<String>, kv::Error> {
+    let mut args = Vec::new();
+    for flag in FLAGS {
+        let texts = (flag.write)(config)?;
+        args.extend(
+            texts
+                .into_iter()
+                .filter(|t| !t.is_empty())
+                .map(|text| format!("--{}={text}", flag.name)),
+        );
+    }
+    Ok(args)
+}
+
+fn set<T: DeserializeOwned>(field: &mut T, texts: &[String]) -> Result<(), Mistake> {
+    for text in texts {
+        *field = kv::scalar(text).map_err(|e| (text.clone(), e))?;
+    }
+    Ok(())
+}
+
+fn merge<T: Serialize + DeserializeOwned>(field: &mut T, texts: &[String], shape: Shape) -> Result<(), Mistake> {
+    for text in texts {
+        *field = kv::merge(field, text, shape).map_err(|e| (text.clone(), e))?;
+    }
+    Ok(())
+}
+
+/// Replaces or appends. `same` is asked with the position of the old entry, and only of entries that were there before.
+fn entries<T: DeserializeOwned>(
+    list: &mut Vec<T>,
+    texts: &[String],
+    shape: Shape,
+    same: fn(usize, &T, &T) -> bool,
+) -> Result<(), Mistake> {
+    let mut old: Vec<usize> = (0..list.len()).collect();
+    for text in texts {
+        let entry = kv::from_str(text, shape).map_err(|e| (text.clone(), e))?;
+        let place = old
+            .iter()
+            .position(|at| list.get(*at).is_some_and(|o| same(*at, o, &entry)));
+        match place.and_then(|place| list.get_mut(old.swap_remove(place))) {
+            Some(field) => *field = entry,
+            None => list.push(entry),
+        }
+    }
+    Ok(())
+}
+
+fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool {
+    let named = |id: &str| {
+        old.id
+            .as_deref()
+            .map_or_else(|| format!("nvdimm{position}") == id, |o| o == id)
+    };
+    new.id.as_deref().is_some_and(named)
+}
+
+fn ends(d: &DistanceConfig) -> (u32, u32) {
+    (d.from.min(d.to), d.from.max(d.to))
+}
+
+/// A value that is the whole text; nothing when it is absent.
+fn show<T: Serialize>(field: &T) -> Result<Vec<String>, kv::Error> {
+    let json = serde_json::to_value(field).map_err(|e| kv::Error::Unwritable(e.to_string()))?;
+    match json {
+        serde_json::Value::Null => Ok(Vec::new()),
+        serde_json::Value::String(text) => Ok(vec![text]),
+        other => Err(kv::Error::Unwritable(other.to_string())),
+    }
+}
+
+fn pairs<T: Serialize + Default>(field: &T, shape: Shape) -> Result<Vec<String>, kv::Error> {
+    Ok(vec![kv::to_string(field, Some(&T::default()), shape)?])
+}

@@ -1,0 +1,300 @@
+//! What the host says of the files a configuration names. Reads metadata only: nothing is created, opened for writing,
+//! locked or changed, so that a mistake anywhere is reported before anything happens.
+
+use super::{ConfigError, ConsoleConfig, NvdimmBacking, NvdimmConfig, VmConfig, validate::check_size};
+use devices::units::ByteSize;
+use rustix::fs::{StatFs, major, minor};
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+/// `f_type` of hugetlbfs (`HUGETLBFS_MAGIC`).
+const HUGETLBFS: i64 = 0x9584_58f6;
+const PAGE: ByteSize = ByteSize::kib(4);
+
+/// What an NVDIMM's backing is, as far as the guest physical map needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackingFacts {
+    /// Bytes of the whole DIMM with its label area.
+    pub size: ByteSize,
+    /// Unit in which the host can map it: 4 KiB, or the huge page size of hugetlbfs or device-dax.
+    pub page: ByteSize,
+}
+
+/// What the machine is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be started: a kernel is needed.
+    Boot,
+    /// To be looked at.
+    Plan,
+}
+
+impl VmConfig {
+    /// Looks at every named file and reports every problem; returns the backings of the NVDIMMs by slot. The configuration
+    /// is valid and has no `@NAME` left.
+    pub fn probe(&self, purpose: Purpose) -> Result<Vec<BackingFacts>, Vec<ConfigError>> {
+        let mut problems = Vec::new();
+        if self.kernel.is_none() && purpose == Purpose::Boot {
+            problems.push(ConfigError::NoKernel);
+        }
+        let images = [("the kernel", &self.kernel), ("the initrd", &self.initrd)];
+        for (role, path) in images
+            .into_iter()
+            .filter_map(|(role, path)| Some((role, path.as_deref()?)))
+        {
+            problems.extend(check_image(role, path).err());
+        }
+        if let ConsoleConfig::File(path) = &self.console {
+            let folder = fs::metadata(path).ok().filter(Metadata::is_dir);
+            problems.extend(folder.map(|meta| wrong_kind("the console file", path, &meta, "a file")));
+            problems.extend(check_folder("the console file", path).err());
+        }
+        if let Some(path) = &self.agent_socket {
+            problems.extend(check_folder("the agent socket", path).err());
+        }
+        self.check_same(&mut problems);
+        let mut facts = Vec::new();
+        for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
+            let id = self.nvdimm_name(slot);
+            match probe_nvdimm(&id, nvdimm) {
+                Ok(fact) => {
+                    if nvdimm.size.is_none() {
+                        check_size(&id, fact.size, nvdimm.label, &mut problems);
+                    }
+                    facts.push(fact);
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(facts) } else { Err(problems) }
+    }
+
+    /// A file that is written may have no other role, by whatever path it is reached.
+    fn check_same(&self, problems: &mut Vec<ConfigError>) {
+        let mut named: Vec<(String, &Path, bool)> = Vec::new();
+        named.extend(self.kernel.as_deref().map(|p| ("the kernel".to_owned(), p, false)));
+        named.extend(self.initrd.as_deref().map(|p| ("the initrd".to_owned(), p, false)));
+        for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
+            named.extend(nvdimm.file.as_deref().map(|p| (self.nvdimm_name(slot), p, true)));
+        }
+        if let ConsoleConfig::File(path) = &self.console {
+            named.push(("the console file".to_owned(), path, true));
+        }
+        let named: Vec<_> = named
+            .into_iter()
+            .map(|(role, path, written)| (role, path, written, identity(path)))
+            .collect();
+        for (i, (second, path, written, id)) in named.iter().enumerate() {
+            let same = named
+                .iter()
+                .take(i)
+                .find(|(_, _, w, other)| (*w || *written) && other == id);
+            if let Some((first, ..)) = same {
+                let (path, first, second) = (path.to_path_buf(), first.clone(), second.clone());
+                problems.push(ConfigError::SameFile { path, first, second });
+            }
+        }
+    }
+}
+
+/// Device and inode of a file that exists, else its path in a folder that does.
+#[derive(PartialEq, Eq)]
+enum Identity {
+    File(u64, u64),
+    Path(PathBuf),
+}
+
+fn identity(path: &Path) -> Identity {
+    match fs::metadata(path) {
+        Ok(meta) => Identity::File(meta.dev(), meta.ino()),
+        Err(_) => {
+            let folder = folder_of(path);
+            let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+            Identity::Path(folder.join(path.file_name().unwrap_or_default()))
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+fn unusable(role: &str, path: &Path) -> impl FnOnce(io::Error) -> ConfigError {
+    move |source| ConfigError::Unusable {
+        role: role.to_owned(),
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn wrong_kind(role: &str, path: &Path, meta: &Metadata, expected: &'static str) -> ConfigError {
+    let kind = meta.file_type();
+    let found = match kind {
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_block_device() => "a block device",
+        _ if kind.is_char_device() => "a character device",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a regular file",
+    };
+    ConfigError::WrongKind {
+        role: role.to_owned(),
+        path: path.to_owned(),
+        found: found.to_owned(),
+        expected,
+    }
+}
+
+fn check_image(role: &str, path: &Path) -> Result<(), ConfigError> {
+    let meta = fs::metadata(path).map_err(unusable(role, path))?;
+    if !meta.is_file() {
+        return Err(wrong_kind(role, path, &meta, "a regular file"));
+    }
+    fs::File::open(path).map(drop).map_err(unusable(role, path))
+}
+
+/// The folder that a file is to be made in.
+fn check_folder(role: &str, path: &Path) -> Result<StatFs, ConfigError> {
+    let folder = folder_of(path);
+    let role = format!("the folder of {role}");
+    let meta = fs::metadata(folder).map_err(unusable(&role, folder))?;
+    if !meta.is_dir() {
+        return Err(wrong_kind(&role, folder, &meta, "a folder"));
+    }
+    rustix::fs::statfs(folder).map_err(|e| unusable(&role, folder)(e.into()))
+}
+
+fn probe_nvdimm(id: &str, nvdimm: &NvdimmConfig) -> Result<BackingFacts, ConfigError> {
+    let no_size = |hint: String| ConfigError::NvdimmNoSize {
+        id: id.to_owned(),
+        hint,
+    };
+    let Some(path) = &nvdimm.file else {
+        let size = nvdimm
+            .size
+            .ok_or_else(|| no_size("add size=SIZE, such as size=512M".to_owned()))?;
+        return Ok(BackingFacts { size, page: PAGE });
+    };
+    let meta = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e)
+            if e.kind() == io::ErrorKind::NotFound && !nvdimm.readonly && nvdimm.backing != NvdimmBacking::Devdax =>
+        {
+            let host = check_folder(id, path)?;
+            let size = nvdimm
+                .size
+                .ok_or_else(|| no_size(format!("{} is a new file: add size=SIZE", path.display())))?;
+            return in_pages(id, path, nvdimm, size, file_page(id, path, nvdimm, &host)?);
+        }
+        Err(e) => return Err(unusable(id, path)(e)),
+    };
+    if meta.file_type().is_char_device() && matches!(nvdimm.backing, NvdimmBacking::Auto | NvdimmBacking::Devdax) {
+        return probe_devdax(id, path, nvdimm, &meta);
+    }
+    if nvdimm.backing == NvdimmBacking::Devdax {
+        return Err(wrong_kind(id, path, &meta, "a device-dax node such as /dev/dax0.0"));
+    }
+    if !meta.is_file() {
+        return Err(wrong_kind(id, path, &meta, "a regular file or a device-dax node"));
+    }
+    let found = ByteSize(meta.len());
+    let size = nvdimm
+        .size
+        .ok_or_else(|| no_size(format!("{} has {found}: add size={found}", path.display())))?;
+    if found != size {
+        return Err(ConfigError::NvdimmFileSize {
+            id: id.to_owned(),
+            path: path.clone(),
+            found,
+            size,
+        });
+    }
+    let host = rustix::fs::statfs(path).map_err(|e| unusable(id, path)(e.into()))?;
+    in_pages(id, path, nvdimm, size, file_page(id, path, nvdimm, &host)?)
+}
+
+/// The page size of a file on `host`.
+fn file_page(id: &str, path: &Path, nvdimm: &NvdimmConfig, host: &StatFs) -> Result<ByteSize, ConfigError> {
+    match (i64::from(host.f_type) == HUGETLBFS, nvdimm.backing) {
+        (true, _) => Ok(ByteSize(u64::try_from(host.f_bsize).unwrap_or(PAGE.0))),
+        (false, NvdimmBacking::Hugetlbfs) => Err(ConfigError::WrongKind {
+            role: id.to_owned(),
+            path: path.to_owned(),
+            found: "on an ordinary file system".to_owned(),
+            expected: "a file on hugetlbfs",
+        }),
+        (false, _) => Ok(PAGE),
+    }
+}
+
+/// A size in whole pages of its backing.
+fn in_pages(
+    id: &str,
+    path: &Path,
+    nvdimm: &NvdimmConfig,
+    size: ByteSize,
+    page: ByteSize,
+) -> Result<BackingFacts, ConfigError> {
+    // Zero from a broken host file would divide by zero.
+    let page = ByteSize(page.0.max(PAGE.0));
+    if size.0.is_multiple_of(page.0) {
+        return Ok(BackingFacts { size, page });
+    }
+    let rounded = ByteSize(size.0.checked_next_multiple_of(page.0).unwrap_or(size.0));
+    let size = nvdimm.size.unwrap_or(size);
+    Err(ConfigError::NvdimmPages {
+        id: id.to_owned(),
+        path: path.to_owned(),
+        size,
+        page,
+        rounded,
+    })
+}
+
+/// A device-dax node tells its size and alignment in sysfs.
+fn probe_devdax(id: &str, path: &Path, nvdimm: &NvdimmConfig, meta: &Metadata) -> Result<BackingFacts, ConfigError> {
+    let device = format!("/sys/dev/char/{}:{}", major(meta.rdev()), minor(meta.rdev()));
+    let device = Path::new(&device);
+    let is_dax = fs::canonicalize(device.join("subsystem")).is_ok_and(|s| s.file_name().is_some_and(|n| n == "dax"));
+    if !is_dax {
+        return Err(wrong_kind(
+            id,
+            path,
+            meta,
+            "a regular file or a device-dax node such as /dev/dax0.0",
+        ));
+    }
+    let read = |name: &str| {
+        let text = fs::read_to_string(device.join(name)).map_err(unusable(id, path))?;
+        let bad = |_| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("its {name} in sysfs is '{}'", text.trim()),
+            )
+        };
+        text.trim()
+            .parse()
+            .map(ByteSize)
+            .map_err(|e| unusable(id, path)(bad(e)))
+    };
+    let (found, page) = (read("size")?, read("align")?);
+    let size = nvdimm.size.unwrap_or(found);
+    if size > found {
+        return Err(ConfigError::NvdimmFileSize {
+            id: id.to_owned(),
+            path: path.to_owned(),
+            found,
+            size,
+        });
+    }
+    in_pages(id, path, nvdimm, size, page)
+}
+
+#[cfg(test)]
+mod tests;
