@@ -9,6 +9,9 @@ pub mod bus;
 pub mod effect;
 pub mod line;
 pub mod nvdimm;
+pub mod pvpanic;
+pub mod serial;
+pub mod test_exit;
 pub mod units;
 pub mod virtio;
 

@@ -1,0 +1,310 @@
+//! One active virtqueue: `virtio_queue::Queue` with the rules that every device here follows.
+//!
+//! Owned by a device between activation and reset, under the device's lock. A queue whose driver breaks the rules (rings
+//! or buffers outside memory, loops, indices that jump) **fails**: it yields no chain any more, the device asks for a
+//! reset, and nothing else happens.
+
+use super::{Interrupt, Memory, Occasional};
+use std::{
+    fmt::Display,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT, Reader, Writer};
+use vm_memory::{Bytes, GuestAddress};
+
+/// A chain of buffers in one state of guest memory.
+pub type Chain<'m> = DescriptorChain<&'m Memory>;
+
+/// A virtqueue from the device's side.
+pub struct Virtqueue {
+    queue: Queue,
+    /// Cleared when the driver takes the queue back (QueueReady = 0).
+    enabled: Arc<AtomicBool>,
+    interrupt: Interrupt,
+    complaints: Arc<Occasional>,
+    index: u16,
+    failed: bool,
+    /// Something was completed, or the queue failed, since [`Self::take_signal`].
+    news: bool,
+}
+
+impl Virtqueue {
+    pub(super) fn new(
+        queue: Queue,
+        enabled: Arc<AtomicBool>,
+        interrupt: Interrupt,
+        complaints: Arc<Occasional>,
+        index: u16,
+    ) -> Self {
+        Self {
+            queue,
+            enabled,
+            interrupt,
+            complaints,
+            index,
+            failed: false,
+            news: false,
+        }
+    }
+
+    /// Whether the queue can yield chains at all.
+    pub fn usable(&self) -> bool {
+        !self.failed && self.queue.ready() && self.enabled.load(Ordering::SeqCst)
+    }
+
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Whether [`Self::pop`] would yield a chain.
+    pub fn has_next(&mut self, mem: &Memory) -> bool {
+        if !self.usable() {
+            return false;
+        }
+        match self.queue.avail_idx(mem, Ordering::Acquire) {
+            Ok(index) => index.0 != self.queue.next_avail(),
+            Err(error) => {
+                self.fail(error);
+                false
+            }
+        }
+    }
+
+    /// Takes the next chain: at least one buffer and no more than the queue has entries (virtio 1.2 2.7.5.3.1).
+    pub fn pop<'m>(&mut self, mem: &'m Memory) -> Option<Chain<'m>> {
+        if !self.usable() {
+            return None;
+        }
+        let next = match self.queue.iter(mem) {
+            Ok(mut chains) => chains.next(),
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        };
+        let chain = next?;
+        let limit = usize::from(self.queue.size());
+        let seen = chain.clone().take(limit.saturating_add(1));
+        // The iterator ends without a word at a loop, a bad index and an unreadable table.
+        match seen.fold((0, false), |(n, _), descriptor| (n + 1, descriptor.has_next())) {
+            (0, _) => self.fail(format_args!("descriptor {} cannot be read", chain.head_index())),
+            (n, _) if n > limit => self.fail(format_args!("a chain has more than {limit} descriptors")),
+            (n, true) => self.fail(format_args!("a chain does not end after {n} descriptors")),
+            (_, false) => return Some(chain),
+        }
+        None
+    }
+
+    /// Gives back the chain that [`Self::pop`] took last: the next `pop` yields it again.
+    pub fn put_back(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// The device-readable buffers of `chain`.
+    pub fn reader<'m>(&mut self, mem: &'m Memory, chain: Chain<'m>) -> Option<Reader<'m>> {
+        let head = chain.head_index();
+        chain
+            .reader(mem)
+            .map_err(|_| self.fail(format_args!("chain {head} leaves guest memory")))
+            .ok()
+    }
+
+    /// The device-writable buffers of `chain`.
+    pub fn writer<'m>(&mut self, mem: &'m Memory, chain: Chain<'m>) -> Option<Writer<'m>> {
+        let head = chain.head_index();
+        chain
+            .writer(mem)
+            .map_err(|_| self.fail(format_args!("chain {head} leaves guest memory")))
+            .ok()
+    }
+
+    /// Returns a chain to the driver with `len` bytes written into it.
+    pub fn complete(&mut self, mem: &Memory, head: u16, len: usize) {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        match self.queue.add_used(mem, head, len) {
+            Ok(()) => self.news = true,
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Asks the driver not to notify for now.
+    pub fn quiet(&mut self, mem: &Memory) {
+        if self.usable()
+            && let Err(error) = self.queue.disable_notification(mem)
+        {
+            self.fail(error);
+        }
+    }
+
+    /// Asks the driver to notify again; whether chains came in the meantime, which nobody will notify of.
+    pub fn listen(&mut self, mem: &Memory) -> bool {
+        if !self.usable() {
+            return false;
+        }
+        self.queue.enable_notification(mem).unwrap_or_else(|error| {
+            self.fail(error);
+            false
+        })
+    }
+
+    /// Marks the interrupt for what happened since the last call, unless the driver wants none; whether to pulse it.
+    pub fn take_signal(&mut self, mem: &Memory) -> bool {
+        if !std::mem::take(&mut self.news) {
+            return false;
+        }
+        if self.failed {
+            return true;
+        }
+        let wanted = self.wants_signal(mem);
+        if wanted {
+            self.interrupt.mark_used();
+        }
+        wanted
+    }
+
+    fn wants_signal(&mut self, mem: &Memory) -> bool {
+        if !self.queue.event_idx_enabled() {
+            // virtio 1.2 2.7.7.2. The queue type covers the event index alone.
+            let flags: u16 = mem
+                .read_obj(GuestAddress(self.queue.avail_ring()))
+                .map(u16::from_le)
+                .unwrap_or(0);
+            return u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0;
+        }
+        self.queue.needs_notification(mem).unwrap_or_else(|error| {
+            self.fail(error);
+            // The interrupt is for the reset that the failure asks for.
+            true
+        })
+    }
+
+    /// Stops the queue and asks for a reset of the device.
+    pub fn fail(&mut self, why: impl Display) {
+        if !self.failed {
+            self.failed = true;
+            self.news = true;
+            self.interrupt.mark_needs_reset();
+        }
+        if let Some(count) = self.complaints.hit() {
+            tracing::warn!(
+                queue = self.index,
+                count,
+                "virtio queue stopped, the device needs a reset: {why}"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::virtio::{
+        rng::Rng,
+        testing::{Buffer, Driver, EVENT_IDX},
+    };
+    use std::sync::Arc;
+    use virtio_bindings::{virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET, virtio_ring::VRING_DESC_F_NEXT};
+
+    fn driver(features: u64) -> Driver {
+        let ones = |data: &mut [u8]| {
+            data.fill(1);
+            Ok(())
+        };
+        Driver::up(Arc::new(Rng::new(Box::new(ones))), features)
+    }
+
+    fn request(driver: &mut Driver) {
+        let at = driver.buffer(8);
+        driver.offer(0, &[Buffer::Write(at, 8)]);
+    }
+
+    #[test]
+    fn event_index_holds_interrupts_back_until_it_is_passed() {
+        let mut driver = driver(EVENT_IDX);
+        driver.set_used_event(0, 2);
+        let mut edges = Vec::new();
+        for _ in 0..4 {
+            request(&mut driver);
+            driver.notify(0);
+            edges.push(driver.line.count());
+        }
+        assert_eq!(edges, [0, 0, 1, 1]);
+        assert_eq!((driver.used(0).len(), driver.avail_event(0)), (4, 4));
+    }
+
+    #[test]
+    fn without_event_index_the_flag_holds_interrupts_back() {
+        let mut driver = driver(0);
+        driver.set_avail_flags(0, 1);
+        request(&mut driver);
+        driver.notify(0);
+        assert_eq!((driver.line.count(), driver.acknowledge()), (0, 0));
+        driver.set_avail_flags(0, 0);
+        request(&mut driver);
+        driver.notify(0);
+        assert_eq!((driver.line.count(), driver.acknowledge()), (1, 1));
+    }
+
+    #[test]
+    fn rings_wrap() {
+        for features in [0, EVENT_IDX] {
+            let mut driver = driver(features);
+            let at = driver.buffer(8);
+            for round in 0..1000_u16 {
+                driver.set_used_event(0, round);
+                let head = driver.offer(0, &[Buffer::Write(at, 8)]);
+                driver.notify(0);
+                assert_eq!(driver.used(0), [(head, 8)]);
+                assert_eq!(driver.line.count(), u64::from(round) + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn indirect_tables_are_followed_once_and_no_further_than_the_queue_is_long() {
+        // A table inside a table, one that is no multiple of a descriptor, one that is too long, and a good one.
+        for (entries, len, flags, fine) in [
+            (1, 16, 4, false),
+            (1, 17, 0, false),
+            (65, 65 * 16, 2, false),
+            (64, 64 * 16, 2, true),
+        ] {
+            let mut driver = driver(1 << 28);
+            let (table, data) = (driver.buffer(65 * 16), driver.buffer(8));
+            for entry in 0..entries {
+                let more = if entry + 1 < entries { VRING_DESC_F_NEXT } else { 0 };
+                // The table is written as if it were the queue's, then moved.
+                driver.descriptor(0, 0, data, 1, flags | more, entry + 1);
+                let bytes = driver.bytes(driver.table(0), 16);
+                driver.put(table + 16 * u64::from(entry), &bytes);
+            }
+            driver.offer(0, &[Buffer::Indirect(table, len)]);
+            driver.notify(0);
+            assert_eq!(
+                driver.status() & VIRTIO_CONFIG_S_NEEDS_RESET == 0,
+                fine,
+                "{entries} entries, {len} bytes"
+            );
+            assert_eq!(driver.used(0), if fine { vec![(0, 64)] } else { vec![] });
+        }
+    }
+
+    #[test]
+    fn a_failed_queue_comes_back_with_a_reset() {
+        let mut driver = driver(0);
+        driver.make_available(0, 0x4000);
+        driver.notify(0);
+        assert_ne!(driver.status() & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
+        request(&mut driver);
+        driver.notify(0);
+        assert_eq!(driver.used(0), []);
+        driver.start(0);
+        request(&mut driver);
+        driver.notify(0);
+        assert_eq!(driver.used(0), [(0, 8)]);
+    }
+}
