@@ -1,0 +1,272 @@
+//! apt with private state: other suites than the machine's, nothing installed, nothing of the machine's lists touched.
+
+use crate::{archive::Archive, process::output, store::sha256_file};
+use anyhow::{Context, Result, bail};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use vmm::images::PackageInfo;
+
+/// apt for one suite.
+pub struct Apt {
+    suite: String,
+    dir: PathBuf,
+    archives: PathBuf,
+}
+
+/// A package file as apt names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// File name in the archives folder.
+    pub file: String,
+}
+
+/// A package file that is here.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Which.
+    pub package: Package,
+    /// Where.
+    pub path: PathBuf,
+    /// Hash of the file.
+    pub sha256: String,
+}
+
+/// `'URI' name_version_arch.deb size hash`, as `--print-uris` prints; the file name quotes a version's colon as `%3a`.
+fn parse_uri_line(line: &str) -> Option<Package> {
+    let file = line.strip_prefix('\'')?.split_once("' ")?.1.split_whitespace().next()?;
+    let mut parts = file.strip_suffix(".deb")?.split('_');
+    let (name, version) = (parts.next()?, parts.next()?);
+    Some(Package {
+        name: name.to_owned(),
+        version: version.replace("%3a", ":"),
+        file: file.to_owned(),
+    })
+}
+
+/// A field of a package's record.
+fn field<'a>(record: &'a str, name: &str) -> Option<&'a str> {
+    record.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "))
+}
+
+/// Names in a `Depends` field that satisfy `wanted`.
+fn depends(record: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let all = field(record, "Depends").unwrap_or_default().split(',');
+    let names = all.filter_map(|d| d.split_whitespace().next());
+    names.filter(|n| wanted(n)).map(str::to_owned).collect()
+}
+
+impl Apt {
+    /// Prepares apt for `suite` below `dir`; indexes are fetched once, and again when `refresh`.
+    pub fn open(dir: &Path, archive: &Archive, suite: &str, refresh: bool) -> Result<Self> {
+        let apt = Self {
+            suite: suite.to_owned(),
+            dir: dir.join("apt").join(suite),
+            archives: dir.join("apt/archives"),
+        };
+        for folder in ["lists/partial", "cache/archives/partial", "state", "empty"] {
+            fs::create_dir_all(apt.dir.join(folder))?;
+        }
+        fs::create_dir_all(&apt.archives)?;
+        fs::write(apt.dir.join("status"), "")?;
+        let sources = archive.sources(suite)?;
+        let (list, stamp) = (apt.dir.join("sources.list"), apt.dir.join("fetched"));
+        let same = fs::read_to_string(&list).is_ok_and(|old| old == sources);
+        if refresh || !same || !stamp.exists() {
+            fs::write(&list, sources)?;
+            let _ = fs::remove_file(&stamp);
+            output(apt.command("apt-get").args(["-qq", "update"]))
+                .with_context(|| format!("cannot fetch the package index of '{suite}'"))?;
+            fs::write(stamp, "")?;
+        }
+        Ok(apt)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let mut set = |key: &str, value: &Path| {
+            command.arg("-o").arg(format!("{key}={}", value.display()));
+        };
+        set("Dir::Etc::SourceList", &self.dir.join("sources.list"));
+        for key in ["Dir::Etc::SourceParts", "Dir::Etc::PreferencesParts"] {
+            set(key, &self.dir.join("empty"));
+        }
+        set("Dir::Etc::Preferences", Path::new("/dev/null"));
+        set("Dir::State", &self.dir.join("state"));
+        set("Dir::State::Lists", &self.dir.join("lists"));
+        // Empty: a closure of dependencies is then complete, whatever this machine has installed.
+        set("Dir::State::status", &self.dir.join("status"));
+        set("Dir::Cache", &self.dir.join("cache"));
+        // The folders are the user's: apt must not drop to its own user to write them, nor lock the machine's state.
+        command.args([
+            "-o",
+            "APT::Sandbox::User=root",
+            "-o",
+            "Debug::NoLocking=1",
+            "-o",
+            "APT::Architecture=amd64",
+        ]);
+        command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    }
+
+    /// The record of the version of `package` that this suite would install, if it has the package.
+    pub fn show(&self, package: &str) -> Option<String> {
+        let mut command = self.command("apt-cache");
+        let text = output(command.args(["show", "--no-all-versions", "-t", &self.suite, package])).ok()?;
+        (!text.trim().is_empty()).then_some(text)
+    }
+
+    /// Version of `package` here.
+    pub fn version(&self, package: &str) -> Option<String> {
+        field(&self.show(package)?, "Version").map(str::to_owned)
+    }
+
+    /// Packages with all they depend on, except those whose file name starts with one of `without`.
+    pub fn closure(&self, packages: &[&str], without: &[&str]) -> Result<Vec<Package>> {
+        let mut command = self.command("apt-get");
+        command
+            .args([
+                "-qq",
+                "--print-uris",
+                "--no-install-recommends",
+                "-t",
+                &self.suite,
+                "install",
+            ])
+            .args(packages);
+        let text = output(&mut command)
+            .with_context(|| format!("cannot resolve {} in '{}'", packages.join(" "), self.suite))?;
+        let found = text.lines().filter_map(parse_uri_line);
+        Ok(found
+            .filter(|p| !without.iter().any(|w| p.file.starts_with(w)))
+            .collect())
+    }
+
+    /// The packages that hold the kernel a metapackage names: image and, where they are split off, modules.
+    pub fn kernel(&self, metapackage: &str) -> Result<Vec<Package>> {
+        let record = self
+            .show(metapackage)
+            .with_context(|| format!("'{}' has no package {metapackage}", self.suite))?;
+        let mut names = depends(&record, |n| n.starts_with("linux-image-"));
+        let Some(image) = names.first() else {
+            bail!("{metapackage} of '{}' names no kernel", self.suite)
+        };
+        let record = self
+            .show(image)
+            .with_context(|| format!("'{}' has no package {image}", self.suite))?;
+        names.extend(depends(&record, |n| {
+            n.starts_with("linux-modules-") || n.starts_with("linux-binary-")
+        }));
+        let mut command = self.command("apt-get");
+        command
+            .args(["-qq", "--print-uris", "-t", &self.suite, "download"])
+            .args(&names);
+        Ok(output(&mut command)?.lines().filter_map(parse_uri_line).collect())
+    }
+
+    /// Downloads what is not here yet; apt checks it against the signed index.
+    pub fn fetch(&self, packages: &[Package]) -> Result<Vec<Fetched>> {
+        let missing: Vec<_> = packages
+            .iter()
+            .filter(|p| !self.archives.join(&p.file).exists())
+            .collect();
+        if !missing.is_empty() {
+            let scratch = tempfile::tempdir_in(&self.dir)?;
+            let mut command = self.command("apt-get");
+            command
+                .args(["-qq", "download"])
+                .args(missing.iter().map(|p| format!("{}={}", p.name, p.version)));
+            output(command.current_dir(scratch.path()))
+                .with_context(|| format!("cannot download from '{}'", self.suite))?;
+            for package in missing {
+                fs::rename(scratch.path().join(&package.file), self.archives.join(&package.file))
+                    .with_context(|| format!("apt did not download {}", package.file))?;
+            }
+        }
+        let fetched = |package: &Package| {
+            let path = self.archives.join(&package.file);
+            Ok(Fetched {
+                package: package.clone(),
+                sha256: sha256_file(&path)?,
+                path,
+            })
+        };
+        packages.iter().map(fetched).collect()
+    }
+}
+
+impl Fetched {
+    /// Unpacks into `root`.
+    pub fn unpack(&self, root: &Path) -> Result<()> {
+        output(Command::new("dpkg").arg("-x").arg(&self.path).arg(root)).map(drop)
+    }
+
+    /// What the manifest says of it; `root` is where it was unpacked.
+    pub fn info(&self, root: &Path) -> PackageInfo {
+        let copyright = format!("usr/share/doc/{}/copyright", self.package.name);
+        let text = fs::read(root.join(&copyright)).unwrap_or_default();
+        let licence =
+            licence(&String::from_utf8_lossy(&text)).unwrap_or_else(|| format!("see {copyright} in the package"));
+        PackageInfo {
+            version: self.package.version.clone(),
+            sha256: self.sha256.clone(),
+            licence,
+        }
+    }
+}
+
+/// Licences a machine-readable copyright file names, once each.
+fn licence(copyright: &str) -> Option<String> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in copyright
+        .lines()
+        .filter_map(|l| l.strip_prefix("License:"))
+        .map(str::trim)
+    {
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    (!names.is_empty()).then(|| names.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_printed_uri_names_the_package_even_with_an_epoch() {
+        let line = "'http://archive.test/q.deb' qemu-system-x86_1%3a10.0.2+ds-2~bpo12+1_amd64.deb 10176912 MD5Sum:0";
+        let package = parse_uri_line(line).unwrap();
+        assert_eq!(
+            (package.name.as_str(), package.version.as_str()),
+            ("qemu-system-x86", "1:10.0.2+ds-2~bpo12+1")
+        );
+        assert_eq!(parse_uri_line("Reading package lists..."), None);
+    }
+
+    #[test]
+    fn a_metapackage_names_its_kernel() {
+        let record =
+            "Package: linux-image-amd64\nVersion: 6.1.9-1\nDepends: base, linux-image-6.1.0-5-amd64 (= 6.1.9-1)\n";
+        assert_eq!(
+            depends(record, |n| n.starts_with("linux-image-")),
+            ["linux-image-6.1.0-5-amd64"]
+        );
+        assert_eq!(field(record, "Version"), Some("6.1.9-1"));
+    }
+
+    #[test]
+    fn licences_are_named_once_each() {
+        let text = "Format: x\nLicense: GPL-2\nFiles: *\nLicense: LGPL-2.1\nLicense: GPL-2\n";
+        assert_eq!(licence(text).as_deref(), Some("GPL-2; LGPL-2.1"));
+        assert_eq!(licence("free text"), None);
+    }
+}

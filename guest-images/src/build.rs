@@ -1,0 +1,240 @@
+//! The whole build, in order.
+
+use crate::{
+    agent,
+    apt::{Apt, Fetched},
+    archive::Archive,
+    initramfs::{self, Role},
+    kernel::{self, Kernel},
+    qemu, recipe,
+    store::{FOLDER, Key, Store, hex, write_atomically},
+    tools::{self, Tools},
+};
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+use vmm::images::{HostImage, KernelImage, Manifest};
+
+/// What to build.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The images' folder.
+    pub dir: PathBuf,
+    /// Guest kernels by name; empty: the default set. Kernels already there are kept.
+    pub kernels: Vec<String>,
+    /// Ask the archive for newer packages.
+    pub refresh: bool,
+}
+
+/// The key of the last complete build, next to the manifest.
+const FINGERPRINT: &str = "manifest.key";
+
+struct Builder<'a> {
+    store: Store,
+    archive: Archive,
+    refresh: bool,
+    agent: Vec<u8>,
+    say: &'a mut dyn FnMut(&str),
+    manifest: Manifest,
+    kernels: BTreeMap<&'static str, Kernel>,
+}
+
+fn recipe_of(name: &str) -> Result<&'static recipe::Kernel> {
+    recipe::KERNELS.iter().find(|k| k.name == name).with_context(|| {
+        let known: Vec<_> = recipe::KERNELS.iter().map(|k| k.name).collect();
+        format!("there is no kernel '{name}'; expected one of: {}", known.join(", "))
+    })
+}
+
+impl Builder<'_> {
+    fn apt(&self, suite: &str) -> Result<Apt> {
+        Apt::open(self.store.dir(), &self.archive, suite, self.refresh)
+    }
+
+    fn record(&mut self, packages: &[Fetched], root: &Path) {
+        for package in packages {
+            let name = format!("{} {}", package.package.name, package.package.version);
+            self.manifest.packages.insert(name, package.info(root));
+        }
+    }
+
+    /// The first suite that still has the wanted series.
+    fn find_kernel(&self, wanted: &recipe::Kernel) -> Result<Apt> {
+        let mut tried = Vec::new();
+        for suite in wanted.suites {
+            match self.apt(suite) {
+                Ok(apt) => match apt.version(wanted.package) {
+                    Some(version) if version.starts_with(wanted.version) => return Ok(apt),
+                    version => tried.push(format!("'{suite}' has {}", version.as_deref().unwrap_or("none"))),
+                },
+                Err(e) => tried.push(format!("'{suite}': {e:#}")),
+            }
+        }
+        bail!(
+            "no suite offers {} {}x: {}",
+            wanted.package,
+            wanted.version,
+            tried.join("; ")
+        )
+    }
+
+    fn kernel(&mut self, wanted: &'static recipe::Kernel) -> Result<()> {
+        if !self.kernels.contains_key(wanted.name) {
+            (self.say)(&format!("kernel {}", wanted.name));
+            let apt = self.find_kernel(wanted)?;
+            let kernel = kernel::build(&self.store, &apt, wanted.name, wanted.package)?;
+            let root = self.store.dir().join(&kernel.folder);
+            self.record(&kernel.packages, &root);
+            self.kernels.insert(wanted.name, kernel);
+        }
+        Ok(())
+    }
+
+    fn guest(&mut self, wanted: &'static recipe::Kernel, tools: &Tools) -> Result<()> {
+        self.kernel(wanted)?;
+        let kernel = &self.kernels[wanted.name];
+        let initramfs = initramfs::build(&self.store, Role::Guest, kernel, tools, &self.agent)?;
+        let image = KernelImage {
+            release: kernel.release.clone(),
+            bzimage: kernel.folder.join("bzImage"),
+            vmlinux: kernel.folder.join("vmlinux"),
+            initramfs,
+        };
+        self.manifest.kernels.insert(wanted.name.to_owned(), image);
+        Ok(())
+    }
+
+    fn host(&mut self, tools: &Tools) -> Result<()> {
+        let mut failed = Vec::new();
+        for name in recipe::HOST_KERNELS {
+            match self.kernel(recipe_of(name)?) {
+                Ok(()) => return self.host_with(name, tools),
+                Err(e) => failed.push(format!("{e:#}")),
+            }
+        }
+        bail!("no kernel for the nested host: {}", failed.join("; "))
+    }
+
+    fn host_with(&mut self, name: &str, tools: &Tools) -> Result<()> {
+        (self.say)("nested host");
+        let kernel = &self.kernels[name];
+        let initramfs = initramfs::build(&self.store, Role::Host, kernel, tools, &self.agent)?;
+        let (release, vmlinux) = (kernel.release.clone(), kernel.folder.join("vmlinux"));
+        let qemu = qemu::build(&self.store, &self.archive, self.refresh)?;
+        self.record(&qemu.packages, &qemu.root);
+        self.manifest.host = Some(HostImage {
+            release,
+            vmlinux,
+            initramfs,
+            qemu: qemu.image,
+        });
+        Ok(())
+    }
+
+    fn write(&self, fingerprint: &str) -> Result<()> {
+        let dir = self.store.dir();
+        let text = serde_json::to_string_pretty(&self.manifest)? + "\n";
+        write_atomically(&dir.join("manifest.json"), text.as_bytes())?;
+        write_atomically(&dir.join(FINGERPRINT), fingerprint.as_bytes())
+    }
+}
+
+/// Everything that decides what a build gives, short of newer packages in the archive.
+fn fingerprint(archive: &Archive, kernels: &[&recipe::Kernel], agent: &[u8]) -> String {
+    let mut key = Key::new("build");
+    key.add(format!("{archive:?}{kernels:?}")).add(agent);
+    key.add(format!(
+        "{:?}",
+        (
+            recipe::GUEST_BOOT,
+            recipe::GUEST_ON_DEMAND,
+            recipe::HOST_BOOT,
+            recipe::HOST_KERNELS
+        )
+    ));
+    key.add(format!(
+        "{:?}",
+        (
+            recipe::TOOLS_PACKAGES,
+            recipe::TOOLS_WITHOUT,
+            recipe::PROGRAMS,
+            recipe::CONFIGURATION
+        )
+    ));
+    key.text()
+}
+
+/// The manifest of an earlier build with this fingerprint, when all its files are there.
+fn complete(dir: &Path, fingerprint: &str) -> Option<Manifest> {
+    let same = fs::read_to_string(dir.join(FINGERPRINT)).is_ok_and(|old| old == fingerprint);
+    let manifest = Manifest::load(dir).ok().filter(|_| same)?;
+    let kernels = manifest
+        .kernels
+        .values()
+        .flat_map(|k| [&k.bzimage, &k.vmlinux, &k.initramfs]);
+    let host = manifest.host.iter().flat_map(|h| {
+        [
+            Some(&h.vmlinux),
+            Some(&h.initramfs),
+            h.qemu.as_ref().map(|q| &q.program),
+        ]
+    });
+    let all = kernels.chain(host.flatten()).all(|p| p.exists());
+    all.then_some(manifest)
+}
+
+/// Kernels to build: those asked for (else the default ones) and those an earlier build was asked for.
+fn chosen(options: &Options) -> Result<Vec<&'static recipe::Kernel>> {
+    let mut names: BTreeSet<String> = options.kernels.iter().cloned().collect();
+    if names.is_empty() {
+        names.extend(recipe::KERNELS.iter().filter(|k| k.default).map(|k| k.name.to_owned()));
+    }
+    if let Ok(before) = Manifest::load(&options.dir) {
+        names.extend(before.kernels.into_keys().filter(|n| recipe_of(n).is_ok()));
+    }
+    names.iter().map(|name| recipe_of(name)).collect()
+}
+
+/// Builds what is missing and writes the manifest; `say` hears one line per stage that is worked on.
+pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
+    fs::create_dir_all(&options.dir).with_context(|| format!("cannot create {}", options.dir.display()))?;
+    let dir = fs::canonicalize(&options.dir)?;
+    let store = Store::open(&dir, || {
+        eprintln!("another build works in {}; waiting for it", dir.display())
+    })?;
+    let kernels = chosen(options)?;
+    let (archive, agent) = (Archive::of_this_machine()?, agent::build()?);
+    let fingerprint = fingerprint(&archive, &kernels, &agent);
+    if let Some(manifest) = complete(&dir, &fingerprint).filter(|_| !options.refresh) {
+        return Ok(manifest);
+    }
+    say(&format!("guest agent {}", &hex(&Sha256::digest(&agent))[..12]));
+    let mut builder = Builder {
+        store,
+        archive,
+        refresh: options.refresh,
+        agent,
+        say,
+        manifest: Manifest::default(),
+        kernels: BTreeMap::new(),
+    };
+    (builder.say)("tools");
+    let tools = tools::unpack(&builder.store, &builder.apt(recipe::TOOLS_SUITE)?)?;
+    let root = tools.root.clone();
+    builder.record(&tools.packages, &root);
+    for kernel in kernels {
+        builder.guest(kernel, &tools)?;
+    }
+    builder.host(&tools)?;
+    builder.write(&fingerprint)?;
+    Manifest::load(&dir).with_context(|| {
+        format!(
+            "the manifest just written to {} cannot be read",
+            dir.join(FOLDER).display()
+        )
+    })
+}

@@ -1,0 +1,104 @@
+//! The programs of the guest: unpacked once, shared by all initramfs images.
+
+use crate::{
+    apt::{Apt, Fetched},
+    cpio::Tree,
+    libraries,
+    process::output,
+    recipe,
+    store::{Key, Store},
+};
+use anyhow::{Context, Result};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// An unpacked file tree of packages.
+pub struct Tools {
+    /// The tree.
+    pub root: PathBuf,
+    /// What is in it.
+    pub packages: Vec<Fetched>,
+}
+
+/// Fetches and unpacks.
+pub fn unpack(store: &Store, apt: &Apt) -> Result<Tools> {
+    let packages = apt.fetch(&apt.closure(recipe::TOOLS_PACKAGES, recipe::TOOLS_WITHOUT)?)?;
+    let mut key = Key::new("tools");
+    for package in &packages {
+        key.add(&package.sha256);
+    }
+    let root = store.step("tools", &key, |root| packages.iter().try_for_each(|p| p.unpack(root)))?;
+    Ok(Tools {
+        root: store.dir().join(root),
+        packages,
+    })
+}
+
+fn name(path: &Path) -> Result<&str> {
+    path.file_name()
+        .and_then(|n| n.to_str())
+        .with_context(|| format!("{} has no plain name", path.display()))
+}
+
+impl Tools {
+    fn add_file(tree: &mut Tree, from: &Path, to: &str, mode: u32) -> Result<()> {
+        // Follows links: what is a link in the package becomes a file of that name here.
+        tree.file(
+            to,
+            mode,
+            fs::read(from).with_context(|| format!("cannot read {}", from.display()))?,
+        )
+    }
+
+    /// busybox and a link for each of its applets that nothing real stands for.
+    pub fn add_busybox(&self, tree: &mut Tree) -> Result<()> {
+        let busybox = libraries::program(&self.root, "busybox")?;
+        Self::add_file(tree, &busybox, "usr/bin/busybox", 0o755)?;
+        let applets = output(Command::new(&busybox).arg("--list"))?;
+        for applet in applets.lines().filter(|a| !a.is_empty()) {
+            let places = ["usr/bin", "usr/sbin"].map(|f| format!("{f}/{applet}"));
+            if !places.iter().any(|p| tree.contains(p)) {
+                tree.link(&places[0], "busybox")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The programs of the recipe, the libraries they load, and their configuration.
+    pub fn add_programs(&self, tree: &mut Tree) -> Result<()> {
+        for program in recipe::PROGRAMS {
+            let from = libraries::program(&self.root, program)?;
+            // Programs that are links to others of the same package keep that (`mkfs.ext4` is `mke2fs` by name).
+            let real = fs::canonicalize(&from)?;
+            Self::add_file(tree, &real, &format!("usr/bin/{program}"), 0o755)?;
+            for library in libraries::closure(&self.root, &real)? {
+                let file = name(&library)?;
+                let folder = if file.starts_with("ld-linux") {
+                    "usr/lib64"
+                } else {
+                    "usr/lib/x86_64-linux-gnu"
+                };
+                Self::add_file(tree, &library, &format!("{folder}/{file}"), 0o755)?;
+            }
+        }
+        for path in recipe::CONFIGURATION {
+            let from = self.root.join(path);
+            if from.exists() {
+                tree.copy(&from, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets depmod index the modules below `root` for `release`.
+    pub fn depmod(&self, root: &Path, release: &str) -> Result<()> {
+        // kmod decides by its name what it is.
+        let mut command = libraries::run(&self.root, "kmod", "depmod")?;
+        output(command.args(["-b"]).arg(root).arg(release))
+            .map(drop)
+            .context("cannot index the kernel's modules")
+    }
+}

@@ -1,0 +1,58 @@
+//! `cargo xtask images`.
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use guest_images::{Options, build, kernel_names};
+use std::{path::PathBuf, time::Instant};
+
+/// Where to, and which kernels.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Folder of the images [default: $DAXVISOR_IMAGES, else daxvisor/images in the user's cache].
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Guest kernel to fetch besides those already there, repeatable [default: the default set].
+    #[arg(long = "kernel", value_name = "NAME")]
+    kernels: Vec<String>,
+    /// List the kernels that can be fetched.
+    #[arg(long)]
+    list: bool,
+    /// Ask the archive for newer packages.
+    #[arg(long)]
+    refresh: bool,
+}
+
+/// Runs the verb: progress on standard error, one line per image on standard output.
+pub fn run(args: &Args) -> Result<()> {
+    if args.list {
+        kernel_names().for_each(|(name, default)| println!("{name}{}", if default { " (default)" } else { "" }));
+        return Ok(());
+    }
+    let dir = args.dir.clone().unwrap_or_else(vmm::images::default_dir);
+    let start = Instant::now();
+    let mut say = |stage: &str| eprintln!("[{:6.1} s] {stage}", start.elapsed().as_secs_f64());
+    let manifest = build(
+        &Options {
+            dir: dir.clone(),
+            kernels: args.kernels.clone(),
+            refresh: args.refresh,
+        },
+        &mut say,
+    )?;
+    for (name, kernel) in &manifest.kernels {
+        println!("{name}: Linux {}", kernel.release);
+    }
+    if let Some(host) = &manifest.host {
+        let qemu = host.qemu.as_ref().map_or_else(
+            || "qemu-system-x86_64 in PATH".to_owned(),
+            |q| q.program.display().to_string(),
+        );
+        println!("nested host: Linux {}, {qemu}", host.release);
+    }
+    eprintln!(
+        "images are in {} ({:.1} s)",
+        dir.display(),
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
