@@ -1,1 +1,4 @@
 //! KVM: the only importer of the kvm crates.
+
+pub mod probe;
+pub mod spawn;

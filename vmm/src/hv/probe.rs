@@ -1,0 +1,679 @@
+//! What /dev/kvm can do, found by running a guest of 244 bytes on it.
+//!
+//! Feature flags do not tell whether a KVM can run a kernel: a paravirtual one answers every capability query and then
+//! emulates ring 0 instruction by instruction, some of them not at all. So [`probe`] enters long mode, counts a loop, takes
+//! two exceptions through an IDT and runs `lock cmpxchg16b`, each a step in a slot of its own (probe.S), and judges by what
+//! happened. A step that KVM gives up on is noted and skipped, so that the report names all of them. The whole takes some
+//! 20 ms; [`cached`] remembers the result until the next boot.
+
+use kvm_bindings::{
+    KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
+use serde::{Deserialize, Serialize};
+use std::{
+    env, fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+/// The payload, assembled from probe.S (a test compares).
+#[rustfmt::skip]
+const PAYLOAD: [u8; 0xf4] = {
+    let mut code = [0x90; 0xf4]; // nop between the steps
+    const START: &[u8] = &[
+        0xb8, 0x20, 0x00, 0x00, 0x00,             // 00 mov $0x20, %eax        CR4.PAE
+        0x0f, 0x22, 0xe0,                         // 05 mov %eax, %cr4
+        0xb8, 0x00, 0x10, 0x00, 0x00,             // 08 mov $0x1000, %eax
+        0x0f, 0x22, 0xd8,                         // 0d mov %eax, %cr3
+        0xb9, 0x80, 0x00, 0x00, 0xc0,             // 10 mov $0xc0000080, %ecx  EFER
+        0x0f, 0x32,                               // 15 rdmsr
+        0x0d, 0x00, 0x01, 0x00, 0x00,             // 17 or $0x100, %eax        EFER.LME
+        0x0f, 0x30,                               // 1c wrmsr
+        0xb8, 0x01, 0x00, 0x00, 0x80,             // 1e mov $0x80000001, %eax  CR0.PG | CR0.PE
+        0x0f, 0x22, 0xc0,                         // 23 mov %eax, %cr0
+        0xea, 0x2d, 0x00, 0x01, 0x00, 0x08, 0x00, // 26 ljmp $8, $0x1002d
+        0xb0, 0x40,                               // 2d mov $64, %al
+        0xe6, 0x10,                               // 2f out %al, $0x10
+    ];
+    const COUNT: &[u8] = &[
+        0xe5, 0x14,                               // 40 in $0x14, %eax
+        0x85, 0xc0,                               // 42 test %eax, %eax
+        0x74, 0x06,                               // 44 jz 4c
+        0xff, 0xc8,                               // 46 dec %eax
+        0x75, 0xfc,                               // 48 jnz 46
+        0xeb, 0xf4,                               // 4a jmp 40
+        0xb0, 0x01,                               // 4c mov $1, %al
+        0xe6, 0x10,                               // 4e out %al, $0x10
+    ];
+    const UD2: &[u8] = &[
+        0xbc, 0x00, 0x80, 0x00, 0x00,             // 60 mov $0x8000, %esp
+        0x31, 0xdb,                               // 65 xor %ebx, %ebx
+        0x0f, 0x0b,                               // 67 ud2
+        0x89, 0xd8,                               // 69 mov %ebx, %eax
+        0xe6, 0x10,                               // 6b out %al, $0x10
+    ];
+    const INT3: &[u8] = &[
+        0xbc, 0x00, 0x80, 0x00, 0x00,             // 80 mov $0x8000, %esp
+        0x31, 0xdb,                               // 85 xor %ebx, %ebx
+        0xcc,                                     // 87 int3
+        0x89, 0xd8,                               // 88 mov %ebx, %eax
+        0xe6, 0x10,                               // 8a out %al, $0x10
+    ];
+    const CMPXCHG16B: &[u8] = &[
+        0x31, 0xc0,                               // a0 xor %eax, %eax
+        0x31, 0xd2,                               // a2 xor %edx, %edx
+        0x8d, 0x58, 0x01,                         // a4 lea 1(%rax), %ebx
+        0x89, 0xd9,                               // a7 mov %ebx, %ecx
+        0xbf, 0x00, 0x50, 0x00, 0x00,             // a9 mov $0x5000, %edi
+        0xf0, 0x48, 0x0f, 0xc7, 0x0f,             // ae lock cmpxchg16b (%rdi)
+        0x0f, 0x94, 0xc0,                         // b3 sete %al
+        0xe6, 0x10,                               // b6 out %al, $0x10
+    ];
+    const END: &[u8] = &[0xf4];                   // c0 hlt
+    const UD_HANDLER: &[u8] = &[
+        0xb3, 0x06,                               // e0 mov $6, %bl
+        0x48, 0x83, 0x04, 0x24, 0x02,             // e2 addq $2, (%rsp)
+        0x48, 0xcf,                               // e7 iretq
+    ];
+    const BP_HANDLER: &[u8] = &[
+        0xb3, 0x03,                               // f0 mov $3, %bl
+        0x48, 0xcf,                               // f2 iretq
+    ];
+    let parts = [(0x00, START), (0x40, COUNT), (0x60, UD2), (0x80, INT3), (0xa0, CMPXCHG16B), (0xc0, END), (0xe0, UD_HANDLER), (0xf0, BP_HANDLER)];
+    let mut part = 0;
+    while part < parts.len() {
+        let (at, bytes) = parts[part];
+        let mut n = 0;
+        while n < bytes.len() {
+            code[at + n] = bytes[n];
+            n += 1;
+        }
+        part += 1;
+    }
+    code
+};
+
+/// One step of the payload: where it starts, its name in reports, and the byte it reports when all went well.
+struct Step {
+    at: u64,
+    name: &'static str,
+    expect: u8,
+}
+
+const STEPS: [Step; 5] = [
+    Step {
+        at: 0x00,
+        name: "the switch to long mode",
+        expect: 64,
+    },
+    Step {
+        at: 0x40,
+        name: "a counted loop",
+        expect: 1,
+    },
+    Step {
+        at: 0x60,
+        name: "ud2 with an IDT",
+        expect: 6,
+    },
+    Step {
+        at: 0x80,
+        name: "int3 with an IDT",
+        expect: 3,
+    },
+    Step {
+        at: 0xa0,
+        name: "lock cmpxchg16b",
+        expect: 1,
+    },
+];
+
+const MEMORY: usize = 0x2_0000;
+const GDT: GuestAddress = GuestAddress(0x500);
+const PAGE_TABLES: GuestAddress = GuestAddress(0x1000); // PML4, PDPT, PD: one page each
+const IDT: GuestAddress = GuestAddress(0x4000);
+const BASE: u64 = 0x1_0000;
+const REPORT_PORT: u16 = 0x10;
+const COUNT_PORT: u16 = 0x14;
+
+/// Below this a kernel takes minutes to boot. Emulation manages 2 to 4 million a second; virtualisation of any kind,
+/// nested in an emulated machine too, hundreds of millions: a busy machine does not blur the line.
+pub const MIN_RATE: f64 = 20e6;
+/// A loop that ran this long is measured well enough.
+const LONG_ENOUGH: Duration = Duration::from_millis(4);
+/// No KVM needs this long for the payload; one that does has hung.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What kind of KVM this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvmKind {
+    /// Runs kernels, on a machine that shows no hypervisor above it.
+    Hardware,
+    /// Runs kernels, inside a virtual machine.
+    Nested,
+    /// Answers like KVM but emulates ring 0: it runs payloads, not kernels.
+    Paravirtual,
+    /// There is no KVM.
+    Absent,
+    /// There is one, but not for this user.
+    NoPermission,
+    /// There is one, but it makes no virtual machine (another monitor may hold the CPU's virtualisation).
+    Broken,
+}
+
+impl KvmKind {
+    /// Whether an unmodified kernel boots here in reasonable time.
+    pub fn runs_kernels(self) -> bool {
+        matches!(self, Self::Hardware | Self::Nested)
+    }
+}
+
+impl fmt::Display for KvmKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hardware => "hardware",
+            Self::Nested => "nested",
+            Self::Paravirtual => "paravirtual",
+            Self::Absent => "absent",
+            Self::NoPermission => "no-permission",
+            Self::Broken => "broken",
+        })
+    }
+}
+
+/// What [`probe`] found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The verdict.
+    pub kind: KvmKind,
+    /// Loop iterations a second, when the payload got that far.
+    pub rate: Option<f64>,
+    /// The evidence, in one sentence without a full stop.
+    pub detail: String,
+}
+
+/// What the payload did.
+#[derive(Debug, Default, PartialEq)]
+struct Findings {
+    rate: Option<f64>,
+    /// Step and what happened instead.
+    failures: Vec<(&'static str, String)>,
+}
+
+/// Runs the payload on /dev/kvm.
+pub fn probe() -> Probe {
+    probe_device(Path::new("/dev/kvm"))
+}
+
+/// The result of an earlier [`probe`] since the machine booted, else a new one.
+pub fn cached() -> Probe {
+    let file = cache_file();
+    let known = file
+        .as_deref()
+        .and_then(|f| serde_json::from_slice(&fs::read(f).ok()?).ok());
+    known.unwrap_or_else(|| {
+        let probe = probe();
+        // A missing or forbidden device costs nothing to ask again, and may come.
+        if probe.rate.is_some() {
+            file.as_deref().map(|f| remember(f, &probe));
+        }
+        probe
+    })
+}
+
+/// The cache is a convenience: a file system that does not take it only costs the next probe.
+fn remember(file: &Path, probe: &Probe) {
+    let write = || {
+        let dir = file.parent()?;
+        fs::create_dir_all(dir).ok()?;
+        let temporary = tempfile::NamedTempFile::new_in(dir).ok()?;
+        serde_json::to_writer(&temporary, probe).ok()?;
+        temporary.persist(file).ok()
+    };
+    if write().is_none() {
+        tracing::debug!(file = %file.display(), "the result of the KVM probe is not remembered");
+    }
+}
+
+/// A file of this user's, named after the boot.
+fn cache_file() -> Option<PathBuf> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let dir = absolute("XDG_RUNTIME_DIR")
+        .or_else(|| absolute("XDG_CACHE_HOME"))
+        .or_else(|| absolute("HOME").map(|h| h.join(".cache")))?;
+    Some(dir.join("daxvisor").join(format!("kvm-probe-{}.json", boot.trim())))
+}
+
+fn probe_device(device: &Path) -> Probe {
+    let without_payload = |kind, detail: String| Probe {
+        kind,
+        rate: None,
+        detail,
+    };
+    // Kvm::new hides the path in its error, and a file that is no device would answer ioctls with ENOTTY.
+    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(device) {
+        let detail = format!("cannot open {}: {error}", device.display());
+        return match error.kind() {
+            io::ErrorKind::PermissionDenied => without_payload(KvmKind::NoPermission, detail),
+            _ => without_payload(KvmKind::Absent, detail),
+        };
+    }
+    match run_on_thread(device.to_owned()) {
+        Ok(findings) => judge(&findings, hypervisor_above()),
+        Err(error) => without_payload(KvmKind::Broken, format!("{}: {error}", device.display())),
+    }
+}
+
+/// CPUID.1:ECX.31, which tells a guest that it is one. Says nothing about what KVM can do.
+fn hypervisor_above() -> bool {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = cpuinfo.lines().find(|l| l.starts_with("flags")).unwrap_or_default();
+    flags.split_ascii_whitespace().any(|f| f == "hypervisor")
+}
+
+fn judge(findings: &Findings, hypervisor: bool) -> Probe {
+    let rate = findings.rate;
+    let speed = rate.map(|r| format!("{:.1} million loop iterations/s", r / 1e6));
+    let failed: Vec<_> = findings
+        .failures
+        .iter()
+        .map(|(step, what)| format!("{step} failed ({what})"))
+        .collect();
+    let slow = rate.is_none_or(|r| r < MIN_RATE);
+    let kind = match (slow || !failed.is_empty(), hypervisor) {
+        (true, _) => KvmKind::Paravirtual,
+        (false, true) => KvmKind::Nested,
+        (false, false) => KvmKind::Hardware,
+    };
+    let detail = speed.into_iter().chain(failed).collect::<Vec<_>>().join("; ");
+    Probe { kind, rate, detail }
+}
+
+extern "C" fn interrupt(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+/// A KVM that never comes back from KVM_RUN must not hang us: the payload has a thread that a signal can interrupt.
+fn run_on_thread(device: PathBuf) -> io::Result<Findings> {
+    let kick = SIGRTMIN() + 5;
+    register_signal_handler(kick, interrupt).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let thread = thread::Builder::new()
+        .name("kvm-probe".into())
+        .spawn(move || run_payload(&device, &stopped))?;
+    let deadline = Instant::now() + DEADLINE;
+    while !thread.is_finished() {
+        thread::sleep(Duration::from_millis(1));
+        if Instant::now() > deadline {
+            stop.store(true, Ordering::Relaxed);
+            // Again and again: a signal that comes just before KVM_RUN interrupts nothing.
+            thread.kill(kick).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
+        }
+    }
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
+}
+
+fn run_payload(device: &Path, stop: &AtomicBool) -> io::Result<Findings> {
+    let device = std::ffi::CString::new(device.as_os_str().as_encoded_bytes())?;
+    let kvm = Kvm::new_with_path(device).map_err(os("open"))?;
+    let version = kvm.get_api_version();
+    if u32::try_from(version) != Ok(KVM_API_VERSION) {
+        return Err(io::Error::other(format!(
+            "KVM API version {version}, expected {KVM_API_VERSION}"
+        )));
+    }
+    let vm = kvm.create_vm().map_err(os("KVM_CREATE_VM"))?;
+    let memory = load_payload()?;
+    map(&vm, &memory)?;
+    if kvm.check_extension(Cap::SetTssAddr) {
+        // Three pages that Intel CPUs without unrestricted guest need, just below the BIOS as everyone puts them.
+        vm.set_tss_address(0xfffb_d000).map_err(os("KVM_SET_TSS_ADDR"))?;
+    }
+    let mut vcpu = vm.create_vcpu(0).map_err(os("KVM_CREATE_VCPU"))?;
+    let cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(os("KVM_GET_SUPPORTED_CPUID"))?;
+    vcpu.set_cpuid2(&cpuid).map_err(os("KVM_SET_CPUID2"))?;
+    let mut sregs = vcpu.get_sregs().map_err(os("KVM_GET_SREGS"))?;
+    protected_mode(&mut sregs);
+    vcpu.set_sregs(&sregs).map_err(os("KVM_SET_SREGS"))?;
+    vcpu.set_regs(&kvm_regs {
+        rip: BASE,
+        rflags: 2,
+        rsp: 0x8000,
+        ..Default::default()
+    })
+    .map_err(os("KVM_SET_REGS"))?;
+    drive(&mut vcpu, stop)
+}
+
+fn os(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> io::Error {
+    move |e| io::Error::other(format!("{what}: {}", io::Error::from_raw_os_error(e.errno())))
+}
+
+/// Payload and tables in fresh memory.
+fn load_payload() -> io::Result<GuestMemoryMmap> {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).map_err(io::Error::other)?;
+    // Null, 64-bit code, data, 32-bit code (Intel SDM 3A 3.4.5).
+    let gdt: [u64; 4] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00cf_9b00_0000_ffff];
+    let idt_gate = |handler: u64| (8 << 16) | (0x8e << 40) | (handler & 0xffff) | ((handler >> 16) & 0xffff) << 48;
+    let pages = PAGE_TABLES.0;
+    let mut words: Vec<(u64, u64)> = (0u64..).step_by(8).map(|o| GDT.0 + o).zip(gdt).collect();
+    words.extend([
+        (pages, (pages + 0x1000) | 3),
+        (pages + 0x1000, (pages + 0x2000) | 3),
+        (pages + 0x2000, 0x83), // 2 MiB page at 0
+        (IDT.0 + 16 * 6, idt_gate(BASE + 0xe0)),
+        (IDT.0 + 16 * 3, idt_gate(BASE + 0xf0)),
+    ]);
+    for (at, word) in words {
+        memory.write_obj(word, GuestAddress(at)).map_err(io::Error::other)?;
+    }
+    memory
+        .write_slice(&PAYLOAD, GuestAddress(BASE))
+        .map_err(io::Error::other)?;
+    Ok(memory)
+}
+
+fn map(vm: &VmFd, memory: &GuestMemoryMmap) -> io::Result<()> {
+    for (slot, region) in (0..).zip(memory.iter()) {
+        let host = region
+            .get_host_address(vm_memory::MemoryRegionAddress(0))
+            .map_err(io::Error::other)?;
+        let slot = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: host as u64,
+        };
+        // SAFETY: the range is `memory`'s own mapping of exactly that length; the caller keeps `memory` until the VM and
+        // its vCPU are gone (locals of `run_payload`, dropped in reverse order), and only the guest uses its bytes.
+        unsafe { vm.set_user_memory_region(slot) }.map_err(os("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(())
+}
+
+/// Flat 32-bit protected mode, paging off, our GDT and IDT.
+fn protected_mode(sregs: &mut kvm_sregs) {
+    let code = kvm_segment {
+        limit: 0xffff_ffff,
+        selector: 0x18,
+        type_: 11,
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let data = kvm_segment {
+        selector: 0x10,
+        type_: 3,
+        ..code
+    };
+    sregs.cs = code;
+    for segment in [
+        &mut sregs.ds,
+        &mut sregs.es,
+        &mut sregs.fs,
+        &mut sregs.gs,
+        &mut sregs.ss,
+    ] {
+        *segment = data;
+    }
+    (sregs.gdt.base, sregs.gdt.limit) = (GDT.0, 31);
+    (sregs.idt.base, sregs.idt.limit) = (IDT.0, 16 * 32 - 1);
+    sregs.cr0 |= 1;
+}
+
+/// How one KVM_RUN ended, as far as the payload is concerned.
+enum Event {
+    Report(u8),
+    WantsCount,
+    End,
+    GaveUp(String),
+    Interrupted,
+}
+
+fn drive(vcpu: &mut VcpuFd, stop: &AtomicBool) -> io::Result<Findings> {
+    let mut findings = Findings::default();
+    let mut step = 0;
+    let mut pace = Pace::default();
+    while let Some(now) = STEPS.get(step) {
+        match run_once(vcpu, &mut pace)? {
+            Event::WantsCount => {}
+            Event::Report(value) => {
+                if value != now.expect {
+                    findings
+                        .failures
+                        .push((now.name, format!("reported {value}, expected {}", now.expect)));
+                }
+                step += 1;
+            }
+            Event::Interrupted if !stop.load(Ordering::Relaxed) => {}
+            Event::Interrupted => {
+                findings
+                    .failures
+                    .push((now.name, format!("no result after {} s", DEADLINE.as_secs())));
+                break;
+            }
+            Event::End => {
+                findings.failures.push((now.name, "the guest halted".into()));
+                break;
+            }
+            Event::GaveUp(what) => {
+                findings.failures.push((now.name, what));
+                step += 1;
+                // Nothing after the first step runs outside long mode.
+                let Some(next) = STEPS.get(step).filter(|_| step > 1) else {
+                    break;
+                };
+                let mut regs = vcpu.get_regs().map_err(os("KVM_GET_REGS"))?;
+                regs.rip = BASE + next.at;
+                vcpu.set_regs(&regs).map_err(os("KVM_SET_REGS"))?;
+            }
+        }
+    }
+    findings.rate = pace.best;
+    Ok(findings)
+}
+
+fn run_once(vcpu: &mut VcpuFd, pace: &mut Pace) -> io::Result<Event> {
+    let what = match vcpu.run() {
+        Ok(VcpuExit::IoOut(REPORT_PORT, &[value, ..])) => return Ok(Event::Report(value)),
+        Ok(VcpuExit::IoIn(COUNT_PORT, data)) => {
+            let count = pace.next(Instant::now()).to_le_bytes();
+            data.iter_mut().zip(count).for_each(|(to, from)| *to = from);
+            return Ok(Event::WantsCount);
+        }
+        Ok(VcpuExit::Hlt) => return Ok(Event::End),
+        Ok(VcpuExit::Intr) => return Ok(Event::Interrupted),
+        Ok(VcpuExit::InternalError) => "KVM_EXIT_INTERNAL_ERROR".to_owned(),
+        Ok(VcpuExit::Shutdown) => "triple fault".to_owned(),
+        Ok(other) => format!("{other:?}"),
+        Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => return Ok(Event::Interrupted),
+        Err(e) => return Err(os("KVM_RUN")(e)),
+    };
+    let at = vcpu.get_regs().map(|r| format!(" at {:#x}", r.rip)).unwrap_or_default();
+    Ok(Event::GaveUp(what + &at))
+}
+
+/// Hands out loop counts, doubling until one takes long enough, and keeps the best rate: noise only slows things down.
+#[derive(Debug, Default)]
+struct Pace {
+    running: Option<(u32, Instant)>,
+    best: Option<f64>,
+}
+
+impl Pace {
+    const FIRST: u32 = 1 << 12;
+
+    /// The guest asks at `now`; 0 ends the loop.
+    fn next(&mut self, now: Instant) -> u32 {
+        let count = match self.running {
+            None => Self::FIRST,
+            Some((count, since)) => {
+                let took = now.saturating_duration_since(since);
+                let rate = f64::from(count) / took.as_secs_f64().max(1e-9);
+                self.best = Some(self.best.map_or(rate, |b| b.max(rate)));
+                if took >= LONG_ENOUGH {
+                    0
+                } else {
+                    count.checked_mul(2).unwrap_or(0)
+                }
+            }
+        };
+        self.running = Some((count, Instant::now()));
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn payload_is_what_its_source_assembles_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (object, binary) = (dir.path().join("probe.o"), dir.path().join("probe.bin"));
+        // binutils are there wherever Rust can link.
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/hv/probe.S");
+        assert!(
+            Command::new("as")
+                .arg("--64")
+                .arg(source)
+                .arg("-o")
+                .arg(&object)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let copy = Command::new("objcopy")
+            .args(["-O", "binary", "-j", ".text"])
+            .arg(&object)
+            .arg(&binary)
+            .status();
+        assert!(copy.unwrap().success());
+        assert_eq!(fs::read(binary).unwrap(), PAYLOAD);
+    }
+
+    #[test]
+    fn a_fast_and_complete_kvm_runs_kernels() {
+        let fast = Findings {
+            rate: Some(900e6),
+            failures: vec![],
+        };
+        assert_eq!(judge(&fast, false).kind, KvmKind::Hardware);
+        let nested = judge(
+            &Findings {
+                rate: Some(320e6),
+                failures: vec![],
+            },
+            true,
+        );
+        assert_eq!(
+            (nested.kind, nested.detail.as_str()),
+            (KvmKind::Nested, "320.0 million loop iterations/s")
+        );
+        assert!(KvmKind::Hardware.runs_kernels() && KvmKind::Nested.runs_kernels());
+    }
+
+    #[test]
+    fn a_slow_or_incomplete_kvm_is_paravirtual() {
+        let slow = Findings {
+            rate: Some(3e6),
+            failures: vec![],
+        };
+        assert_eq!(judge(&slow, true).kind, KvmKind::Paravirtual);
+        let failures = vec![("int3 with an IDT", "KVM_EXIT_INTERNAL_ERROR at 0x10087".to_owned())];
+        let broken = judge(
+            &Findings {
+                rate: Some(900e6),
+                failures,
+            },
+            false,
+        );
+        assert_eq!(broken.kind, KvmKind::Paravirtual);
+        assert!(
+            broken
+                .detail
+                .contains("int3 with an IDT failed (KVM_EXIT_INTERNAL_ERROR at 0x10087)"),
+            "{broken:?}"
+        );
+        assert!(!KvmKind::Paravirtual.runs_kernels());
+    }
+
+    #[test]
+    fn missing_and_wrong_devices_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(probe_device(&dir.path().join("kvm")).kind, KvmKind::Absent);
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let probe = probe_device(&file);
+        assert_eq!(probe.kind, KvmKind::Broken);
+        assert!(probe.detail.contains("KVM API version -1"), "{probe:?}");
+    }
+
+    #[test]
+    fn loop_counts_double_until_they_take_long_enough() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.next(Instant::now()), Pace::FIRST);
+        assert_eq!(pace.next(Instant::now()), 2 * Pace::FIRST);
+        assert_eq!(pace.next(Instant::now() + LONG_ENOUGH), 0);
+        assert!(pace.best.unwrap() > 0.0);
+    }
+
+    /// Whatever this machine has, the verdict agrees with the evidence, and takes no longer than promised.
+    #[test]
+    fn probe_of_this_machine_is_consistent() {
+        let start = Instant::now();
+        let probe = probe();
+        assert!(start.elapsed() < DEADLINE, "{probe:?}");
+        match probe.kind {
+            KvmKind::Hardware | KvmKind::Nested => {
+                assert!(
+                    probe.rate.unwrap() >= MIN_RATE && !probe.detail.contains("failed"),
+                    "{probe:?}"
+                );
+            }
+            KvmKind::Paravirtual => {
+                assert!(
+                    probe.rate.unwrap() < MIN_RATE || probe.detail.contains("failed"),
+                    "{probe:?}"
+                );
+            }
+            KvmKind::Absent | KvmKind::NoPermission => {
+                assert!(probe.detail.starts_with("cannot open /dev/kvm"), "{probe:?}")
+            }
+            KvmKind::Broken => panic!("a KVM without a payload result: {probe:?}"),
+        }
+    }
+
+    #[test]
+    fn result_is_remembered_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("daxvisor/kvm-probe-x.json");
+        let probe = Probe {
+            kind: KvmKind::Nested,
+            rate: Some(1.5e8),
+            detail: "fine".into(),
+        };
+        remember(&file, &probe);
+        assert_eq!(
+            serde_json::from_slice::<Probe>(&fs::read(&file).unwrap()).unwrap(),
+            probe
+        );
+    }
+}
