@@ -27,7 +27,10 @@ fn nvdimm(slot: u8, start: u64, len: u64, node: u32, read_only: bool) -> NvdimmP
 }
 
 fn ram(start: u64, len: u64, node: u32) -> RamRegion {
-    RamRegion { range: GpaRange::new(Gpa(start), len), node }
+    RamRegion {
+        range: GpaRange::new(Gpa(start), len),
+        node,
+    }
 }
 
 fn virtio(count: u32) -> Vec<(GpaRange, u32)> {
@@ -38,7 +41,10 @@ fn virtio(count: u32) -> Vec<(GpaRange, u32)> {
 /// Distances of 10 and 20, as the command line's defaults give.
 fn numa(nodes: u32) -> AcpiNuma {
     let row = |from| (0..nodes).map(|to| if from == to { 10 } else { 20 }).collect();
-    AcpiNuma { nodes: (0..nodes).collect(), distances: (0..nodes).map(row).collect() }
+    AcpiNuma {
+        nodes: (0..nodes).collect(),
+        distances: (0..nodes).map(row).collect(),
+    }
 }
 
 /// 1 vCPU, no nodes, no NVDIMM.
@@ -56,7 +62,12 @@ fn minimal() -> AcpiInput {
 /// 4 vCPUs and RAM on nodes 0 and 1; two NVDIMMs on nodes 2 and 3 of their own, the second read-only.
 fn two_nodes() -> AcpiInput {
     AcpiInput {
-        cpus: (0..4).map(|n| AcpiCpu { apic_id: n, node: n / 2 }).collect(),
+        cpus: (0..4)
+            .map(|n| AcpiCpu {
+                apic_id: n,
+                node: n / 2,
+            })
+            .collect(),
         ram: vec![ram(0, GIB, 0), ram(GIB, 2 * GIB, 1), ram(4 * GIB, GIB, 1)],
         numa: Some(numa(4)),
         nvdimms: vec![nvdimm(0, 6 * GIB, GIB, 2, false), nvdimm(1, 7 * GIB, GIB / 2, 3, true)],
@@ -68,10 +79,17 @@ fn two_nodes() -> AcpiInput {
 /// 64 vCPUs with holes in their APIC ids, some beyond 8 bits, and 32 NVDIMMs.
 fn large() -> AcpiInput {
     AcpiInput {
-        cpus: (0..64).map(|n| AcpiCpu { apic_id: n / 4 * 32 + n % 4, node: n / 32 }).collect(),
+        cpus: (0..64)
+            .map(|n| AcpiCpu {
+                apic_id: n / 4 * 32 + n % 4,
+                node: n / 32,
+            })
+            .collect(),
         ram: vec![ram(0, 3 * GIB, 0), ram(4 * GIB, GIB, 0), ram(5 * GIB, 4 * GIB, 1)],
         numa: Some(numa(2)),
-        nvdimms: (0..32).map(|n| nvdimm(n, (10 + u64::from(n)) * GIB, GIB, u32::from(n) % 2, false)).collect(),
+        nvdimms: (0..32)
+            .map(|n| nvdimm(n, (10 + u64::from(n)) * GIB, GIB, u32::from(n) % 2, false))
+            .collect(),
         virtio: virtio(8),
         ..minimal()
     }
@@ -106,7 +124,9 @@ fn acpica(tool: &str, dir: &Path, args: &[&str]) -> Output {
 }
 
 fn text(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+    [&output.stdout, &output.stderr]
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .concat()
 }
 
 /// Disassembles `table` in `dir` and returns the path of the source.
@@ -140,11 +160,15 @@ fn tables_are_the_golden_ones() {
         for table in &tables.tables {
             let path = dir.join(format!("{}.hex", table.signature.to_lowercase()));
             let golden = fs::read_to_string(&path).unwrap_or_default();
-            let hint = "differs from what the code makes; hint: DAXVISOR_BLESS=1 rewrites it, see the change with git diff";
+            let hint =
+                "differs from what the code makes; hint: DAXVISOR_BLESS=1 rewrites it, see the change with git diff";
             assert!(golden == hex(table), "{} {hint}", path.display());
             expected.retain(|p| *p != path);
         }
-        assert!(expected.is_empty(), "golden tables that are no longer made: {expected:?}");
+        assert!(
+            expected.is_empty(),
+            "golden tables that are no longer made: {expected:?}"
+        );
     }
 }
 
@@ -158,7 +182,10 @@ fn write_golden(tables: &Tables, dir: &Path, with_source: bool) {
     for table in disassemblable(tables).filter(|_| with_source) {
         let source = fs::read_to_string(disassemble(table, scratch.path())).unwrap();
         // The head comment names the tool's version and the time.
-        let body = source.split_once("*/").map_or(source.as_str(), |(_, body)| body).trim_start();
+        let body = source
+            .split_once("*/")
+            .map_or(source.as_str(), |(_, body)| body)
+            .trim_start();
         fs::write(dir.join(format!("{}.dsl", table.signature.to_lowercase())), body).unwrap();
     }
 }
@@ -172,7 +199,11 @@ fn iasl_understands_every_table() {
             // Said of the NFIT's 32-byte control regions, see below.
             let source = source.replace("/**** ACPI subtable terminates early", "");
             for complaint in ["****", "Invalid", "Error", "Warning", "Incorrect checksum"] {
-                assert!(!source.contains(complaint), "{name} {}: iasl says {complaint}", table.signature);
+                assert!(
+                    !source.contains(complaint),
+                    "{name} {}: iasl says {complaint}",
+                    table.signature
+                );
             }
         }
     }
@@ -186,9 +217,17 @@ fn iasl_puts_together_what_it_took_apart() {
         for table in disassemblable(&tables(&input)).filter(|table| table.signature != "NFIT") {
             let scratch = tempfile::tempdir().unwrap();
             let source = disassemble(table, scratch.path());
-            let output = acpica("iasl", scratch.path(), &["-p", "again", "-oa", &source.to_string_lossy()]);
+            let output = acpica(
+                "iasl",
+                scratch.path(),
+                &["-p", "again", "-oa", &source.to_string_lossy()],
+            );
             let said = text(&output);
-            assert!(output.status.success() && said.contains(" 0 Errors"), "{name} {}: {said}", table.signature);
+            assert!(
+                output.status.success() && said.contains(" 0 Errors"),
+                "{name} {}: {said}",
+                table.signature
+            );
             let again = fs::read(scratch.path().join("again.aml")).unwrap();
             assert_same_content(name, table, &again);
         }
@@ -198,5 +237,68 @@ fn iasl_puts_together_what_it_took_apart() {
 /// Equal but for the checksum and the creator (bytes 9 and 28 to 36), where iasl puts itself.
 fn assert_same_content(name: &str, table: &Table, again: &[u8]) {
     let content = |bytes: &[u8]| [&bytes[..9], &bytes[10..28], &bytes[36..]].concat();
-    assert!(content(&table.bytes) == content(again), "{name} {}: iasl makes other bytes of it", table.signature);
+    assert!(
+        content(&table.bytes) == content(again),
+        "{name} {}: iasl makes other bytes of it",
+        table.signature
+    );
+}
+
+/// Runs `methods` of `asl` (a file in `tests/asl`) beside `dsdt` in ACPICA's interpreter, each in a fresh one, and returns
+/// what it said of each. Every method must return 0.
+fn interpret(dsdt: &[u8], asl: &str, methods: &[&str]) -> Vec<String> {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("dsdt.aml"), dsdt).unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("asl").join(asl);
+    let compiled = acpica("iasl", scratch.path(), &["-p", "test", &source.to_string_lossy()]);
+    assert!(compiled.status.success(), "{asl}: {}", text(&compiled));
+    let run = |method: &&str| {
+        let batch = format!("evaluate \\{method}");
+        let said = text(&acpica(
+            "acpiexec",
+            scratch.path(),
+            &["-r", "-di", "-b", &batch, "dsdt.aml", "test.aml"],
+        ));
+        assert!(said.contains("[Integer] = 0000000000000000"), "{asl} {method}: {said}");
+        assert!(
+            !said.contains("ACPI Error") && !said.contains("ACPI Warning"),
+            "{asl} {method}: {said}"
+        );
+        said
+    };
+    methods.iter().map(run).collect()
+}
+
+fn dsdt(input: &AcpiInput) -> Vec<u8> {
+    tables(input).get("DSDT").expect("there is a DSDT").bytes.clone()
+}
+
+#[test]
+fn aml_speaks_the_mailbox_protocol() {
+    interpret(
+        &dsdt(&two_nodes()),
+        "mailbox.asl",
+        &["HEAD", "NONE", "SIZE", "INFO", "LRED", "LWRI", "FITS"],
+    );
+}
+
+#[test]
+fn event_method_notifies_the_devices_whose_bits_are_set() {
+    let said = interpret(&dsdt(&two_nodes()), "mailbox.asl", &["EVNT"]).concat();
+    for device in ["NVDR", "PWRB"] {
+        let line = said
+            .lines()
+            .find(|line| line.contains(&format!("Notify on [{device}]")));
+        assert!(line.is_some_and(|line| line.contains("Value 0x80")), "{device}: {said}");
+    }
+}
+
+#[test]
+fn fit_method_assembles_pieces_and_restarts_when_the_fit_moves() {
+    let mut dsdt = dsdt(&two_nodes());
+    // The definition comes first in the table; its callers now find the method of the test.
+    let definition = dsdt.windows(4).position(|w| w == b"NCAL").expect("the DSDT has NCAL");
+    dsdt[definition] = b'X';
+    dsdt[9] = dsdt[9].wrapping_add(b'N').wrapping_sub(b'X');
+    interpret(&dsdt, "fit.asl", &["ALLP", "CHNG", "FAIL"]);
 }

@@ -19,7 +19,7 @@ pub const PERSISTENT_MEMORY: Guid = Guid::new(uuid!("66f0d379-b4f3-4074-ac43-0d3
 pub const ROOT_DSM: Guid = Guid::new(uuid!("2f10e7a4-9e91-11e4-89d3-123b93f75cba"));
 /// `_DSM` of an Intel-family NVDIMM.
 pub const INTEL_DIMM_DSM: Guid = Guid::new(uuid!("4309ac30-0d11-11e4-9191-0800200c9a66"));
-/// Our own: how `_FIT`, `_LSI`, `_LSR` and `_LSW` reach the mailbox. Guests never see it in a `_DSM`.
+/// Our own: how `_FIT`, `_LSI`, `_LSR` and `_LSW` reach the mailbox.
 pub const METHODS: Guid = Guid::new(uuid!("b5a8e9f4-6c35-4d0c-9d0e-6461787673f1"));
 
 #[cfg(test)]

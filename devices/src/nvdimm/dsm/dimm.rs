@@ -37,7 +37,7 @@ static INTEL: DsmFamily<Dimm> = DsmFamily {
 pub fn answer(dimm: &Dimm, call: &DsmCall<'_>) -> Vec<u8> {
     match call.guid {
         INTEL_DIMM_DSM => INTEL.answer(dimm, call),
-        METHODS => method(dimm, call),
+        METHODS if call.function != 0 => method(dimm, call),
         _ => unknown(call, DsmStatus::NotSupported),
     }
 }
@@ -240,6 +240,7 @@ mod tests {
     fn unknown_family_is_answered_as_firmware_would() {
         let dimm = new_dimm(256, false);
         assert_eq!(ask(&dimm, ROOT_DSM, 0, &[]), [0; 4]);
+        assert_eq!(ask(&dimm, METHODS, 0, &[]), [0; 4]);
         assert_eq!(ask(&dimm, ROOT_DSM, 4, &[]), [1, 0, 0, 0]);
     }
 }

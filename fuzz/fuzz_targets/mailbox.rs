@@ -1,0 +1,91 @@
+//! Any bytes are a mailbox: ringing the doorbell must neither panic nor write outside of it, and the label areas keep
+//! their sizes.
+#![no_main]
+
+use devices::{
+    BusDevice, Effect, GuestMemory,
+    nvdimm::{
+        LabelStore, MailboxPlan, NvdimmBus, NvdimmPlan,
+        guid::{INTEL_DIMM_DSM, METHODS, ROOT_DSM},
+        mailbox::ROOT_HANDLE,
+    },
+    units::{Gpa, GpaRange},
+};
+use libfuzzer_sys::fuzz_target;
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
+
+const PAGE: usize = 0x1000;
+const MAILBOX: GpaRange = GpaRange {
+    start: Gpa(0x1000),
+    len: 0x1_0000,
+};
+const FENCE: [u8; PAGE] = [0x5a; PAGE];
+
+/// A known GUID or handle is not to be found by chance: the first bytes choose among them.
+fn make_plausible(page: &mut [u8], choice: u8) {
+    let guids = [INTEL_DIMM_DSM, METHODS, ROOT_DSM];
+    if let Some(guid) = guids.get(usize::from(choice & 3)) {
+        page[16..32].copy_from_slice(&guid.0);
+    }
+    if let Some(handle) = [ROOT_HANDLE, 1, 2].get(usize::from(choice >> 2 & 3)) {
+        page[..4].copy_from_slice(&handle.to_le_bytes());
+    }
+    if choice & 16 == 0 {
+        page[4..8].copy_from_slice(&[1, 0, 0, 0]);
+        page[9..12].fill(0);
+    }
+}
+
+fn bus(memory: &GuestMemory) -> NvdimmBus {
+    let dimm = |slot: u8, labels: usize, read_only| {
+        let spa = GpaRange::new(Gpa((4 + u64::from(slot)) << 30), 1 << 24);
+        let store: Box<dyn LabelStore> = Box::new(vec![0u8; labels]);
+        (
+            NvdimmPlan::new(slot, format!("nvdimm{slot}"), spa, 0, store.size(), read_only),
+            store,
+        )
+    };
+    let plan = MailboxPlan {
+        memory: MAILBOX,
+        doorbell: 0xa18,
+    };
+    NvdimmBus::new(
+        memory.clone(),
+        plan,
+        vec![dimm(0, 0x2000, false), dimm(1, 0x1000, true)],
+    )
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((choice, bytes)) = data.split_first() else {
+        return;
+    };
+    let mut page = vec![0; 0x2000];
+    page.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    make_plausible(&mut page, *choice);
+
+    let end = usize::try_from(MAILBOX.end().0).expect("64-bit host");
+    let mmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), end + PAGE)]).expect("host memory");
+    let memory = GuestMemory::new(mmap);
+    let fences = [GuestAddress(0), GuestAddress(MAILBOX.end().0)];
+    for fence in fences {
+        memory.memory().write_slice(&FENCE, fence).expect("in memory");
+    }
+    memory
+        .memory()
+        .write_slice(&page, GuestAddress(MAILBOX.start.0))
+        .expect("in memory");
+
+    let bus = bus(&memory);
+    assert_eq!(bus.write(0, &[1, 0, 0, 0]), Effect::None);
+
+    for fence in fences {
+        let mut found = [0; PAGE];
+        memory.memory().read_slice(&mut found, fence).expect("in memory");
+        assert!(found == FENCE, "the page at {fence:?} was written");
+    }
+    assert_eq!(
+        bus.dimms().iter().map(|dimm| dimm.labels.size()).collect::<Vec<_>>(),
+        [0x2000, 0x1000]
+    );
+});
