@@ -221,7 +221,7 @@ fn probe_nvdimm(id: &str, nvdimm: &NvdimmConfig) -> Result<BackingFacts, ConfigE
 
 /// The page size of a file on `host`.
 fn file_page(id: &str, path: &Path, nvdimm: &NvdimmConfig, host: &StatFs) -> Result<ByteSize, ConfigError> {
-    match (i64::from(host.f_type) == HUGETLBFS, nvdimm.backing) {
+    match (host.f_type == HUGETLBFS, nvdimm.backing) {
         (true, _) => Ok(ByteSize(u64::try_from(host.f_bsize).unwrap_or(PAGE.0))),
         (false, NvdimmBacking::Hugetlbfs) => Err(ConfigError::WrongKind {
             role: id.to_owned(),
