@@ -12,7 +12,7 @@ mod log;
 mod plan;
 mod vm;
 
-pub use exit::ExitCode;
+pub use exit::{ExitCode, TABLE as EXIT_TABLE};
 pub use failure::Failure;
 pub use plan::MachinePlan;
 pub use vm::VmArgs;

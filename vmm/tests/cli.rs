@@ -6,7 +6,10 @@ use std::{
     process::{Command, Output},
 };
 use tempfile::TempDir;
-use vmm::{cli::ExitCode, config::flags::FLAGS};
+use vmm::{
+    cli::{EXIT_TABLE, ExitCode},
+    config::flags::FLAGS,
+};
 
 /// The program in an empty folder of its own.
 struct Bench {
@@ -159,7 +162,7 @@ fn unknown_keys_and_bad_values_name_flag_key_and_choice() {
         BAD,
         &[
             "error: --nvdimm 'size=16M,readonly': 'readonly' has no value: expected key=value",
-            "hint: write readonly=VALUE, and double a comma that belongs to a value",
+            "hint: write readonly=VALUE, or put a value with commas in brackets, as in key=[a,b]",
         ],
     );
 }
@@ -370,4 +373,85 @@ fn reader_that_stops_early_is_no_error() {
         .output()
         .unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn documentation_has_every_flag_exit_code_and_the_example_machine() {
+    let bench = Bench::new();
+    let text = include_str!("../../docs/config.md");
+    for flag in FLAGS {
+        let heading = text
+            .lines()
+            .any(|l| l.starts_with("### ") && l.contains(&format!("--{}", flag.name)));
+        assert!(heading, "--{}", flag.name);
+    }
+    for (codes, meaning) in EXIT_TABLE {
+        let codes = if codes.start() == codes.end() {
+            codes.start().to_string()
+        } else {
+            format!("{}-{}", codes.start(), codes.end())
+        };
+        assert!(text.contains(&format!("| {codes} | {meaning} |\n")), "{codes}");
+    }
+    let example = text
+        .split("```toml\n")
+        .nth(1)
+        .and_then(|t| t.split("```").next())
+        .unwrap();
+    fs::write(bench.path("vm.toml"), example).unwrap();
+    let flags = [
+        "--kernel=@debian-6.1-cloud-amd64",
+        "--cpus=2",
+        "--memory=1G",
+        "--numa=node=1",
+    ];
+    let flags = [
+        &["run", "--print-config", "--nvdimm=pmem0.img,size=512M,node=1"][..],
+        &flags,
+    ]
+    .concat();
+    assert_eq!(
+        bench.prints(&["run", "--print-config", "--config=vm.toml"]),
+        bench.prints(&flags)
+    );
+}
+
+#[test]
+fn documented_map_is_the_map() {
+    let bench = Bench::new();
+    let text = include_str!("../../docs/guest-abi.md");
+    let json = bench.prints(&[
+        "run",
+        "--dry-run",
+        "--json",
+        "--memory=4G",
+        "--agent-socket=a",
+        "--nvdimm=size=16M",
+    ]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for entry in json["map"].as_array().unwrap() {
+        let start = format!("`{:#x}`", entry["start"].as_u64().unwrap());
+        let known = match entry["kind"].as_str().unwrap() {
+            "NVDIMM" => entry["start"] == 5u64 << 30,
+            "virtio-mmio" => text.contains("virtio-mmio transports from `0xd0000000`, one page each"),
+            _ => text.contains(&start),
+        };
+        assert!(known, "{entry}");
+    }
+    for line in json["iomem"].as_array().unwrap() {
+        assert!(text.contains(line["name"].as_str().unwrap()), "{line}");
+    }
+    use vmm::layout::{gsi, ports};
+    for port in [
+        ports::COM1,
+        ports::TEST_EXIT,
+        ports::PVPANIC,
+        ports::ACPI,
+        ports::DSM_DOORBELL,
+    ] {
+        assert!(text.contains(&format!("| `{port:#x}`")), "{port:#x}");
+    }
+    for gsi in [gsi::COM1, gsi::GED, gsi::VIRTIO0] {
+        assert!(text.contains(&format!("\n| {gsi} ")), "{gsi}");
+    }
 }
