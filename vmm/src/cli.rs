@@ -1,1 +1,191 @@
-//! The command line.
+//! The command line: reads it, plans the machine and hands the plan on.
+//!
+//! ```text
+//! flags, --config --> VmConfig --validate, probe--> Topology, Layout --> --dry-run | acpi dump | the machine
+//! ```
+//! Data goes to stdout, talk to stderr. Whatever goes wrong is printed here, once, as `error:` and `hint:` lines, and becomes
+//! an [`ExitCode`]. Until a plan is complete nothing is created or changed.
+
+mod exit;
+mod failure;
+mod log;
+mod plan;
+mod vm;
+
+pub use exit::{ExitCode, TABLE as EXIT_TABLE};
+pub use failure::Failure;
+pub use plan::MachinePlan;
+pub use vm::VmArgs;
+
+use crate::{
+    config::{file, probe::Purpose},
+    layout::map::Report,
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{io::Write, path::PathBuf, time::Duration};
+
+#[derive(Parser)]
+#[command(
+    name = "daxvisor",
+    version,
+    about = "A virtual machine monitor for people who work on Linux memory"
+)]
+#[command(arg_required_else_help = true, after_help = exit::help())]
+struct Cli {
+    #[command(flatten)]
+    log: log::LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a virtual machine until it ends
+    Run(Box<RunArgs>),
+    /// Look at ACPI tables
+    #[command(subcommand)]
+    Acpi(AcpiCommand),
+}
+
+#[derive(Subcommand)]
+enum AcpiCommand {
+    /// Write the tables that a machine would have, one file for each
+    Dump(Box<DumpArgs>),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    vm: VmArgs,
+    #[command(flatten)]
+    options: RunOptions,
+    /// Print the guest physical map, nodes and vCPUs, and exit
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the map as JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+    /// Print the configuration of file and flags as TOML, and exit
+    #[arg(long, conflicts_with = "dry_run")]
+    print_config: bool,
+}
+
+/// How a machine is run, beyond what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RunOptions {
+    /// Which KVM runs the guest: this machine's, the nested host's, or the first of them that can
+    #[arg(long, value_enum, default_value_t)]
+    pub host: HostMode,
+    /// End the run after this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+}
+
+/// Which KVM runs the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum HostMode {
+    /// This machine's when it can run an unmodified kernel, else the nested host's.
+    #[default]
+    Auto,
+    /// This machine's.
+    Kvm,
+    /// The nested host's.
+    Nested,
+}
+
+#[derive(Args)]
+struct DumpArgs {
+    /// Folder for the tables
+    dir: PathBuf,
+    #[command(flatten)]
+    vm: VmArgs,
+}
+
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    let code = match Cli::try_parse() {
+        Ok(cli) => dispatch(cli).unwrap_or_else(|failure| failure.print()),
+        // Help and version are no errors, and go to stdout. A reader that has gone is nobody to tell.
+        Err(usage) => {
+            let _ = usage.print();
+            if usage.use_stderr() {
+                ExitCode::BadConfig
+            } else {
+                ExitCode::PowerOff
+            }
+        }
+    };
+    code.code().into()
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Command::Run(args) => run(*args, &cli.log),
+        Command::Acpi(AcpiCommand::Dump(args)) => {
+            let plan = MachinePlan::prepare(args.vm.config()?, Purpose::Plan)?;
+            log::start(&cli.log, &plan.config)?;
+            dump(&args.dir, &plan)
+        }
+    }
+}
+
+fn run(args: RunArgs, log: &log::LogArgs) -> Result<ExitCode, Failure> {
+    let config = args.vm.config()?;
+    if args.print_config {
+        config.validate()?;
+        return say(&file::print(&config).map_err(Failure::vmm)?);
+    }
+    let purpose = if args.dry_run { Purpose::Plan } else { Purpose::Boot };
+    let plan = MachinePlan::prepare(config, purpose)?;
+    if args.dry_run {
+        let report = Report::new(&plan.config, &plan.topology, &plan.layout, plan.phys_bits);
+        return match args.json {
+            true => say(&(serde_json::to_string_pretty(&report).map_err(Failure::vmm)? + "\n")),
+            false => say(&report.to_string()),
+        };
+    }
+    log::start(log, &plan.config)?;
+    start(plan, args.options)
+}
+
+/// Data for stdout. A reader that has seen enough is no error.
+fn say(text: &str) -> Result<ExitCode, Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::vmm(e)),
+        _ => Ok(ExitCode::PowerOff),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(Duration::from_secs(n)),
+        _ => Err("expected a whole number of seconds, at least 1".to_owned()),
+    }
+}
+
+/// Runs the machine that was planned.
+fn start(plan: MachinePlan, options: RunOptions) -> Result<ExitCode, Failure> {
+    let _ = (plan, options);
+    Err(Failure::vmm(anyhow::anyhow!(
+        "this build plans machines but cannot run them; hint: --dry-run shows the plan"
+    )))
+}
+
+/// Writes the ACPI tables of the machine that was planned.
+fn dump(dir: &std::path::Path, plan: &MachinePlan) -> Result<ExitCode, Failure> {
+    let _ = (dir, plan);
+    Err(Failure::vmm(anyhow::anyhow!(
+        "this build plans machines but cannot assemble their ACPI tables"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

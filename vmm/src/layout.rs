@@ -2,7 +2,15 @@
 //!
 //! Everything here is guest ABI, documented in docs/guest-abi.md: the same configuration gives the same map on every host.
 
+pub mod map;
+
+use crate::{
+    config::{MAX_NVDIMMS, VmConfig, probe::BackingFacts},
+    topology::{NodePlan, Topology},
+};
 use devices::units::{ByteSize, Gpa, GpaRange};
+
+const PAGE: u64 = 4096;
 
 /// Global descriptor table of the boot vCPU.
 pub const BOOT_GDT: Gpa = Gpa(0x500);
@@ -93,10 +101,53 @@ pub struct RamRegion {
 pub struct NvdimmPlacement {
     /// Position in the configuration; NFIT handle is slot + 1.
     pub slot: u8,
-    /// SPA range.
+    /// SPA range; as many bytes from the start of the backing.
     pub spa: GpaRange,
     /// Proximity domain.
     pub node: u32,
+    /// Where the label area begins in the backing: its last bytes, as QEMU has them.
+    pub label_offset: u64,
+    /// Bytes of the label area; 0: none.
+    pub label_size: ByteSize,
+}
+
+/// An NVDIMM that needs a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NvdimmAsk {
+    /// Slot.
+    pub slot: u8,
+    /// Proximity domain.
+    pub node: u32,
+    /// Size and pages of the backing.
+    pub backing: BackingFacts,
+    /// Bytes of the label area.
+    pub label: ByteSize,
+}
+
+/// What the host sets limits to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostLimits {
+    /// Guest physical address bits (CPUID 0x8000_0008 EAX[7:0]).
+    pub phys_bits: u8,
+    /// Backings of the NVDIMMs by slot, from [`VmConfig::probe`]; a slot that is not there has its configured size and
+    /// 4 KiB pages.
+    pub backings: Vec<BackingFacts>,
+}
+
+/// Type of a range in the guest's memory map (values of ACPI 6.5 15, as Linux's e820 has them).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum E820Type {
+    /// Usable.
+    Ram = 1,
+    /// Neither memory nor free for devices.
+    Reserved = 2,
+    /// ACPI tables.
+    Acpi = 3,
+    /// ACPI non-volatile storage.
+    Nvs = 4,
+    /// Persistent memory.
+    Persistent = 7,
 }
 
 /// The whole map.
@@ -106,6 +157,226 @@ pub struct Layout {
     pub ram: Vec<RamRegion>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<NvdimmPlacement>,
-    /// virtio-mmio pages in use.
+    /// virtio-mmio pages in use, with their GSIs.
     pub virtio: Vec<(GpaRange, u32)>,
 }
+
+/// Why there is no map.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LayoutError {
+    /// Something would lie above the last guest physical address.
+    #[error(
+        "{what} would lie at {start:#x} with {len} and end above {limit:#x}, the {bits} physical address bits of this \
+         processor; hint: use less or smaller memory, or a processor with more address bits"
+    )]
+    AddressBits {
+        /// What.
+        what: String,
+        /// Its base.
+        start: u64,
+        /// Its size.
+        len: ByteSize,
+        /// First address that does not exist.
+        limit: u64,
+        /// Physical address bits.
+        bits: u8,
+    },
+    /// Nothing is left beside the label area.
+    #[error(
+        "nvdimm slot {slot} of {size} has no whole {page} page beside its label area of {label}; hint: use a larger size, \
+         or label=0"
+    )]
+    NoData {
+        /// Slot.
+        slot: u8,
+        /// Whole size.
+        size: ByteSize,
+        /// Page of the backing.
+        page: ByteSize,
+        /// Label area.
+        label: ByteSize,
+    },
+    /// The size is known neither from the configuration nor from the host.
+    #[error("the size of nvdimm slot {0} is not known; hint: add size=SIZE")]
+    NoSize(u8),
+    /// More NVDIMMs than slots.
+    #[error("there is no nvdimm slot {0}: expected at most {MAX_NVDIMMS} nvdimms")]
+    NoSlot(usize),
+}
+
+impl Layout {
+    /// Places everything. Deterministic: the configuration and the page sizes of its backings give the map.
+    pub fn plan(config: &VmConfig, topology: &Topology, host: &HostLimits) -> Result<Self, LayoutError> {
+        let ram = place_ram(topology, host.phys_bits)?;
+        // Slot 0 is the entropy source; the agent's channel follows when there is one.
+        let transports = if config.agent_socket.is_some() { 2 } else { 1 };
+        let virtio = (0..transports).map(virtio_slot).collect();
+        let mut layout = Self {
+            ram,
+            nvdimms: Vec::new(),
+            virtio,
+        };
+        for (index, nvdimm) in config.nvdimm.iter().enumerate() {
+            let slot = u8::try_from(index)
+                .ok()
+                .filter(|_| index < MAX_NVDIMMS)
+                .ok_or(LayoutError::NoSlot(index))?;
+            let own = || {
+                Some(BackingFacts {
+                    size: nvdimm.size?,
+                    page: ByteSize(PAGE),
+                })
+            };
+            let backing = host
+                .backings
+                .get(index)
+                .copied()
+                .or_else(own)
+                .ok_or(LayoutError::NoSize(slot))?;
+            let ask = NvdimmAsk {
+                slot,
+                node: nvdimm.node,
+                backing,
+                label: nvdimm.label,
+            };
+            (layout, _) = layout.with(&ask, host.phys_bits)?;
+        }
+        Ok(layout)
+    }
+
+    /// The map with one more NVDIMM, above all others, and its place.
+    pub fn with(&self, ask: &NvdimmAsk, phys_bits: u8) -> Result<(Self, GpaRange), LayoutError> {
+        let NvdimmAsk {
+            slot,
+            backing: BackingFacts { size, page },
+            label,
+            ..
+        } = *ask;
+        let label_offset = size.0.saturating_sub(label.0);
+        // As QEMU does: the label area keeps the exact end of the backing, the data is cut to whole pages before it.
+        let len = label_offset - label_offset % page.0.max(PAGE);
+        if len == 0 {
+            return Err(LayoutError::NoData {
+                slot,
+                size,
+                page,
+                label,
+            });
+        }
+        let ram = self.ram.last().map_or(0, |r| r.range.end().0);
+        // Kernels before 5.3 fail on persistent memory that shares a section with RAM.
+        let ram = ram.max(ABOVE_4G.0).next_multiple_of(SECTION);
+        let taken = self.nvdimms.last().map_or(ram, |n| n.spa.end().0);
+        let start = taken.next_multiple_of(NVDIMM_ALIGN);
+        let spa = below_limit(phys_bits, start, len, || format!("nvdimm slot {slot}"))?;
+        let mut layout = self.clone();
+        layout.nvdimms.push(NvdimmPlacement {
+            slot,
+            spa,
+            node: ask.node,
+            label_offset,
+            label_size: label,
+        });
+        Ok((layout, spa))
+    }
+
+    /// The memory map handed to the guest (zero page or PVH), in address order, neighbours of one type merged.
+    ///
+    /// NVDIMMs are in it as persistent memory, as firmware has them: a range the kernel knows before it reads the NFIT is
+    /// not given to anything else. The NFIT driver takes such a range as it takes one that is left out.
+    pub fn e820(&self) -> Vec<(GpaRange, E820Type)> {
+        let span = |start: Gpa, end: Gpa| GpaRange::new(start, end.0 - start.0);
+        let mut map = vec![
+            (span(Gpa(0), LOW_RAM_END), E820Type::Ram),
+            // Where firmware keeps its extended data area and its ROM image; the video hole between is no memory at all.
+            (span(LOW_RAM_END, Gpa(0xa_0000)), E820Type::Reserved),
+            (span(Gpa(0xf_0000), HIGH_MEMORY), E820Type::Reserved),
+            (ACPI_TABLES, E820Type::Acpi),
+            (span(DSM_MAILBOX.start, FIRMWARE_END), E820Type::Nvs),
+        ];
+        for RamRegion { range, .. } in &self.ram {
+            let start = range.start.max(FIRMWARE_END);
+            if start >= range.end() {
+                continue;
+            }
+            match map.last_mut() {
+                Some((last, E820Type::Ram)) if last.end() == start => *last = span(last.start, range.end()),
+                _ => map.push((span(start, range.end()), E820Type::Ram)),
+            }
+        }
+        map.extend(self.nvdimms.iter().map(|n| (n.spa, E820Type::Persistent)));
+        map
+    }
+
+    /// The top-level lines of the guest's `/proc/iomem` that are memory.
+    pub fn iomem(&self) -> Vec<(GpaRange, &'static str)> {
+        let mut lines = Vec::new();
+        for (range, kind) in self.e820() {
+            let name = match kind {
+                E820Type::Ram => "System RAM",
+                E820Type::Reserved => "Reserved",
+                E820Type::Acpi => "ACPI Tables",
+                E820Type::Nvs => "ACPI Non-volatile Storage",
+                E820Type::Persistent => "Persistent Memory",
+            };
+            if range.start == Gpa(0) {
+                // Linux takes the first page out of RAM, whatever the map says (trim_bios_range).
+                lines.push((GpaRange::new(Gpa(0), PAGE), "Reserved"));
+                lines.push((GpaRange::new(Gpa(PAGE), range.len - PAGE), name));
+            } else {
+                lines.push((range, name));
+            }
+        }
+        lines
+    }
+
+    /// RAM of all nodes.
+    pub fn ram_size(&self) -> ByteSize {
+        ByteSize(self.ram.iter().map(|r| r.range.len).sum())
+    }
+}
+
+/// RAM node by node from 0, around the hole.
+fn place_ram(topology: &Topology, phys_bits: u8) -> Result<Vec<RamRegion>, LayoutError> {
+    let mut ram = Vec::new();
+    let mut start = 0;
+    for NodePlan { node, memory, .. } in &topology.nodes {
+        let mut left = memory.0;
+        while left != 0 {
+            let below = MMIO_HOLE.start.0.saturating_sub(start);
+            if below == 0 {
+                start = start.max(MMIO_HOLE.end().0);
+            }
+            let len = if below == 0 { left } else { left.min(below) };
+            let range = below_limit(phys_bits, start, len, || format!("the RAM of node {node}"))?;
+            ram.push(RamRegion { range, node: *node });
+            start = range.end().0;
+            left -= len;
+        }
+    }
+    Ok(ram)
+}
+
+fn below_limit(bits: u8, start: u64, len: u64, what: impl FnOnce() -> String) -> Result<GpaRange, LayoutError> {
+    // No x86 processor has more than 52 physical address bits; rounding below that bound cannot overflow.
+    let limit = 1 << bits.min(52);
+    match start.checked_add(len) {
+        Some(end) if end <= limit => Ok(GpaRange::new(Gpa(start), len)),
+        _ => Err(LayoutError::AddressBits {
+            what: what(),
+            start,
+            len: ByteSize(len),
+            limit,
+            bits,
+        }),
+    }
+}
+
+/// Page and GSI of the n-th virtio-mmio transport.
+fn virtio_slot(n: u32) -> (GpaRange, u32) {
+    let start = Gpa(VIRTIO_MMIO.start.0 + u64::from(n) * PAGE);
+    (GpaRange::new(start, PAGE), gsi::VIRTIO0 + n)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,2 +1,5 @@
-//! skeleton
-fn main() {}
+//! `daxvisor`: see [`vmm::cli`].
+
+fn main() -> std::process::ExitCode {
+    vmm::cli::main()
+}

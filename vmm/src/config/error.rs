@@ -242,7 +242,7 @@ pub enum ConfigError {
     },
     /// A file of another size.
     #[error(
-        "{path} of {id} has {found}, but its size= is {size}; hint: nothing is cut or extended; write size={found}, or use another file"
+        "the size of {path} is {found}, but size= of {id} is {size}; hint: nothing is cut or extended; write size={found}, or use another file"
     )]
     NvdimmFileSize {
         /// Name.

@@ -34,8 +34,8 @@ pub enum Purpose {
 }
 
 impl VmConfig {
-    /// Looks at every named file and reports every problem; returns the backings of the NVDIMMs by slot. The configuration
-    /// is valid and has no `@NAME` left.
+    /// Looks at every named file and reports every problem; returns the backings of the NVDIMMs by slot. No `@NAME`
+    /// is left in the configuration.
     pub fn probe(&self, purpose: Purpose) -> Result<Vec<BackingFacts>, Vec<ConfigError>> {
         let mut problems = Vec::new();
         if self.kernel.is_none() && purpose == Purpose::Boot {
@@ -73,32 +73,68 @@ impl VmConfig {
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
     }
 
-    /// A file that is written may have no other role, by whatever path it is reached.
-    fn check_same(&self, problems: &mut Vec<ConfigError>) {
-        let mut named: Vec<(String, &Path, bool)> = Vec::new();
-        named.extend(self.kernel.as_deref().map(|p| ("the kernel".to_owned(), p, false)));
-        named.extend(self.initrd.as_deref().map(|p| ("the initrd".to_owned(), p, false)));
+    /// The role in which the configuration names the file at `path`, by whatever path: nothing else may write it.
+    pub fn role_of(&self, path: &Path) -> Option<String> {
+        let wanted = identity(path);
+        self.named_files()
+            .into_iter()
+            .find(|named| identity(named.path) == wanted)
+            .map(|named| named.role)
+    }
+
+    fn named_files(&self) -> Vec<Named<'_>> {
+        let image = |role: &str, path| Named {
+            role: role.to_owned(),
+            path,
+            written: false,
+        };
+        let mut named: Vec<_> = self
+            .kernel
+            .as_deref()
+            .map(|path| image("the kernel", path))
+            .into_iter()
+            .collect();
+        named.extend(self.initrd.as_deref().map(|path| image("the initrd", path)));
         for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
-            named.extend(nvdimm.file.as_deref().map(|p| (self.nvdimm_name(slot), p, true)));
+            let role = || self.nvdimm_name(slot);
+            named.extend(nvdimm.file.as_deref().map(|path| Named {
+                role: role(),
+                path,
+                written: true,
+            }));
         }
         if let ConsoleConfig::File(path) = &self.console {
-            named.push(("the console file".to_owned(), path, true));
+            named.push(Named {
+                role: "the console file".to_owned(),
+                path,
+                written: true,
+            });
         }
-        let named: Vec<_> = named
+        named
+    }
+
+    /// A file that is written may have no other role, by whatever path it is reached.
+    fn check_same(&self, problems: &mut Vec<ConfigError>) {
+        let named: Vec<_> = self
+            .named_files()
             .into_iter()
-            .map(|(role, path, written)| (role, path, written, identity(path)))
+            .map(|named| (identity(named.path), named))
             .collect();
-        for (i, (second, path, written, id)) in named.iter().enumerate() {
-            let same = named
-                .iter()
-                .take(i)
-                .find(|(_, _, w, other)| (*w || *written) && other == id);
-            if let Some((first, ..)) = same {
-                let (path, first, second) = (path.to_path_buf(), first.clone(), second.clone());
+        for (i, (id, second)) in named.iter().enumerate() {
+            let same = |(other, first): &&(Identity, Named<'_>)| (first.written || second.written) && other == id;
+            if let Some((_, first)) = named.iter().take(i).find(same) {
+                let (first, second, path) = (first.role.clone(), second.role.clone(), second.path.to_owned());
                 problems.push(ConfigError::SameFile { path, first, second });
             }
         }
     }
+}
+
+/// A file that the configuration names.
+struct Named<'a> {
+    role: String,
+    path: &'a Path,
+    written: bool,
 }
 
 /// Device and inode of a file that exists, else its path in a folder that does.
@@ -221,7 +257,7 @@ fn probe_nvdimm(id: &str, nvdimm: &NvdimmConfig) -> Result<BackingFacts, ConfigE
 
 /// The page size of a file on `host`.
 fn file_page(id: &str, path: &Path, nvdimm: &NvdimmConfig, host: &StatFs) -> Result<ByteSize, ConfigError> {
-    match (i64::from(host.f_type) == HUGETLBFS, nvdimm.backing) {
+    match (host.f_type == HUGETLBFS, nvdimm.backing) {
         (true, _) => Ok(ByteSize(u64::try_from(host.f_bsize).unwrap_or(PAGE.0))),
         (false, NvdimmBacking::Hugetlbfs) => Err(ConfigError::WrongKind {
             role: id.to_owned(),

@@ -42,7 +42,7 @@ pub enum Error {
     Empty(String),
     /// A word without `=` where it means nothing.
     #[error(
-        "'{0}' has no value: expected key=value; hint: write {0}=VALUE, and double a comma that belongs to a value"
+        "'{0}' has no value: expected key=value; hint: write {0}=VALUE, or put a value with commas in brackets, as in key=[a,b]"
     )]
     Bare(String),
     /// Nothing between two commas.

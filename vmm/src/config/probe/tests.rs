@@ -91,7 +91,7 @@ fn file_must_have_exactly_the_size_that_is_asked_for() {
     );
     for size in [17, 1024] {
         let error = probe(Some(ByteSize::mib(size))).unwrap_err();
-        assert!(error.contains("dimm of nvdimm0 has 16M, but its size= is "), "{error}");
+        assert!(error.contains("dimm is 16M, but size= of nvdimm0 is "), "{error}");
     }
     let error = probe(None).unwrap_err();
     assert!(

@@ -1,0 +1,121 @@
+//! From a configuration to a machine that could be built: the pure plans, and the few facts of the host they need.
+
+use super::Failure;
+use crate::{
+    config::{BootProtocol, VmConfig, probe::Purpose},
+    images::{self, KernelImage, Manifest},
+    layout::{HostLimits, Layout},
+    topology::Topology,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A machine, decided but not built: nothing has been opened yet.
+#[derive(Debug)]
+pub struct MachinePlan {
+    /// What was asked for, valid, with the paths of guest images in place of their names.
+    pub config: VmConfig,
+    /// vCPUs and nodes.
+    pub topology: Topology,
+    /// Guest physical map.
+    pub layout: Layout,
+    /// Guest physical address bits that the map was made for.
+    pub phys_bits: u8,
+}
+
+impl MachinePlan {
+    /// Checks and plans; every problem of the values is reported together with every problem of the files.
+    pub fn prepare(mut config: VmConfig, purpose: Purpose) -> Result<Self, Failure> {
+        let values = config.validate().map_err(Failure::from);
+        let images = resolve_images(&mut config);
+        let files = images.and_then(|()| config.probe(purpose).map_err(Failure::from));
+        let backings = match (values, files) {
+            (Err(values), Err(files)) => return Err(values.and(files)),
+            (values, files) => values.and(files)?,
+        };
+        let topology = Topology::plan(&config)?;
+        let phys_bits = phys_bits()?;
+        let layout = Layout::plan(&config, &topology, &HostLimits { phys_bits, backings })?;
+        Ok(Self {
+            config,
+            topology,
+            layout,
+            phys_bits,
+        })
+    }
+}
+
+/// Puts paths in place of `@NAME`. A kernel of an image brings its initramfs when there is no other.
+fn resolve_images(config: &mut VmConfig) -> Result<(), Failure> {
+    let name = |path: &Option<PathBuf>| {
+        path.as_deref()
+            .and_then(Path::to_str)?
+            .strip_prefix('@')
+            .map(str::to_owned)
+    };
+    let (kernel, initrd) = (name(&config.kernel), name(&config.initrd));
+    if kernel.is_none() && initrd.is_none() {
+        return Ok(());
+    }
+    let manifest = Manifest::load(&images::default_dir())?;
+    if let Some(name) = initrd {
+        config.initrd = Some(manifest.kernel(&name)?.initramfs.clone());
+    }
+    if let Some(name) = kernel {
+        let KernelImage {
+            bzimage,
+            vmlinux,
+            initramfs,
+            ..
+        } = manifest.kernel(&name)?;
+        config.kernel = Some(
+            if config.boot.protocol == BootProtocol::Pvh {
+                vmlinux
+            } else {
+                bzimage
+            }
+            .clone(),
+        );
+        config.initrd.get_or_insert_with(|| initramfs.clone());
+    }
+    Ok(())
+}
+
+/// Physical address bits of the processor, which KVM gives to guests.
+fn phys_bits() -> Result<u8, Failure> {
+    const PATH: &str = "/proc/cpuinfo";
+    let text = fs::read_to_string(PATH)
+        .map_err(|e| Failure::host(anyhow::anyhow!(e).context(format!("cannot read {PATH}"))))?;
+    parse_phys_bits(&text).ok_or_else(|| {
+        Failure::host(anyhow::anyhow!(
+            "{PATH} does not tell the processor's physical address bits; hint: daxvisor needs x86-64"
+        ))
+    })
+}
+
+/// The line reads `address sizes : 46 bits physical, 48 bits virtual`.
+fn parse_phys_bits(cpuinfo: &str) -> Option<u8> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("address sizes"))?;
+    let (bits, _) = line.split_once(':')?.1.split_once("bits physical")?;
+    bits.trim().parse().ok().filter(|bits| (32..=52).contains(bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_bits_are_read_from_cpuinfo() {
+        let text = "vendor_id\t: x\naddress sizes\t: 46 bits physical, 48 bits virtual\n";
+        assert_eq!(parse_phys_bits(text), Some(46));
+        for text in [
+            "",
+            "address sizes\t: many bits physical",
+            "address sizes\t: 99 bits physical, 48 bits virtual",
+        ] {
+            assert_eq!(parse_phys_bits(text), None, "{text}");
+        }
+    }
+}
