@@ -8,6 +8,7 @@ pub mod hv;
 pub mod memory;
 pub mod acpi;
 pub mod boot;
+pub mod cpuid;
 pub mod vcpu;
 pub mod machine;
 pub mod nested;

@@ -106,7 +106,6 @@ fn low(value: u64) -> u32 {
     value as u32
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the high half is what is left")]
 fn high(value: u64) -> u32 {
     (value >> 32) as u32
 }
