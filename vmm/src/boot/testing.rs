@@ -35,3 +35,50 @@ pub fn with_size(mut payload: Vec<u8>, unpacked: &[u8]) -> Vec<u8> {
     payload.extend_from_slice(&u32::try_from(unpacked.len()).unwrap().to_le_bytes());
     payload
 }
+
+/// Where [`elf`] is entered, and its PVH entry.
+pub const ELF_ENTRY: u64 = 0x100_0000;
+pub const PVH_ENTRY: u64 = 0x100_0040;
+
+/// A vmlinux: code at 16 MiB, and at 17 MiB data, of which the file has 0x1000 of 0x3000 bytes; a note with a PVH entry.
+pub fn elf() -> Vec<u8> {
+    const TEXT: u64 = 0x200;
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    let half = |values: &[u16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    let xwords = |values: &[u64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    let words = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    file.extend(half(&[2, 62]));
+    file.extend(words(&[1]));
+    file.extend(xwords(&[ELF_ENTRY, 64, 0]));
+    file.extend(words(&[0]));
+    file.extend(half(&[64, 56, 3, 0, 0, 0]));
+    let kernel_map = 0xffff_ffff_8000_0000u64;
+    for (kind, offset, paddr, len, mem_len, align) in [
+        (1, TEXT, ELF_ENTRY, 0x100, 0x100, 0x20_0000),
+        (1, TEXT + 0x100, 0x110_0000, 0x1000, 0x3000, 0x20_0000),
+        (4, 0x180, ELF_ENTRY + 0x80, 0x30, 0x30, 4),
+    ] {
+        file.extend(words(&[kind, 5]));
+        file.extend(xwords(&[offset, kernel_map + paddr, paddr, len, mem_len, align]));
+    }
+    file.resize(0x180, 0);
+    // A note to pass over, then the one that counts, with the 8-byte entry that Linux writes.
+    file.extend(words(&[4, 4, 3]));
+    file.extend(b"GNU\0abcd");
+    file.extend(words(&[4, 8, 18]));
+    file.extend(b"Xen\0");
+    file.extend(xwords(&[PVH_ENTRY]));
+    file.resize(0x200, 0);
+    file.resize(0x300, 0xc3);
+    file.extend((0..0x1000u32).map(|n| u8::try_from(n % 251).unwrap()));
+    file
+}
+
+/// `plain` through gzip.
+pub fn gzip(plain: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}

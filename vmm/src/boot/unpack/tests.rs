@@ -1,7 +1,6 @@
 //! Streams of every kind: made here, or by the programs the kernel build runs.
 
 use super::{super::testing::*, *};
-use flate2::{Compression as Level, write::GzEncoder};
 use proptest::prelude::*;
 use std::io::Write;
 
@@ -35,12 +34,6 @@ fn lines() -> Vec<u8> {
     let mut text = b"\x7fELF".to_vec();
     (0..20_000).for_each(|n| write!(text, "line {} of the kernel; ", n % 7).unwrap());
     text
-}
-
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Level::best());
-    encoder.write_all(plain).unwrap();
-    encoder.finish().unwrap()
 }
 
 /// The legacy frame: 8 MiB blocks.
