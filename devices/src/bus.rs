@@ -125,9 +125,15 @@ mod tests {
         let mut bus = Bus::default();
         bus.insert(range(0x100, 8), Arc::new(Probe::default())).unwrap();
         for bad in [range(0x100, 1), range(0xf9, 8), range(0x107, 8), range(0x0, 0x1000)] {
-            assert!(matches!(bus.insert(bad, Arc::new(Probe::default())), Err(BusError::Overlap(..))));
+            assert!(matches!(
+                bus.insert(bad, Arc::new(Probe::default())),
+                Err(BusError::Overlap(..))
+            ));
         }
-        assert_eq!(bus.insert(range(0x200, 0), Arc::new(Probe::default())), Err(BusError::Empty(0x200)));
+        assert_eq!(
+            bus.insert(range(0x200, 0), Arc::new(Probe::default())),
+            Err(BusError::Empty(0x200))
+        );
         bus.insert(range(0x108, 8), Arc::new(Probe::default())).unwrap();
     }
 }

@@ -29,7 +29,10 @@ pub struct GpaRange {
 impl GpaRange {
     /// A range; a broken caller that would wrap is stopped here.
     pub fn new(start: Gpa, len: u64) -> Self {
-        assert!(start.0.checked_add(len).is_some(), "range {start} + {len:#x} must not wrap");
+        assert!(
+            start.0.checked_add(len).is_some(),
+            "range {start} + {len:#x} must not wrap"
+        );
         Self { start, len }
     }
     /// First address after the range.
@@ -49,7 +52,12 @@ impl GpaRange {
 impl fmt::Display for GpaRange {
     /// Inclusive, as `/proc/iomem` prints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}-{:#x}", self.start.0, (self.start.0 + self.len).wrapping_sub(1))
+        write!(
+            f,
+            "{:#x}-{:#x}",
+            self.start.0,
+            (self.start.0 + self.len).wrapping_sub(1)
+        )
     }
 }
 
@@ -74,7 +82,9 @@ impl ByteSize {
 
 /// Why a text is no size.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("'{0}' is not a size: expected a whole number with an optional suffix K, M, G or T (powers of 1024), below 16E")]
+#[error(
+    "'{0}' is not a size: expected a whole number with an optional suffix K, M, G or T (powers of 1024), below 16E"
+)]
 pub struct ByteSizeError(String);
 
 impl FromStr for ByteSize {
@@ -145,7 +155,14 @@ mod tests {
 
     #[test]
     fn sizes_take_binary_suffixes() {
-        for (text, bytes) in [("0", 0), ("4096", 4096), ("128K", 128 << 10), ("1g", 1 << 30), ("2T", 2 << 40), ("3MiB", 3 << 20)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("128K", 128 << 10),
+            ("1g", 1 << 30),
+            ("2T", 2 << 40),
+            ("3MiB", 3 << 20),
+        ] {
             assert_eq!(text.parse::<ByteSize>().unwrap().0, bytes, "{text}");
         }
         for text in ["", "G", "1X", "-1", "1.5G", "0x10", "99999999999T", "1 G", "+1"] {

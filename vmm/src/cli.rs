@@ -18,8 +18,10 @@ pub use plan::MachinePlan;
 pub use vm::VmArgs;
 
 use crate::{
+    acpi,
     config::{file, probe::Purpose},
     layout::map::Report,
+    machine::{Machine, Outcome, Plans, acpi_input},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{io::Write, path::PathBuf, time::Duration};
@@ -145,7 +147,7 @@ fn run(args: RunArgs, log: &log::LogArgs) -> Result<ExitCode, Failure> {
         };
     }
     log::start(log, &plan.config)?;
-    start(plan, args.options)
+    start(&plan, &args.options)
 }
 
 /// Data for stdout. A reader that has seen enough is no error.
@@ -164,19 +166,44 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs the machine that was planned.
-fn start(plan: MachinePlan, options: RunOptions) -> Result<ExitCode, Failure> {
-    let _ = (plan, options);
-    Err(Failure::vmm(anyhow::anyhow!(
-        "this build plans machines but cannot run them; hint: --dry-run shows the plan"
-    )))
+fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> {
+    let plans = Plans {
+        topology: &plan.topology,
+        layout: &plan.layout,
+        backings: &plan.backings,
+    };
+    let machine = Machine::build(&plan.config, &plans)?;
+    let outcome = machine.run(options.timeout).map_err(Failure::vmm)?;
+    if outcome != Outcome::PowerOff {
+        eprintln!("daxvisor: {outcome}");
+    }
+    Ok(ExitCode::from(&outcome))
 }
 
 /// Writes the ACPI tables of the machine that was planned.
 fn dump(dir: &std::path::Path, plan: &MachinePlan) -> Result<ExitCode, Failure> {
-    let _ = (dir, plan);
-    Err(Failure::vmm(anyhow::anyhow!(
-        "this build plans machines but cannot assemble their ACPI tables"
-    )))
+    let tables = acpi::assemble(&acpi_input(&plan.config, &plan.topology, &plan.layout)).map_err(Failure::vmm)?;
+    let bad = |what: &str, path: &std::path::Path, e| {
+        Failure::new(
+            ExitCode::BadConfig,
+            anyhow::Error::new(e).context(format!("cannot {what} {}", path.display())),
+        )
+    };
+    std::fs::create_dir_all(dir).map_err(|e| bad("make folder", dir, e))?;
+    let mut listed = String::new();
+    for table in &tables.tables {
+        // As acpidump and iasl name them.
+        let path = dir.join(format!("{}.dat", table.signature.to_lowercase()));
+        std::fs::write(&path, &table.bytes).map_err(|e| bad("write", &path, e))?;
+        listed += &format!(
+            "{} at {}: {} bytes in {}\n",
+            table.signature,
+            table.gpa,
+            table.bytes.len(),
+            path.display()
+        );
+    }
+    say(&listed)
 }
 
 #[cfg(test)]

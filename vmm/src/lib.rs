@@ -2,16 +2,16 @@
 //!
 //! Modules stand in layers: each may use those above it.
 
-pub mod config;
-pub mod images;
-pub mod topology;
-pub mod layout;
-pub mod cpuid;
-pub mod hv;
-pub mod memory;
 pub mod acpi;
 pub mod boot;
-pub mod vcpu;
-pub mod machine;
-pub mod nested;
 pub mod cli;
+pub mod config;
+pub mod cpuid;
+pub mod hv;
+pub mod images;
+pub mod layout;
+pub mod machine;
+pub mod memory;
+pub mod nested;
+pub mod topology;
+pub mod vcpu;

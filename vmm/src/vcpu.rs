@@ -1,1 +1,226 @@
-//! vCPU threads: commands, state machine, exits.
+//! vCPU threads.
+//!
+//! ```text
+//!             start()                run() returns
+//!   created ----------> running <---------------------> handling an exit
+//!                          |  stop(), or an effect that ends the machine
+//!                          v
+//!                        ended
+//! ```
+//!
+//! A thread handles its exits against the two buses and reports what concerns the whole machine as a [`Report`]; it never
+//! decides anything itself. After a report it ends: whoever owns the machine starts new threads for a new run.
+
+use crate::hv::{CoalescedPorts, Exit, Kick, PortWrite, Vcpu};
+use devices::{Bus, Effect};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use vmm_sys_util::eventfd::EventFd;
+
+/// What a vCPU thread tells the owner of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A device wants something of the machine.
+    Effect(Effect),
+    /// The guest brought its processor down.
+    TripleFault {
+        /// Whose.
+        apic_id: u32,
+    },
+    /// KVM cannot run the guest any further.
+    Failed {
+        /// Whose.
+        apic_id: u32,
+        /// One sentence.
+        why: String,
+    },
+}
+
+/// Exits to this process, by kind.
+#[derive(Debug, Default)]
+pub struct ExitCounters {
+    /// Port reads and writes.
+    pub port: AtomicU64,
+    /// MMIO loads and stores.
+    pub mmio: AtomicU64,
+    /// Port writes that came through the ring, without an exit of their own.
+    pub collected: AtomicU64,
+    /// Signals and spurious returns.
+    pub other: AtomicU64,
+}
+
+/// What all vCPU threads of a machine share.
+pub struct Platform {
+    /// Port I/O space.
+    pub ports: Bus,
+    /// MMIO space.
+    pub mmio: Bus,
+    /// Collected port writes, where KVM offers that.
+    pub collected: Option<Mutex<CoalescedPorts>>,
+    /// Statistics.
+    pub exits: ExitCounters,
+    stop: AtomicBool,
+    reports: mpsc::Sender<Report>,
+    wake: EventFd,
+}
+
+impl Platform {
+    /// A platform whose threads report to the returned receiver and then ring `wake`.
+    pub fn new(
+        ports: Bus,
+        mmio: Bus,
+        collected: Option<CoalescedPorts>,
+        wake: EventFd,
+    ) -> (Arc<Self>, mpsc::Receiver<Report>) {
+        let (reports, receiver) = mpsc::channel();
+        let collected = collected.map(Mutex::new);
+        let stop = AtomicBool::new(false);
+        (
+            Arc::new(Self {
+                ports,
+                mmio,
+                collected,
+                exits: ExitCounters::default(),
+                stop,
+                reports,
+                wake,
+            }),
+            receiver,
+        )
+    }
+
+    /// Hands collected port writes to their devices, in the guest's order. Every thread does so before it handles an exit
+    /// of its own; the machine's loop does so for a guest that went quiet.
+    pub fn drain_collected(&self) {
+        let Some(ring) = &self.collected else { return };
+        let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drained = 0;
+        while let Some(PortWrite { port, data, len }) = ring.pop() {
+            // Only character output is collected; it has no effect on the machine.
+            let _ = self.ports.write(port, &data[..len]);
+            drained += 1;
+        }
+        drop(ring);
+        if drained > 0 {
+            self.exits.collected.fetch_add(drained, Ordering::Relaxed);
+        }
+    }
+
+    fn report(&self, report: Report) {
+        // The receiver is gone only when the machine is being taken down, and then nobody cares.
+        if self.reports.send(report).is_ok() {
+            let _ = self.wake.write(1);
+        }
+    }
+
+    /// One exit; a report ends the thread.
+    fn handle(&self, apic_id: u32, exit: Exit<'_>) -> Option<Report> {
+        let effect = match exit {
+            Exit::PortRead { port, size, data } => {
+                self.exits.port.fetch_add(1, Ordering::Relaxed);
+                for access in data.chunks_mut(size.max(1)) {
+                    self.ports.read(port, access);
+                }
+                Effect::None
+            }
+            Exit::PortWrite { port, size, data } => {
+                self.exits.port.fetch_add(1, Ordering::Relaxed);
+                data.chunks(size.max(1))
+                    .map(|access| self.ports.write(port, access))
+                    .fold(Effect::None, first)
+            }
+            Exit::MmioRead(addr, data) => {
+                self.exits.mmio.fetch_add(1, Ordering::Relaxed);
+                self.mmio.read(addr, data);
+                Effect::None
+            }
+            Exit::MmioWrite(addr, data) => {
+                self.exits.mmio.fetch_add(1, Ordering::Relaxed);
+                self.mmio.write(addr, data)
+            }
+            Exit::Interrupted => {
+                self.exits.other.fetch_add(1, Ordering::Relaxed);
+                Effect::None
+            }
+            Exit::Shutdown => return Some(Report::TripleFault { apic_id }),
+            Exit::Stuck(why) => return Some(Report::Failed { apic_id, why }),
+        };
+        (effect != Effect::None).then_some(Report::Effect(effect))
+    }
+}
+
+/// The first effect that is one.
+fn first(a: Effect, b: Effect) -> Effect {
+    if a == Effect::None { b } else { a }
+}
+
+/// All vCPU threads of a running machine. Dropping them stops them.
+pub struct VcpuThreads {
+    platform: Arc<Platform>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl VcpuThreads {
+    /// Starts a thread for each vCPU.
+    pub fn start(platform: &Arc<Platform>, vcpus: Vec<Vcpu>) -> std::io::Result<Self> {
+        let mut all = Self {
+            platform: platform.clone(),
+            threads: vec![],
+        };
+        for vcpu in vcpus {
+            let platform = platform.clone();
+            let name = format!("vcpu{}", vcpu.apic_id());
+            all.threads
+                .push(thread::Builder::new().name(name).spawn(move || run(&platform, vcpu))?);
+        }
+        Ok(all)
+    }
+
+    /// Stops every thread and waits for it.
+    pub fn stop(&mut self) {
+        self.platform.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads.drain(..) {
+            // A kick can fall between the thread's look at the flag and its entry to the guest: kick until it is out.
+            while !thread.is_finished() {
+                thread.kick();
+                thread::sleep(Duration::from_micros(200));
+            }
+            // A panic of the thread has been printed; there is nothing left of it to hand on.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for VcpuThreads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn run(platform: &Platform, mut vcpu: Vcpu) {
+    let apic_id = vcpu.apic_id();
+    while !platform.stop.load(Ordering::SeqCst) {
+        let report = match vcpu.run() {
+            Ok(exit) => {
+                platform.drain_collected();
+                platform.handle(apic_id, exit)
+            }
+            Err(error) => Some(Report::Failed {
+                apic_id,
+                why: format!("{error}: {}", error.source),
+            }),
+        };
+        if let Some(report) = report {
+            platform.drain_collected();
+            platform.report(report);
+            return;
+        }
+    }
+}

@@ -18,6 +18,7 @@ pub const CHUNK: usize = 64 << 10;
 pub const PORT_NAME: &str = "org.daxvisor.agent.0";
 
 /// Host to agent.
+#[expect(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
     /// Say [`FromAgent::Hello`] again (a host that attached late).
@@ -33,7 +34,13 @@ pub enum ToAgent {
     /// Send a signal to the command's process group.
     Signal { id: u32, signal: i32 },
     /// Write `data` at `offset` of `path` (created with `mode`; offset 0 truncates), answered by `FileDone`.
-    PutFile { id: u32, path: String, mode: u32, offset: u64, data: Vec<u8> },
+    PutFile {
+        id: u32,
+        path: String,
+        mode: u32,
+        offset: u64,
+        data: Vec<u8>,
+    },
     /// Read up to [`CHUNK`] bytes at `offset`, answered by `FileData`.
     GetFile { id: u32, path: String, offset: u64 },
     /// Sync file systems and enter ACPI S5.
@@ -58,6 +65,7 @@ pub struct Exec {
 }
 
 /// Agent to host.
+#[expect(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromAgent {
     /// The agent is ready for commands.
@@ -117,7 +125,10 @@ pub enum FrameError {
 /// Writes one frame and flushes.
 pub fn send<T: Serialize>(mut to: impl Write, frame: &T) -> Result<(), FrameError> {
     let body = postcard::to_stdvec(frame)?;
-    let len = u32::try_from(body.len()).ok().filter(|n| *n as usize <= MAX_FRAME).ok_or(FrameError::TooLarge(body.len()))?;
+    let len = u32::try_from(body.len())
+        .ok()
+        .filter(|n| *n as usize <= MAX_FRAME)
+        .ok_or(FrameError::TooLarge(body.len()))?;
     let mut bytes = Vec::with_capacity(4 + body.len());
     bytes.extend_from_slice(&len.to_le_bytes());
     bytes.extend_from_slice(&body);
@@ -155,9 +166,20 @@ mod tests {
     #[test]
     fn frames_survive_the_channel_in_order() {
         let frames = [
-            FromAgent::Hello(Hello { version: VERSION, kernel: "6.1".into(), uptime_us: 7, problems: vec![] }),
-            FromAgent::Stdout { id: 1, data: vec![0; CHUNK] },
-            FromAgent::Exited { id: 1, status: ExitStatus::Signal(9) },
+            FromAgent::Hello(Hello {
+                version: VERSION,
+                kernel: "6.1".into(),
+                uptime_us: 7,
+                problems: vec![],
+            }),
+            FromAgent::Stdout {
+                id: 1,
+                data: vec![0; CHUNK],
+            },
+            FromAgent::Exited {
+                id: 1,
+                status: ExitStatus::Signal(9),
+            },
         ];
         let mut wire = Vec::new();
         for frame in &frames {
@@ -172,8 +194,14 @@ mod tests {
 
     #[test]
     fn broken_frames_are_errors() {
-        assert!(matches!(receive::<ToAgent>(&[0xff, 0xff, 0xff, 0x7f][..]), Err(FrameError::TooLarge(_))));
+        assert!(matches!(
+            receive::<ToAgent>(&[0xff, 0xff, 0xff, 0x7f][..]),
+            Err(FrameError::TooLarge(_))
+        ));
         assert!(matches!(receive::<ToAgent>(&[1, 0][..]), Err(FrameError::Io(_))));
-        assert!(matches!(receive::<ToAgent>(&[1, 0, 0, 0, 0xee][..]), Err(FrameError::Decode(_))));
+        assert!(matches!(
+            receive::<ToAgent>(&[1, 0, 0, 0, 0xee][..]),
+            Err(FrameError::Decode(_))
+        ));
     }
 }

@@ -1,5 +1,6 @@
 //! How daxvisor ends: one table for the code, the help and docs/config.md.
 
+use crate::machine::Outcome;
 use std::ops::RangeInclusive;
 
 /// Why the program ended.
@@ -68,6 +69,22 @@ impl ExitCode {
             Self::Timeout => 124,
             Self::HostFailure => 125,
             Self::Signal(number) => 128 + number.clamp(1, 64),
+        }
+    }
+}
+
+impl From<&Outcome> for ExitCode {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::PowerOff => Self::PowerOff,
+            Outcome::Reset => Self::Reset,
+            Outcome::Panicked => Self::Panicked,
+            Outcome::TestExit(value) => Self::TestExit(*value),
+            Outcome::TripleFault { .. } => Self::TripleFault,
+            Outcome::Failed { .. } => Self::VmmError,
+            Outcome::Quit => Self::Quit,
+            Outcome::Signal(number) => Self::Signal(*number),
+            Outcome::TimedOut => Self::Timeout,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What went wrong, as the user reads it.
 
 use super::ExitCode;
-use crate::{config::ConfigError, images::ManifestError, layout::LayoutError, topology::TopologyError};
+use crate::{
+    config::ConfigError, images::ManifestError, layout::LayoutError, machine::BuildError, topology::TopologyError,
+};
 use std::io::Write;
 
 /// One or more errors, and how the program ends for them.
@@ -91,6 +93,20 @@ impl From<TopologyError> for Failure {
 impl From<LayoutError> for Failure {
     fn from(error: LayoutError) -> Self {
         Self::new(ExitCode::BadConfig, error)
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Kvm(_) => Self::host(error),
+            BuildError::Hv(_)
+            | BuildError::Host(..)
+            | BuildError::Map(_)
+            | BuildError::Bus(_)
+            | BuildError::Load(_) => Self::vmm(error),
+            _ => Self::new(ExitCode::BadConfig, error),
+        }
     }
 }
 

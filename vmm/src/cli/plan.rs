@@ -2,7 +2,10 @@
 
 use super::Failure;
 use crate::{
-    config::{BootProtocol, VmConfig, probe::Purpose},
+    config::{
+        BootProtocol, VmConfig,
+        probe::{BackingFacts, Purpose},
+    },
     images::{self, KernelImage, Manifest},
     layout::{HostLimits, Layout},
     topology::Topology,
@@ -23,26 +26,37 @@ pub struct MachinePlan {
     pub layout: Layout,
     /// Guest physical address bits that the map was made for.
     pub phys_bits: u8,
+    /// NVDIMM backings by slot.
+    pub backings: Vec<BackingFacts>,
 }
 
 impl MachinePlan {
     /// Checks and plans; every problem of the values is reported together with every problem of the files.
     pub fn prepare(mut config: VmConfig, purpose: Purpose) -> Result<Self, Failure> {
-        let values = config.validate().map_err(Failure::from);
-        let images = resolve_images(&mut config);
-        let files = images.and_then(|()| config.probe(purpose).map_err(Failure::from));
-        let backings = match (values, files) {
+        let valid = config.validate().map_err(Failure::from);
+        resolve_images(&mut config)?;
+        let probed = config.probe(purpose).map_err(Failure::from);
+        let backings = match (valid, probed) {
+            (Ok(()), probed) => probed?,
             (Err(values), Err(files)) => return Err(values.and(files)),
-            (values, files) => values.and(files)?,
+            (Err(values), Ok(_)) => return Err(values),
         };
         let topology = Topology::plan(&config)?;
         let phys_bits = phys_bits()?;
-        let layout = Layout::plan(&config, &topology, &HostLimits { phys_bits, backings })?;
+        let layout = Layout::plan(
+            &config,
+            &topology,
+            &HostLimits {
+                phys_bits,
+                backings: backings.clone(),
+            },
+        )?;
         Ok(Self {
             config,
             topology,
             layout,
             phys_bits,
+            backings,
         })
     }
 }

@@ -1,1 +1,65 @@
 //! The machine: owner of everything, and its event loop.
+//!
+//! ```text
+//!   Machine::build            Machine::run
+//!   (nothing) ----> (ready) ---------------> Outcome
+//! ```
+//!
+//! [`build`] composes it in one pass, [`events`] runs it on one thread. vCPU threads send reports, never touch it.
+
+mod build;
+pub mod channel;
+pub mod console;
+pub mod events;
+pub mod terminal;
+
+pub use build::{BuildError, Machine, Plans, acpi_input};
+
+use std::fmt;
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest entered ACPI S5.
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// The guest's kernel panicked.
+    Panicked,
+    /// The guest wrote this value to the test-exit port.
+    TestExit(u8),
+    /// A processor of the guest shut down.
+    TripleFault {
+        /// Which.
+        apic_id: u32,
+    },
+    /// KVM cannot run the guest any further.
+    Failed {
+        /// On which processor.
+        apic_id: u32,
+        /// One sentence.
+        why: String,
+    },
+    /// The user left the console with Ctrl-A x.
+    Quit,
+    /// A signal asked the monitor to end.
+    Signal(u8),
+    /// The time given to the run is over.
+    TimedOut,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("the guest powered off"),
+            Self::Reset => f.write_str("the guest asked for a reset"),
+            Self::Panicked => f.write_str("the guest's kernel panicked"),
+            Self::TestExit(value) => write!(f, "the guest ended the run with test-exit value {value:#x}"),
+            Self::TripleFault { apic_id } => write!(f, "vCPU {apic_id} of the guest triple-faulted"),
+            Self::Failed { apic_id, why } => write!(f, "vCPU {apic_id} cannot go on: {why}"),
+            Self::Quit => f.write_str("ended from the console"),
+            Self::Signal(number) => write!(f, "ended by signal {number}"),
+            Self::TimedOut => f.write_str("the time given to the run is over"),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Process signals: requests to end, and crashes that must not leave a terminal in raw mode.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+use vmm_sys_util::{eventfd::EventFd, signal::register_signal_handler};
+
+/// Fires when the process is asked to end (SIGTERM, SIGINT, SIGHUP, SIGQUIT).
+static TERMINATE: OnceLock<EventFd> = OnceLock::new();
+/// Number of the signal that did.
+static LAST: AtomicU8 = AtomicU8::new(0);
+/// Run before the process dies of a crash; must be async-signal-safe.
+static LAST_WILL: OnceLock<fn()> = OnceLock::new();
+
+/// Exit status of a crashed monitor.
+const CRASHED: libc::c_int = 70;
+
+/// Number of the last signal that asked the process to end; 0: none did.
+pub fn last() -> u8 {
+    LAST.load(Ordering::SeqCst)
+}
+
+/// An eventfd that fires when a signal asks the process to end.
+pub fn termination() -> io::Result<EventFd> {
+    extern "C" fn terminate(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        LAST.store(u8::try_from(signal).unwrap_or(0), Ordering::SeqCst);
+        if let Some(event) = TERMINATE.get() {
+            // One write system call; nothing to do about a failure here.
+            let _ = event.write(1);
+        }
+    }
+    let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+    let ours = event.try_clone()?;
+    if TERMINATE.set(event).is_err() {
+        return Err(io::Error::other("the termination handler is installed twice"));
+    }
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        register_signal_handler(signal, terminate).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
+    }
+    Ok(ours)
+}
+
+/// Runs `will` before the process dies of SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGABRT, says why in one sentence, and ends it.
+pub fn on_crash(will: fn()) -> io::Result<()> {
+    extern "C" fn crash(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        if let Some(will) = LAST_WILL.get() {
+            will();
+        }
+        let why: &[u8] = if signal == libc::SIGBUS {
+            b"error: the memory behind the guest went away; hint: a backing file was truncated, its disk is full, or the host has a memory error\n"
+        } else {
+            b"error: the monitor crashed; this is a bug in daxvisor\n"
+        };
+        let _ = io::stderr().write_all(why);
+        // SAFETY: `_exit` is async-signal-safe and does not return.
+        unsafe { libc::_exit(CRASHED) }
+    }
+    let _ = LAST_WILL.set(will);
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT] {
+        register_signal_handler(signal, crash).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! One virtual machine: interrupt controllers, memory slots, eventfds.
+
+use super::{HvError, Vcpu, refused};
+use devices::{Line, units::GpaRange};
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Three pages that KVM on Intel needs for real-mode emulation; below the I/O APIC, never RAM.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+/// One page for the identity map of the same mode.
+const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
+
+/// A virtual machine with the in-kernel PIC, I/O APIC and local APICs.
+///
+/// Handles ([`MemorySlot`], [`IrqLine`], [`Vcpu`]) keep the machine alive, so they may be dropped in any order.
+pub struct Vm {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) fd: VmFd,
+    readonly_slots: bool,
+    slots: Mutex<BTreeSet<u32>>,
+}
+
+/// How the guest may use a memory slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotFlags {
+    /// Loads and stores.
+    ReadWrite,
+    /// Loads; a store exits as MMIO.
+    ReadOnly,
+}
+
+impl Vm {
+    pub(super) fn new(fd: VmFd, readonly_slots: bool) -> Result<Self, HvError> {
+        fd.set_tss_address(TSS_ADDRESS)
+            .map_err(refused("place its task state segment"))?;
+        fd.set_identity_map_address(IDENTITY_MAP_ADDRESS)
+            .map_err(refused("place its identity map"))?;
+        fd.create_irq_chip()
+            .map_err(refused("create the interrupt controllers"))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                fd,
+                readonly_slots,
+                slots: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Shows `len` bytes of this process at `host` to the guest at `range`, until the slot is dropped.
+    ///
+    /// # Safety
+    /// The host memory must stay mapped for as long as the returned slot lives; for a read-write slot it must be writable,
+    /// and nothing in this process may assume that its content keeps still.
+    pub unsafe fn map(&self, range: GpaRange, host: *const u8, flags: SlotFlags) -> Result<MemorySlot, HvError> {
+        let readonly = flags == SlotFlags::ReadOnly;
+        if readonly && !self.shared.readonly_slots {
+            let source = std::io::Error::from(std::io::ErrorKind::Unsupported);
+            return Err(HvError {
+                what: format!("map {range} read-only"),
+                source,
+            });
+        }
+        let mut slots = self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = (0..).find(|n| !slots.contains(n)).unwrap_or(u32::MAX);
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: if readonly { KVM_MEM_READONLY } else { 0 },
+            guest_phys_addr: range.start.0,
+            memory_size: range.len,
+            userspace_addr: host as u64,
+        };
+        // SAFETY: the caller keeps the host memory mapped while the slot lives, and dropping the slot takes it away first.
+        unsafe { self.shared.fd.set_user_memory_region(region) }
+            .map_err(refused(format!("map guest memory at {range}")))?;
+        slots.insert(slot);
+        Ok(MemorySlot {
+            vm: self.shared.clone(),
+            slot,
+            range,
+        })
+    }
+
+    /// An interrupt line into pin `gsi` of the I/O APIC.
+    pub fn irq_line(&self, gsi: u32) -> Result<IrqLine, HvError> {
+        let event = eventfd()?;
+        self.shared
+            .fd
+            .register_irqfd(&event, gsi)
+            .map_err(refused(format!("route interrupt {gsi}")))?;
+        Ok(IrqLine(event))
+    }
+
+    /// An eventfd that fires when the guest writes the 32-bit `value` to the MMIO register at `address`; such writes no
+    /// longer exit.
+    pub fn doorbell(&self, address: u64, value: u32) -> Result<EventFd, HvError> {
+        let event = eventfd()?;
+        let what = format!("watch the doorbell at {address:#x}");
+        self.shared
+            .fd
+            .register_ioevent(&event, &IoEventAddress::Mmio(address), value)
+            .map_err(refused(what))?;
+        Ok(event)
+    }
+
+    /// The same for any value.
+    pub fn any_doorbell(&self, address: u64) -> Result<EventFd, HvError> {
+        let event = eventfd()?;
+        let what = format!("watch the doorbell at {address:#x}");
+        self.shared
+            .fd
+            .register_ioevent(&event, &IoEventAddress::Mmio(address), NoDatamatch)
+            .map_err(refused(what))?;
+        Ok(event)
+    }
+
+    /// The vCPU whose local APIC has `apic_id`; the first one made must be the boot processor, APIC id 0.
+    pub fn create_vcpu(&self, apic_id: u32) -> Result<Vcpu, HvError> {
+        let fd = self
+            .shared
+            .fd
+            .create_vcpu(u64::from(apic_id))
+            .map_err(refused(format!("create vCPU {apic_id}")))?;
+        Ok(Vcpu::new(fd, apic_id))
+    }
+
+    pub(super) fn fd(&self) -> &VmFd {
+        &self.shared.fd
+    }
+}
+
+fn eventfd() -> Result<EventFd, HvError> {
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(|source| HvError {
+        what: "create an eventfd".into(),
+        source,
+    })
+}
+
+/// A piece of host memory in the guest's physical address space. Dropping it takes the memory away.
+pub struct MemorySlot {
+    vm: Arc<Shared>,
+    slot: u32,
+    range: GpaRange,
+}
+
+impl MemorySlot {
+    /// Where the guest sees it.
+    pub fn range(&self) -> GpaRange {
+        self.range
+    }
+}
+
+impl Drop for MemorySlot {
+    fn drop(&mut self) {
+        let region = kvm_userspace_memory_region {
+            slot: self.slot,
+            guest_phys_addr: self.range.start.0,
+            ..Default::default()
+        };
+        // SAFETY: a size of zero removes the slot and refers to no memory.
+        let removed = unsafe { self.vm.fd.set_user_memory_region(region) };
+        // A slot that stayed would let the guest write to memory this process is about to unmap or reuse.
+        assert!(
+            removed.is_ok(),
+            "KVM must give up memory slot {} at {}: {removed:?}",
+            self.slot,
+            self.range
+        );
+        self.vm
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.slot);
+    }
+}
+
+/// An interrupt line backed by an irqfd.
+pub struct IrqLine(EventFd);
+
+impl Line for IrqLine {
+    fn pulse(&self) {
+        // The counter cannot overflow: KVM drains it. A failure here has no meaning for the device.
+        let _ = self.0.write(1);
+    }
+}

@@ -1,0 +1,466 @@
+//! Composition: from a configuration and its plans to a machine that is ready to run.
+//!
+//! The order is the order of what can fail cheaply first: the kernel image is read before memory is mapped, and NVDIMM
+//! files are opened (and perhaps created) when everything else about them is known to be right.
+
+use super::{
+    Outcome,
+    channel::{Channel, ChannelError},
+    console::{Console, ConsoleError},
+    events::{self, AGENT_PORT, Agent, Loop},
+};
+use crate::{
+    acpi::{self, AcpiCpu, AcpiInput, AcpiNuma},
+    boot::{self, BootPlan, BootRequest, CpuState, Kernel},
+    config::{ConsoleConfig, VmConfig, probe::BackingFacts},
+    cpuid::{self, CpuModel, VcpuShape},
+    hv::{self, CoalescedPorts, HvError, Kvm, KvmError, Vcpu, Vm},
+    layout::{self, Layout, ports},
+    memory::{
+        Access, GuestMap, GuestMapError,
+        backing::{self, BackingError},
+        ram::{self, RamError},
+    },
+    topology::Topology,
+    vcpu::{Platform, VcpuThreads},
+};
+use devices::{
+    Bus, BusError, GuestMemory,
+    acpi::AcpiDevice,
+    nvdimm::{LabelStore, MailboxPlan, NvdimmBus, NvdimmPlan},
+    pvpanic::PvPanic,
+    serial::SerialPort,
+    test_exit::TestExit,
+    units::{Gpa, GpaRange},
+    virtio::{
+        VirtioDevice, VirtioMmio,
+        console::{self as virtio_console, PortConfig, PortKind},
+        rng::Rng,
+    },
+};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Why a machine cannot be built. Nothing of it is left when one of these is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// No KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// KVM refused something.
+    #[error(transparent)]
+    Hv(#[from] HvError),
+    /// More vCPUs than KVM runs.
+    #[error("`cpus={asked}` is more than the {most} vCPUs this KVM runs")]
+    TooManyCpus {
+        /// What was asked for.
+        asked: u8,
+        /// KVM's own limit.
+        most: usize,
+    },
+    /// No RAM.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// Memory in the way of memory.
+    #[error(transparent)]
+    Map(#[from] GuestMapError),
+    /// An NVDIMM's backing.
+    #[error("NVDIMM {id} cannot be used")]
+    Nvdimm {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: BackingError,
+    },
+    /// Kernel or initrd.
+    #[error(transparent)]
+    Boot(#[from] boot::BootError),
+    /// Writing it.
+    #[error(transparent)]
+    Load(#[from] boot::LoadError),
+    /// A kernel or initrd that cannot be read.
+    #[error(transparent)]
+    Image(#[from] boot::ImageError),
+    /// The initrd cannot be read.
+    #[error("cannot read initrd {0}")]
+    Initrd(PathBuf, #[source] io::Error),
+    /// No kernel was named.
+    #[error("a machine needs a kernel; hint: pass `--kernel PATH`")]
+    NoKernel,
+    /// The CPU model.
+    #[error(transparent)]
+    Cpuid(#[from] cpuid::CpuidError),
+    /// Tables.
+    #[error(transparent)]
+    Acpi(#[from] acpi::AcpiError),
+    /// The console.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    /// The agent's socket.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// Two devices at one address: a mistake in the layout.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// Anything the host's kernel refused.
+    #[error("cannot {0}")]
+    Host(&'static str, #[source] io::Error),
+}
+
+/// A machine that is ready to run.
+pub struct Machine {
+    // Dropped in this order: processors, then what they reach, then memory.
+    vcpus: Vec<Vcpu>,
+    parts: Loop,
+    _memory: GuestMap,
+    _vm: Vm,
+}
+
+/// What was decided before anything is touched.
+pub struct Plans<'a> {
+    /// vCPUs and nodes.
+    pub topology: &'a Topology,
+    /// Addresses.
+    pub layout: &'a Layout,
+    /// NVDIMM backings by slot.
+    pub backings: &'a [BackingFacts],
+}
+
+/// What ACPI tables say of a configuration; also for `daxvisor acpi dump`.
+pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> AcpiInput {
+    let nodes: Vec<u32> = topology.nodes.iter().map(|n| n.node).collect();
+    let distances = nodes
+        .iter()
+        .map(|from| nodes.iter().map(|to| topology.distance(*from, *to)).collect())
+        .collect();
+    AcpiInput {
+        cpus: topology
+            .vcpus
+            .iter()
+            .map(|v| AcpiCpu {
+                apic_id: v.apic_id.0,
+                node: v.node,
+            })
+            .collect(),
+        ram: layout.ram.clone(),
+        numa: (!config.numa.is_empty()).then_some(AcpiNuma { nodes, distances }),
+        nvdimms: nvdimm_plans(config, layout),
+        virtio: layout.virtio.clone(),
+        serial: true,
+        pvpanic: true,
+    }
+}
+
+fn nvdimm_plans(config: &VmConfig, layout: &Layout) -> Vec<NvdimmPlan> {
+    let plan = |(place, nvdimm): (&layout::NvdimmPlacement, &crate::config::NvdimmConfig)| {
+        let id = nvdimm.id.clone().unwrap_or_else(|| format!("nvdimm{}", place.slot));
+        let label = u32::try_from(place.label_size.0).unwrap_or(u32::MAX);
+        NvdimmPlan::new(place.slot, id, place.spa, place.node, label, nvdimm.readonly)
+    };
+    layout.nvdimms.iter().zip(&config.nvdimm).map(plan).collect()
+}
+
+impl Machine {
+    /// Builds the machine; its processors stand at the kernel's entry.
+    pub fn build(config: &VmConfig, plans: &Plans<'_>) -> Result<Self, BuildError> {
+        let Plans { topology, layout, .. } = *plans;
+        let kvm = Kvm::open()?;
+        if usize::from(config.cpus.count) > kvm.max_vcpus() {
+            return Err(BuildError::TooManyCpus {
+                asked: config.cpus.count,
+                most: kvm.max_vcpus(),
+            });
+        }
+        let tables = acpi::assemble(&acpi_input(config, topology, layout))?;
+        let images = Images::open(config, layout, tables.rsdp)?;
+        let vm = kvm.create_vm()?;
+        let mut map = GuestMap::default();
+        for region in &layout.ram {
+            let mapping = ram::allocate(region.range, &config.memory)?;
+            map.add(&vm, region.range.start, region.range.len, mapping, Access::ReadWrite)?;
+        }
+        let entry = images.load(map.memory())?;
+        for table in &tables.tables {
+            let written = map
+                .memory()
+                .memory()
+                .write_slice(&table.bytes, GuestAddress(table.gpa.0));
+            written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
+        }
+        let dimms = open_nvdimms(config, plans, &vm, &mut map)?;
+        let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
+        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(&vm, &vcpus)?;
+        Ok(Self {
+            vcpus,
+            parts,
+            _memory: map,
+            _vm: vm,
+        })
+    }
+
+    /// Runs the guest until something ends it; at most for `limit`.
+    pub fn run(mut self, limit: Option<Duration>) -> io::Result<Outcome> {
+        hv::install_kick_handler()?;
+        self.parts.deadline = limit.map(|l| Instant::now() + l);
+        let platform = self.parts.platform.clone();
+        let mut threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
+        let outcome = events::run(self.parts);
+        threads.stop();
+        platform.drain_collected();
+        let exits = &platform.exits;
+        tracing::info!(
+            port = exits.port.load(std::sync::atomic::Ordering::Relaxed),
+            mmio = exits.mmio.load(std::sync::atomic::Ordering::Relaxed),
+            collected = exits.collected.load(std::sync::atomic::Ordering::Relaxed),
+            "exits"
+        );
+        outcome
+    }
+}
+
+/// Kernel and initrd, read and placed, before there is a machine to load them into.
+struct Images {
+    kernel: Kernel,
+    initrd: Option<File>,
+    plan: BootPlan,
+}
+
+impl Images {
+    fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa) -> Result<Self, BuildError> {
+        let kernel = Kernel::open(config.kernel.as_deref().ok_or(BuildError::NoKernel)?)?;
+        let kernel = boot::prepare(kernel, &config.boot)?;
+        let initrd = config.initrd.as_ref().map(|path| {
+            let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+            file.map_err(|e| BuildError::Initrd(path.clone(), e))
+        });
+        let (initrd_len, initrd) = initrd.transpose()?.unzip();
+        let e820: Vec<_> = layout
+            .e820()
+            .into_iter()
+            .map(|(range, kind)| (range, kind as u32))
+            .collect();
+        let default = boot::default_cmdline(config.console != ConsoleConfig::None);
+        let cmdline = boot::join_cmdline(&default, config.cmdline.as_deref());
+        let protocol = config.boot.protocol;
+        let plan = boot::plan(
+            &kernel,
+            &BootRequest {
+                e820: &e820,
+                initrd_len,
+                cmdline: &cmdline,
+                protocol,
+                rsdp,
+            },
+        )?;
+        Ok(Self { kernel, initrd, plan })
+    }
+
+    fn load(&self, memory: &GuestMemory) -> Result<CpuState, BuildError> {
+        Ok(boot::load(
+            &self.plan,
+            &self.kernel,
+            self.initrd.as_ref(),
+            &*memory.memory(),
+        )?)
+    }
+}
+
+/// NVDIMMs with their labels, by slot.
+type Dimms = Vec<(NvdimmPlan, Box<dyn LabelStore>)>;
+
+fn open_nvdimms(
+    config: &VmConfig,
+    plans: &Plans<'_>,
+    vm: &Vm,
+    map: &mut GuestMap,
+) -> Result<Dimms, BuildError> {
+    let mut dimms = Vec::new();
+    for ((plan, nvdimm), facts) in nvdimm_plans(config, plans.layout)
+        .into_iter()
+        .zip(&config.nvdimm)
+        .zip(plans.backings)
+    {
+        let opened = backing::open(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
+            id: plan.id.clone(),
+            source,
+        })?;
+        map.add(vm, plan.spa.start, plan.spa.len, opened.mapping, opened.access)?;
+        dimms.push((plan, opened.labels.unwrap_or_else(|| Box::new(Vec::new()))));
+    }
+    Ok(dimms)
+}
+
+fn create_vcpus(
+    config: &VmConfig,
+    topology: &Topology,
+    kvm: &Kvm,
+    vm: &Vm,
+    entry: &CpuState,
+) -> Result<Vec<Vcpu>, BuildError> {
+    let supported = kvm.supported_cpuid()?;
+    let model = CpuModel::new(&config.cpu)?;
+    let host = cpuid::HostLimits {
+        tsc_deadline_timer: kvm.has_tsc_deadline(),
+    };
+    let mut vcpus = Vec::new();
+    for place in &topology.vcpus {
+        let vcpu = vm.create_vcpu(place.apic_id.0)?;
+        let shape = VcpuShape {
+            apic_id: place.apic_id.0,
+            thread_bits: topology.thread_bits(),
+            package_bits: topology.socket_shift(),
+            threads_per_core: topology.shape.threads.into(),
+            threads_per_package: u32::from(topology.shape.threads) * u32::from(topology.shape.cores),
+        };
+        vcpu.set_cpuid(&model.entries(&supported, &host, &shape))?;
+        vcpu.set_reset_msrs()?;
+        vcpu.set_local_interrupts()?;
+        // The others wait for their start-up interrupt.
+        if vcpus.is_empty() {
+            vcpu.set_state(entry)?;
+        }
+        vcpus.push(vcpu);
+    }
+    Ok(vcpus)
+}
+
+/// Devices on their buses, and what the loop needs of them.
+struct Devices {
+    ports: Bus,
+    mmio: Bus,
+    serial: Arc<SerialPort>,
+    console: Console,
+    serial_room: EventFd,
+    virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
+    agent: Option<Agent>,
+}
+
+fn event() -> Result<EventFd, BuildError> {
+    let flags = libc::EFD_NONBLOCK | libc::EFD_CLOEXEC;
+    EventFd::new(flags).map_err(|e| BuildError::Host("create an eventfd", e))
+}
+
+fn twin(event: &EventFd) -> Result<EventFd, BuildError> {
+    event.try_clone().map_err(|e| BuildError::Host("share an eventfd", e))
+}
+
+fn at(port: u64, len: u64) -> GpaRange {
+    GpaRange::new(Gpa(port), len)
+}
+
+impl Devices {
+    /// In guest ABI order.
+    fn build(
+        config: &VmConfig,
+        layout: &Layout,
+        vm: &Vm,
+        memory: &GuestMemory,
+        dimms: Dimms,
+    ) -> Result<Self, BuildError> {
+        let (mut ports, mut mmio) = (Bus::default(), Bus::default());
+        let mut console = Console::open(&config.console)?;
+        let serial_room = event()?;
+        let room = twin(&serial_room)?;
+        let output = console.output.take().unwrap_or_else(|| Box::new(io::sink()));
+        let line = Arc::new(vm.irq_line(layout::gsi::COM1)?);
+        let serial = Arc::new(SerialPort::new(line, output, Box::new(move || drop(room.write(1)))));
+        ports.insert(at(ports::COM1, SerialPort::PORTS), serial.clone())?;
+        ports.insert(at(ports::TEST_EXIT, TestExit::PORTS), Arc::new(TestExit))?;
+        ports.insert(at(ports::PVPANIC, PvPanic::PORTS), Arc::new(PvPanic))?;
+        let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
+        ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi)?;
+        if !dimms.is_empty() {
+            let bus = NvdimmBus::new(memory.clone(), acpi::MAILBOX, dimms);
+            ports.insert(at(ports::DSM_DOORBELL, MailboxPlan::DOORBELL_PORTS), Arc::new(bus))?;
+        }
+        let (models, agent) = virtio_devices(config)?;
+        let mut virtio = Vec::new();
+        for (device, (range, gsi)) in models.into_iter().zip(&layout.virtio) {
+            let line = Arc::new(vm.irq_line(*gsi)?);
+            let transport = Arc::new(VirtioMmio::new(device, memory.clone(), line));
+            mmio.insert(*range, transport.clone())?;
+            virtio.push((*range, transport));
+        }
+        Ok(Self {
+            ports,
+            mmio,
+            serial,
+            console,
+            serial_room,
+            virtio,
+            agent,
+        })
+    }
+
+    fn into_loop(self, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+        let mut doorbells = Vec::new();
+        for (n, (range, transport)) in self.virtio.iter().enumerate() {
+            for queue in 0..transport.queue_count() {
+                let queue = u16::try_from(queue).unwrap_or(u16::MAX);
+                let register = range.start.0 + VirtioMmio::notify_offset();
+                doorbells.push((n, queue, vm.doorbell(register, queue.into())?));
+            }
+        }
+        let collected = match vcpus.first() {
+            Some(vcpu) => CoalescedPorts::new(vm, vcpu, &[ports::COM1])?,
+            None => None,
+        };
+        let wake = event()?;
+        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, twin(&wake)?);
+        Ok(Loop {
+            platform,
+            reports,
+            wake,
+            terminate: hv::signal::termination().map_err(|e| BuildError::Host("handle termination signals", e))?,
+            serial: self.serial,
+            console: self.console,
+            serial_room: self.serial_room,
+            virtio: self.virtio.into_iter().map(|(_, t)| t).collect(),
+            doorbells,
+            agent: self.agent,
+            deadline: None,
+        })
+    }
+}
+
+type VirtioModels = Vec<Arc<dyn VirtioDevice>>;
+
+/// virtio devices in guest ABI order: entropy, then the agent's console device when it is wanted.
+fn virtio_devices(config: &VmConfig) -> Result<(VirtioModels, Option<Agent>), BuildError> {
+    let mut source = File::open("/dev/urandom").map_err(|e| BuildError::Host("open /dev/urandom", e))?;
+    let rng = Rng::new(Box::new(move |buffer| source.read_exact(buffer)));
+    let mut models: VirtioModels = vec![Arc::new(rng)];
+    let Some(path) = &config.agent_socket else {
+        return Ok((models, None));
+    };
+    let room = event()?;
+    let (channel, sink) = Channel::listen(path, twin(&room)?)?;
+    let port = PortConfig {
+        kind: PortKind::Named(agent_protocol::PORT_NAME.to_owned()),
+        sink: Box::new(sink),
+        open: false,
+    };
+    // Port 0 is the console's number even where there is none.
+    let mut device_ports = vec![None];
+    device_ports.resize_with(AGENT_PORT, || None);
+    device_ports.push(Some(port));
+    let device = Arc::new(virtio_console::Console::new(device_ports));
+    models.push(device.clone());
+    Ok((
+        models,
+        Some(Agent {
+            channel,
+            device,
+            room,
+            pending: vec![],
+        }),
+    ))
+}

@@ -1,0 +1,163 @@
+//! Where the first serial port goes, and where its input comes from.
+
+use super::terminal::{Escape, RawTerminal};
+use crate::config::ConsoleConfig;
+use rustix::{
+    fs::OFlags,
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{OptionalActions, tcgetattr, tcsetattr},
+};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    path::PathBuf,
+};
+
+/// Why the console cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// The file cannot be written.
+    #[error("cannot open console file {0}")]
+    File(PathBuf, #[source] io::Error),
+    /// No pseudo terminal.
+    #[error("cannot open a pseudo terminal for the console")]
+    Pty(#[source] io::Error),
+    /// The terminal refuses raw mode.
+    #[error("cannot put the terminal into raw mode")]
+    Terminal(#[source] io::Error),
+}
+
+/// Host side of the serial port.
+pub struct Console {
+    /// For the guest's output; taken by the serial port.
+    pub output: Option<Box<dyn Write + Send>>,
+    input: Option<Input>,
+}
+
+struct Input {
+    fd: OwnedFd,
+    /// Only an interactive terminal has an escape key.
+    escape: Option<Escape>,
+    _raw: Option<RawTerminal>,
+}
+
+/// What one look at the input brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Typed {
+    /// Bytes for the guest (possibly none, when it was only half of an escape).
+    Bytes(Vec<u8>),
+    /// The user asked to leave.
+    Leave,
+    /// No more input will ever come.
+    End,
+}
+
+impl Console {
+    /// Opens what the configuration names; the name of a new pseudo terminal goes to standard error.
+    pub fn open(config: &ConsoleConfig) -> Result<Self, ConsoleError> {
+        match config {
+            ConsoleConfig::None => Ok(Self {
+                output: Some(Box::new(io::sink())),
+                input: None,
+            }),
+            ConsoleConfig::File(path) => {
+                let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+                let file = file.map_err(|e| ConsoleError::File(path.clone(), e))?;
+                Ok(Self {
+                    output: Some(Box::new(file)),
+                    input: None,
+                })
+            }
+            ConsoleConfig::Stdio => {
+                let raw = RawTerminal::enter().map_err(ConsoleError::Terminal)?;
+                let fd = io::stdin()
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .map_err(ConsoleError::Terminal)?;
+                let escape = raw.is_some().then(Escape::default);
+                Ok(Self {
+                    output: Some(Box::new(io::stdout())),
+                    input: Some(Input { fd, escape, _raw: raw }),
+                })
+            }
+            ConsoleConfig::Pty => Self::pty().map_err(ConsoleError::Pty),
+        }
+    }
+
+    fn pty() -> io::Result<Self> {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let name = ptsname(&master, vec![])?;
+        // Kept open for ever as our input's twin, so that a reader who leaves does not hang the line up.
+        let mode = rustix::fs::Mode::empty();
+        let terminal = rustix::fs::open(&*name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, mode)?;
+        let mut raw = tcgetattr(&terminal)?;
+        raw.make_raw();
+        tcsetattr(&terminal, OptionalActions::Now, &raw)?;
+        eprintln!("daxvisor: the guest's console is {}", name.to_string_lossy());
+        // Nobody may be reading: output beyond the terminal's buffer is dropped rather than stalling the guest.
+        rustix::fs::fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK)?;
+        let output = PtyOutput {
+            master: File::from(master.try_clone()?),
+            _terminal: terminal,
+        };
+        Ok(Self {
+            output: Some(Box::new(output)),
+            input: Some(Input {
+                fd: master,
+                escape: None,
+                _raw: None,
+            }),
+        })
+    }
+
+    /// The descriptor to wait on, while there is input to wait for.
+    pub fn input_fd(&self) -> Option<RawFd> {
+        self.input.as_ref().map(|i| i.fd.as_raw_fd())
+    }
+
+    /// Takes what has been typed, at most `limit` bytes. To be called when the descriptor is readable.
+    pub fn read(&mut self, limit: usize) -> Typed {
+        let Some(input) = &mut self.input else {
+            return Typed::End;
+        };
+        let mut buffer = vec![0; limit.min(4096)];
+        match read_fd(input.fd.as_fd(), &mut buffer) {
+            Ok(0) => Typed::End,
+            Ok(n) => match &mut input.escape {
+                None => Typed::Bytes(buffer[..n].to_vec()),
+                Some(escape) => match escape.filter(&buffer[..n]) {
+                    (_, true) => Typed::Leave,
+                    (bytes, false) => Typed::Bytes(bytes),
+                },
+            },
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Typed::Bytes(vec![])
+            }
+            Err(_) => Typed::End,
+        }
+    }
+}
+
+fn read_fd(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(fd, buffer)?)
+}
+
+struct PtyOutput {
+    master: File,
+    _terminal: OwnedFd,
+}
+
+impl Write for PtyOutput {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self.master.write(data) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(data.len()),
+            other => other,
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,359 @@
+//! The machine's loop: the one thread that acts on what happens around the vCPUs.
+//!
+//! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
+//! [`Outcome`] and stops the loop.
+
+use super::{
+    Outcome,
+    channel::Channel,
+    console::{Console, Typed},
+};
+use crate::vcpu::{Platform, Report};
+use devices::{
+    Effect,
+    serial::SerialPort,
+    virtio::{Progress, VirtioMmio, console},
+};
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber};
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+use vmm_sys_util::{eventfd::EventFd, timerfd::TimerFd};
+
+/// Port of the console device that carries the agent's channel.
+pub const AGENT_PORT: usize = 1;
+/// How often output is looked for that the guest left behind without a later exit.
+const TICK: Duration = Duration::from_millis(50);
+/// Bytes moved at once from a host descriptor to the guest.
+const CHUNK: usize = 16 << 10;
+
+/// Everything the loop waits for and works on.
+pub struct Loop {
+    /// Shared with the vCPU threads.
+    pub platform: Arc<Platform>,
+    /// What those threads report, after ringing `wake`.
+    pub reports: mpsc::Receiver<Report>,
+    /// Rung by a vCPU thread.
+    pub wake: EventFd,
+    /// Rung by SIGTERM and its like.
+    pub terminate: EventFd,
+    /// The serial port and the host side of it.
+    pub serial: Arc<SerialPort>,
+    /// Host side of the serial port.
+    pub console: Console,
+    /// Rung when the serial port takes input again.
+    pub serial_room: EventFd,
+    /// Transports, in guest ABI order.
+    pub virtio: Vec<Arc<VirtioMmio>>,
+    /// Their doorbells: transport, queue, event.
+    pub doorbells: Vec<(usize, u16, EventFd)>,
+    /// The agent's channel, if there is one.
+    pub agent: Option<Agent>,
+    /// End the run then.
+    pub deadline: Option<Instant>,
+}
+
+/// The agent's channel: socket, device, and the bell for room in the guest.
+pub struct Agent {
+    /// Host side.
+    pub channel: Channel,
+    /// Guest side.
+    pub device: Arc<console::Console>,
+    /// Rung when the guest takes input again.
+    pub room: EventFd,
+    /// Bytes of the client that the guest has no room for yet; while there are some, the client is not read.
+    pub pending: Vec<u8>,
+}
+
+/// What an event is about; carried as the epoll data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Wake,
+    Terminate,
+    Tick,
+    Typed,
+    SerialRoom,
+    AgentListener,
+    AgentClient,
+    AgentRoom,
+    Doorbell(u32),
+}
+
+/// Tokens before the first doorbell's.
+const FIXED: [Token; 8] = [
+    Token::Wake,
+    Token::Terminate,
+    Token::Tick,
+    Token::Typed,
+    Token::SerialRoom,
+    Token::AgentListener,
+    Token::AgentClient,
+    Token::AgentRoom,
+];
+
+impl Token {
+    fn data(self) -> u32 {
+        match self {
+            Self::Doorbell(n) => 8 + n,
+            fixed => FIXED
+                .iter()
+                .zip(0..)
+                .find(|(t, _)| **t == fixed)
+                .map_or(u32::MAX, |(_, n)| n),
+        }
+    }
+
+    fn of(data: u32) -> Self {
+        FIXED
+            .get(data as usize)
+            .copied()
+            .unwrap_or(Self::Doorbell(data.saturating_sub(8)))
+    }
+}
+
+/// The loop's own state beside what it works on.
+struct Running {
+    parts: Loop,
+    tick: TimerFd,
+    /// Descriptor of the client that is registered, and for what.
+    client: Option<(RawFd, EventSet)>,
+    /// The client hung up: to be let go of once this event is done with.
+    client_gone: bool,
+    typing: bool,
+    outcome: Option<Outcome>,
+}
+
+/// Runs until something ends the machine.
+pub fn run(parts: Loop) -> io::Result<Outcome> {
+    let failed = |e: event_manager::Error| io::Error::other(e.to_string());
+    let mut tick = TimerFd::new().map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
+    tick.reset(TICK, Some(TICK))
+        .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
+    let running = Arc::new(std::sync::Mutex::new(Running {
+        parts,
+        tick,
+        client: None,
+        client_gone: false,
+        typing: false,
+        outcome: None,
+    }));
+    let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
+    event_manager::SubscriberOps::add_subscriber(&mut manager, running.clone());
+    loop {
+        // The tick bounds the wait, so a deadline is never missed by more.
+        manager.run().map_err(failed)?;
+        let mut running = running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if running.parts.deadline.is_some_and(|at| Instant::now() >= at) {
+            running.outcome.get_or_insert(Outcome::TimedOut);
+        }
+        if let Some(outcome) = running.outcome.take() {
+            running.parts.platform.drain_collected();
+            running.parts.serial.flush();
+            return Ok(outcome);
+        }
+    }
+}
+
+impl MutEventSubscriber for Running {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let p = &self.parts;
+        let mut watch = |fd: RawFd, token: Token| {
+            let added = ops.add(Events::with_data_raw(fd, token.data(), EventSet::IN));
+            if let Err(e) = &added {
+                tracing::debug!(?token, "not watched: {e}");
+            }
+            added.is_ok()
+        };
+        watch(p.wake.as_raw_fd(), Token::Wake);
+        watch(p.terminate.as_raw_fd(), Token::Terminate);
+        watch(self.tick.as_raw_fd(), Token::Tick);
+        watch(p.serial_room.as_raw_fd(), Token::SerialRoom);
+        for ((_, _, bell), n) in p.doorbells.iter().zip(0..) {
+            watch(bell.as_raw_fd(), Token::Doorbell(n));
+        }
+        if let Some(agent) = &p.agent {
+            watch(agent.channel.listener_fd(), Token::AgentListener);
+            watch(agent.room.as_raw_fd(), Token::AgentRoom);
+        }
+        // Standard input may be a regular file, which cannot be waited for: such a console has no input.
+        self.typing = p.console.input_fd().is_some_and(|fd| watch(fd, Token::Typed));
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match Token::of(events.data()) {
+            Token::Wake => self.take_reports(),
+            Token::Terminate => self.end(Outcome::Signal(crate::hv::signal::last())),
+            Token::Tick => {
+                let _ = self.tick.wait();
+                self.parts.platform.drain_collected();
+                self.parts.serial.flush();
+            }
+            Token::Typed => self.typed(ops),
+            Token::SerialRoom => {
+                let _ = self.parts.serial_room.read();
+                if !self.typing && self.parts.serial.wants_input() {
+                    self.watch_typing(ops, true);
+                }
+            }
+            Token::AgentListener => {
+                if let Some(agent) = &self.parts.agent
+                    && agent.channel.accept()
+                {
+                    let progress = agent.device.set_open(AGENT_PORT, true);
+                    self.flush_agent(progress);
+                }
+            }
+            Token::AgentClient => self.agent_client(events.event_set()),
+            Token::AgentRoom => {
+                if let Some(agent) = &self.parts.agent {
+                    let _ = agent.room.read();
+                    self.agent_input();
+                }
+            }
+            Token::Doorbell(n) => self.doorbell(n),
+        }
+        self.refresh_client(ops);
+    }
+}
+
+impl Running {
+    /// The first outcome counts.
+    fn end(&mut self, outcome: Outcome) {
+        self.outcome.get_or_insert(outcome);
+    }
+
+    fn take_reports(&mut self) {
+        let _ = self.parts.wake.read();
+        while let Ok(report) = self.parts.reports.try_recv() {
+            let outcome = match report {
+                Report::Effect(Effect::None) => continue,
+                Report::Effect(Effect::PowerOff) => Outcome::PowerOff,
+                Report::Effect(Effect::Reset) => Outcome::Reset,
+                Report::Effect(Effect::Panicked) => Outcome::Panicked,
+                Report::Effect(Effect::TestExit(value)) => Outcome::TestExit(value),
+                Report::TripleFault { apic_id } => Outcome::TripleFault { apic_id },
+                Report::Failed { apic_id, why } => Outcome::Failed { apic_id, why },
+            };
+            self.end(outcome);
+        }
+    }
+
+    fn typed(&mut self, ops: &mut EventOps<'_>) {
+        if !self.parts.serial.wants_input() {
+            // The guest will say when it has room; until then nothing is read that would have to be kept.
+            return self.watch_typing(ops, false);
+        }
+        // As much as the smallest FIFO holds, so that nothing read is ever refused by more than a few bytes.
+        match self.parts.console.read(16) {
+            Typed::Bytes(bytes) => {
+                let taken = self.parts.serial.input(&bytes);
+                if taken < bytes.len() {
+                    tracing::warn!(lost = bytes.len() - taken, "the guest's serial port overran");
+                }
+            }
+            Typed::Leave => self.end(Outcome::Quit),
+            Typed::End => self.watch_typing(ops, false),
+        }
+    }
+
+    /// A hung-up descriptor reports even when nothing is asked for, so it is taken out rather than muted.
+    fn watch_typing(&mut self, ops: &mut EventOps<'_>, on: bool) {
+        let Some(fd) = self.parts.console.input_fd() else {
+            return;
+        };
+        let events = Events::with_data_raw(fd, Token::Typed.data(), EventSet::IN);
+        let done = if on { ops.add(events) } else { ops.remove(events) };
+        self.typing = on && done.is_ok();
+    }
+
+    fn doorbell(&mut self, n: u32) {
+        let Some((transport, queue, bell)) = self.parts.doorbells.get(n as usize) else {
+            return;
+        };
+        let _ = bell.read();
+        if let Some(transport) = self.parts.virtio.get(*transport)
+            && transport.queue_notify(*queue) == Progress::More
+        {
+            let _ = bell.write(1);
+        }
+    }
+
+    fn agent_client(&mut self, events: EventSet) {
+        let Some(agent) = &self.parts.agent else { return };
+        if events.contains(EventSet::OUT) && agent.channel.is_stalled() {
+            agent.channel.clear_stall();
+            let progress = agent.device.output_ready(AGENT_PORT);
+            self.flush_agent(progress);
+        }
+        if events.intersects(EventSet::IN | EventSet::HANG_UP | EventSet::ERROR) {
+            self.agent_input();
+        }
+    }
+
+    /// Moves bytes from the client to the guest while both keep up; at most one chunk waits here.
+    fn agent_input(&mut self) {
+        let Some(agent) = &mut self.parts.agent else { return };
+        loop {
+            let taken = agent.device.input(AGENT_PORT, &agent.pending);
+            agent.pending.drain(..taken);
+            if !agent.pending.is_empty() {
+                return;
+            }
+            let mut buffer = vec![0; CHUNK];
+            match agent.channel.read(&mut buffer) {
+                None => {
+                    self.client_gone = true;
+                    return;
+                }
+                Some(0) => return,
+                Some(n) => {
+                    buffer.truncate(n);
+                    agent.pending = buffer;
+                }
+            }
+        }
+    }
+
+    fn flush_agent(&self, mut progress: Progress) {
+        while let (Progress::More, Some(agent)) = (progress, &self.parts.agent) {
+            progress = agent.device.output_ready(AGENT_PORT);
+        }
+    }
+
+    /// Brings what is waited for on the client's socket in line with who can take what.
+    fn refresh_client(&mut self, ops: &mut EventOps<'_>) {
+        let Some(agent) = &mut self.parts.agent else { return };
+        if self.client_gone || agent.channel.is_broken() {
+            // Out of the epoll set before the descriptor closes: its number may come back as another client's.
+            if let Some((fd, _)) = self.client.take() {
+                let _ = ops.remove(Events::empty_raw(fd));
+            }
+            self.client_gone = false;
+            agent.pending.clear();
+            agent.channel.hang_up();
+            let progress = agent.device.set_open(AGENT_PORT, false);
+            return self.flush_agent(progress);
+        }
+        let Some(fd) = agent.channel.client_fd() else { return };
+        let mut wanted = EventSet::empty();
+        if agent.pending.is_empty() {
+            wanted |= EventSet::IN;
+        }
+        if agent.channel.is_stalled() {
+            wanted |= EventSet::OUT;
+        }
+        let events = Events::with_data_raw(fd, Token::AgentClient.data(), wanted);
+        let done = match self.client {
+            Some((_, now)) if now == wanted => return,
+            Some(_) => ops.modify(events),
+            None => ops.add(events),
+        };
+        match done {
+            Ok(()) => self.client = Some((fd, wanted)),
+            Err(e) => tracing::warn!("the agent channel's client is not watched: {e}"),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What holds the bytes of an NVDIMM: a file, anonymous memory, hugetlbfs, or a device-dax node of the host.
+//!
+//! [`open`] checks everything before it changes anything: a file that exists is never resized, truncated or written; one
+//! that it created is removed again when a later step fails. The label area is the last `label` bytes, where QEMU keeps
+//! it, so one file serves under both monitors.
+
+use super::{Access, Mapping, ram::memory_file};
+use crate::config::{NvdimmBacking, NvdimmConfig, probe::BackingFacts};
+use devices::{nvdimm::label::LabelStore, units::ByteSize};
+use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, fallocate, flock, fstat, fstatfs};
+use std::{
+    fs, io,
+    os::{fd::AsFd, unix::fs::FileExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use vm_memory::{Bytes, FileOffset, VolatileMemory, mmap::MmapRegionBuilder};
+
+/// Linux's magic of hugetlbfs (`HUGETLBFS_MAGIC`).
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+
+/// Why a backing cannot be used. Nothing has been changed on disk when one of these is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum BackingError {
+    /// The file cannot be opened or created.
+    #[error("cannot open NVDIMM backing {0}")]
+    Open(PathBuf, #[source] io::Error),
+    /// A read-only DIMM over nothing.
+    #[error(
+        "NVDIMM backing {0} does not exist, and a read-only DIMM cannot create it; hint: check `file=`, or leave out `readonly=on`"
+    )]
+    ReadOnlyMissing(PathBuf),
+    /// Neither a file nor a device-dax node.
+    #[error("NVDIMM backing {0} is a {1}; expected a regular file or a device-dax node such as /dev/dax0.0")]
+    Kind(PathBuf, &'static str),
+    /// `backing=` and the thing itself disagree.
+    #[error("NVDIMM backing {0} is {1}, but `backing={2}` was asked for; hint: leave out `backing=`")]
+    NotAsAsked(PathBuf, &'static str, &'static str),
+    /// The file has another length.
+    #[error(
+        "NVDIMM backing {path} is {actual} long, but `size={wanted}` was asked for; hint: pass `size={actual}`, or name another file"
+    )]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        actual: ByteSize,
+        /// What the configuration says.
+        wanted: ByteSize,
+    },
+    /// Another process has it.
+    #[error(
+        "NVDIMM backing {0} is in use by another process; hint: a DIMM has one user at a time, read-only DIMMs may be shared"
+    )]
+    InUse(PathBuf),
+    /// It cannot be made as long as asked.
+    #[error(
+        "cannot extend NVDIMM backing {path} to {size}; hint: free space on its file system, or choose a smaller `size=`"
+    )]
+    Extend {
+        /// The file, removed again if it was new.
+        path: PathBuf,
+        /// What was wanted.
+        size: ByteSize,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// mmap refused.
+    #[error("cannot map {size} of NVDIMM backing {path}{hint}")]
+    Map {
+        /// The backing.
+        path: PathBuf,
+        /// What was asked for.
+        size: ByteSize,
+        /// Empty, or a hint.
+        hint: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An opened backing: locked, of the right size, mapped.
+pub struct Opened {
+    /// The mapping of all bytes, data then labels.
+    pub mapping: Mapping,
+    /// The label area, if the DIMM has one.
+    pub labels: Option<Box<dyn LabelStore>>,
+    /// Whether the guest may write.
+    pub access: Access,
+}
+
+/// Opens, locks and maps the backing of one DIMM, whose size and page size have been looked up before.
+pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, BackingError> {
+    let BackingFacts { size, page: align } = facts;
+    let access = if config.readonly {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    };
+    let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
+    let (file, kind) = match &config.file {
+        None => (
+            memory_file(size.0, None).map_err(|e| BackingError::Open(name.clone(), e))?,
+            Kind::Memory,
+        ),
+        Some(path) => open_path(path, config, size)?,
+    };
+    let hint = match kind {
+        Kind::Hugetlbfs => "; hint: reserve enough huge pages, see /proc/sys/vm/nr_hugepages",
+        Kind::Devdax => "; hint: a device-dax node maps in multiples of its `align` attribute, from its start",
+        Kind::File | Kind::Memory => "",
+    };
+    let failed = |source| BackingError::Map {
+        path: name.clone(),
+        size,
+        hint,
+        source,
+    };
+    let prot = if config.readonly {
+        libc::PROT_READ
+    } else {
+        libc::PROT_READ | libc::PROT_WRITE
+    };
+    let handle = Arc::new(file);
+    let mapping = MmapRegionBuilder::<()>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
+        .with_mmap_prot(prot)
+        .with_mmap_flags(
+            libc::MAP_SHARED
+                | if kind == Kind::Hugetlbfs {
+                    0
+                } else {
+                    libc::MAP_NORESERVE
+                },
+        )
+        .with_file_offset(FileOffset::from_arc(handle.clone(), 0))
+        .with_hugetlbfs(kind == Kind::Hugetlbfs)
+        .build()
+        .map_err(|e| failed(io::Error::other(e)))?;
+    let labels = match (config.label.0, kind) {
+        (0, _) => None,
+        (label, Kind::File | Kind::Memory) => Some(Box::new(FileLabels {
+            file: handle,
+            at: size.0 - label,
+            label,
+        }) as Box<_>),
+        // Neither kind has read and write: the labels are reached through a mapping of their own.
+        (label, Kind::Hugetlbfs | Kind::Devdax) => {
+            let window = label.next_multiple_of(align.0);
+            let mapping =
+                MmapRegionBuilder::<()>::new(usize::try_from(window).map_err(|e| failed(io::Error::other(e)))?)
+                    .with_mmap_prot(prot)
+                    .with_mmap_flags(libc::MAP_SHARED)
+                    .with_file_offset(FileOffset::from_arc(handle, size.0 - window))
+                    .with_hugetlbfs(kind == Kind::Hugetlbfs)
+                    .build()
+                    .map_err(|e| failed(io::Error::other(e)))?;
+            Some(Box::new(MappedLabels {
+                mapping,
+                at: window - label,
+                label,
+            }) as Box<_>)
+        }
+    };
+    Ok(Opened {
+        mapping,
+        labels,
+        access,
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Memory,
+    Hugetlbfs,
+    Devdax,
+}
+
+fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::File, Kind), BackingError> {
+    let failed = |e: rustix::io::Errno| BackingError::Open(path.to_owned(), e.into());
+    let access = if config.readonly { OFlags::RDONLY } else { OFlags::RDWR };
+    let open = |extra| {
+        rustix::fs::open(
+            path,
+            access | OFlags::CLOEXEC | OFlags::NONBLOCK | extra,
+            Mode::from_raw_mode(0o600),
+        )
+    };
+    let (fd, created) = match open(OFlags::empty()) {
+        Err(rustix::io::Errno::NOENT) if config.readonly => return Err(BackingError::ReadOnlyMissing(path.to_owned())),
+        Err(rustix::io::Errno::NOENT) => (open(OFlags::CREATE | OFlags::EXCL).map_err(failed)?, true),
+        other => (other.map_err(failed)?, false),
+    };
+    let undo = Created(created.then_some(path));
+    let stat = fstat(&fd).map_err(failed)?;
+    let (kind, name) = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile if fstatfs(&fd).is_ok_and(|s| s.f_type == HUGETLBFS_MAGIC) => {
+            (Kind::Hugetlbfs, "a file on hugetlbfs")
+        }
+        FileType::RegularFile => (Kind::File, "a regular file"),
+        FileType::CharacterDevice => (Kind::Devdax, "a device-dax node"),
+        FileType::Directory => return Err(BackingError::Kind(path.to_owned(), "folder")),
+        FileType::BlockDevice => return Err(BackingError::Kind(path.to_owned(), "block device")),
+        _ => return Err(BackingError::Kind(path.to_owned(), "special file")),
+    };
+    let asked = match config.backing {
+        NvdimmBacking::Auto => None,
+        NvdimmBacking::File => (kind != Kind::File).then_some("file"),
+        NvdimmBacking::Hugetlbfs => (kind != Kind::Hugetlbfs).then_some("hugetlbfs"),
+        NvdimmBacking::Devdax => (kind != Kind::Devdax).then_some("devdax"),
+        NvdimmBacking::Memfd => Some("memfd"),
+    };
+    if let Some(asked) = asked {
+        return Err(BackingError::NotAsAsked(path.to_owned(), name, asked));
+    }
+    let lock = if config.readonly {
+        FlockOperation::NonBlockingLockShared
+    } else {
+        FlockOperation::NonBlockingLockExclusive
+    };
+    match flock(&fd, lock) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(BackingError::InUse(path.to_owned())),
+        Err(e) => return Err(failed(e)),
+    }
+    if kind == Kind::Devdax {
+        return Ok((fd.into(), kind));
+    }
+    if created {
+        extend(fd.as_fd(), kind, size, config.label).map_err(|e| BackingError::Extend {
+            path: path.to_owned(),
+            size,
+            source: e.into(),
+        })?;
+    } else {
+        // Under the lock, so that a second starter does not see the length of a file that is still being made.
+        let actual = ByteSize(u64::try_from(fstat(&fd).map_err(failed)?.st_size).unwrap_or(0));
+        if actual != size {
+            return Err(BackingError::Length {
+                path: path.to_owned(),
+                actual,
+                wanted: size,
+            });
+        }
+    }
+    undo.keep();
+    Ok((fd.into(), kind))
+}
+
+/// Gives a new file its length, sparse but for the label area: a store to labels must never meet a full disk.
+fn extend(fd: std::os::fd::BorrowedFd<'_>, kind: Kind, size: ByteSize, label: ByteSize) -> rustix::io::Result<()> {
+    rustix::fs::ftruncate(fd, size.0)?;
+    if kind == Kind::Hugetlbfs || label.0 == 0 {
+        return Ok(());
+    }
+    match fallocate(fd, FallocateFlags::empty(), size.0 - label.0, label.0) {
+        // Some network and overlay file systems cannot; they keep their promise or fail the label write itself.
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        other => other,
+    }
+}
+
+/// A file that this start created, removed unless kept.
+struct Created<'a>(Option<&'a Path>);
+
+impl Created<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Created<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Labels read and written as file bytes, so that a failing disk is an error and no signal.
+struct FileLabels {
+    file: Arc<fs::File>,
+    at: u64,
+    label: u64,
+}
+
+impl LabelStore for FileLabels {
+    fn size(&self) -> u32 {
+        u32::try_from(self.label).unwrap_or(u32::MAX)
+    }
+    fn read(&self, offset: u32, data: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(data, self.at + u64::from(offset))
+    }
+    fn write(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, self.at + u64::from(offset))
+    }
+}
+
+/// Labels reached through a mapping.
+struct MappedLabels {
+    mapping: Mapping,
+    at: u64,
+    label: u64,
+}
+
+impl MappedLabels {
+    fn slice(&self, offset: u32, len: usize) -> io::Result<vm_memory::VolatileSlice<'_>> {
+        let at = usize::try_from(self.at + u64::from(offset)).map_err(io::Error::other)?;
+        self.mapping.get_slice(at, len).map_err(io::Error::other)
+    }
+}
+
+impl LabelStore for MappedLabels {
+    fn size(&self) -> u32 {
+        u32::try_from(self.label).unwrap_or(u32::MAX)
+    }
+    fn read(&self, offset: u32, data: &mut [u8]) -> io::Result<()> {
+        self.slice(offset, data.len())?
+            .read_slice(data, 0)
+            .map_err(io::Error::other)
+    }
+    fn write(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
+        self.slice(offset, data.len())?
+            .write_slice(data, 0)
+            .map_err(io::Error::other)
+    }
+}
