@@ -118,7 +118,7 @@ fn leaf_1(cpuid: &mut Cpuid, context: &Context<'_>) {
     }
 }
 
-/// The two leaves have one format, except that AMD reserves the number of cores in EAX[31:26].
+/// The two leaves have one format, except that AMD reserves the number of cores in bits 31:26 of EAX.
 fn caches(cpuid: &mut Cpuid, context: &Context<'_>) {
     const INTEL: u32 = 4;
     const AMD: u32 = 0x8000_001d;
