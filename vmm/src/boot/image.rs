@@ -99,7 +99,7 @@ pub enum Kind {
     BzImage,
 }
 
-/// A kernel ready for [`super::plan`].
+/// A kernel ready for [`super::plan()`].
 #[derive(Debug)]
 pub struct Kernel {
     pub(super) data: ImageData,

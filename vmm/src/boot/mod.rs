@@ -1,7 +1,7 @@
 //! Boot protocols: from a kernel file to guest memory and the boot vCPU's first state.
 //!
-//! Three steps, each callable alone: [`Kernel::open`] reads and recognises the file; [`prepare`] and [`plan`] decide everything
-//! without touching guest memory; [`load`] writes what the plan says and returns the [`CpuState`] to enter with.
+//! Three steps, each callable alone: [`Kernel::open`] reads and recognises the file; [`prepare`] and [`plan()`] decide everything
+//! without touching guest memory; [`load()`] writes what the plan says and returns the [`CpuState`] to enter with.
 //!
 //! | image | `linux64` (and `auto`) | `pvh` |
 //! |---|---|---|

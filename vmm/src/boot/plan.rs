@@ -47,7 +47,7 @@ pub enum Protocol {
     Pvh,
 }
 
-/// Everything that [`super::load`] writes, and where.
+/// Everything that [`super::load()`] writes, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootPlan {
     /// How the kernel is entered.

@@ -69,7 +69,7 @@ pub struct CpuState {
     pub tr: SegmentRegister,
     /// Local descriptor table: none.
     pub ldt: SegmentRegister,
-    /// Global descriptor table, see [`write_gdt`].
+    /// Global descriptor table, which `load` writes.
     pub gdt: TableRegister,
     /// Interrupt descriptor table: none.
     pub idt: TableRegister,
