@@ -276,12 +276,7 @@ impl Images {
 /// NVDIMMs with their labels, by slot.
 type Dimms = Vec<(NvdimmPlan, Box<dyn LabelStore>)>;
 
-fn open_nvdimms(
-    config: &VmConfig,
-    plans: &Plans<'_>,
-    vm: &Vm,
-    map: &mut GuestMap,
-) -> Result<Dimms, BuildError> {
+fn open_nvdimms(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<Dimms, BuildError> {
     let mut dimms = Vec::new();
     for ((plan, nvdimm), facts) in nvdimm_plans(config, plans.layout)
         .into_iter()

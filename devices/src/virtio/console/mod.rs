@@ -118,7 +118,7 @@ impl Console {
             };
             port.input(receive, mem, data)
         })
-        .unwrap_or(0)
+        .unwrap_or_else(|| self.starve(port, 0))
     }
 
     /// Whether [`Self::input`] would take a byte; if not, [`PortSink::input_room`] follows.
@@ -129,7 +129,15 @@ impl Console {
             };
             port.wants_input(receive, mem)
         })
-        .unwrap_or(false)
+        .unwrap_or_else(|| self.starve(port, false))
+    }
+
+    /// Notes that `port` refused input because there is no driver yet; it will be told when one comes.
+    fn starve<R>(&self, port: usize, refusal: R) -> R {
+        if let Some(Some(port)) = lock(&self.state).ports.get_mut(port) {
+            port.starve();
+        }
+        refusal
     }
 
     /// The sink of `port` can take bytes again. On [`Progress::More`], call again after others had their turn.

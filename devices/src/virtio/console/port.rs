@@ -100,6 +100,11 @@ impl Port {
         !self.starved
     }
 
+    /// Input was refused, for whatever reason: [`Self::offer`] tells the sink later.
+    pub(super) fn starve(&mut self) {
+        self.starved = true;
+    }
+
     /// The guest may have made room: tells the sink if it waits for some.
     pub(super) fn offer(&mut self, queue: &mut Virtqueue, mem: &Memory) {
         if self.starved && self.wants_input(queue, mem) {

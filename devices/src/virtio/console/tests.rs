@@ -276,6 +276,31 @@ fn input_waits_until_a_guest_program_opens_the_port() {
 }
 
 #[test]
+fn input_refused_before_there_is_a_driver_is_asked_for_later() {
+    let sinks = [Sink::new(), Sink::new()];
+    let console = Arc::new(Console::new(vec![
+        port(PortKind::Console, &sinks[0], true),
+        port(PortKind::Named(NAME.into()), &sinks[1], true),
+    ]));
+    assert_eq!((console.input(1, b"early"), console.wants_input(1)), (0, false));
+    let driver = Driver::up(console.clone(), MULTIPORT);
+    let mut rig = Rig {
+        console,
+        sinks,
+        driver,
+        control: Vec::new(),
+    };
+    (0..16).for_each(|_| rig.give_control());
+    rig.say(u32::MAX, DEVICE_READY, 1);
+    rig.say(1, PORT_READY, 1);
+    rig.give_receive(1, 16);
+    assert_eq!(rig.sinks[1].seen().offers, 0);
+    rig.say(1, PORT_OPEN, 1);
+    assert_eq!(rig.sinks[1].seen().offers, 1);
+    assert_eq!(rig.console.input(1, b"early"), 5);
+}
+
+#[test]
 fn input_that_does_not_fit_is_refused_and_asked_for_again() {
     let mut rig = Rig::introduced();
     let (a, b) = (rig.give_receive(1, 4), rig.give_receive(1, 4));
