@@ -112,6 +112,12 @@ impl Apt {
             "-o",
             "APT::Architecture=amd64",
         ]);
+        // Descriptions for software centres are many megabytes that nobody here reads.
+        command.args(["-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"]);
+        if self.suite.ends_with("-backports") {
+            // Backports are not taken unless asked for; asking for an ordinary suite would shut out its security fixes.
+            command.arg("-o").arg(format!("APT::Default-Release={}", self.suite));
+        }
         command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
@@ -119,7 +125,7 @@ impl Apt {
     /// The record of the version of `package` that this suite would install, if it has the package.
     pub fn show(&self, package: &str) -> Option<String> {
         let mut command = self.command("apt-cache");
-        let text = output(command.args(["show", "--no-all-versions", "-t", &self.suite, package])).ok()?;
+        let text = output(command.args(["show", "--no-all-versions", package])).ok()?;
         (!text.trim().is_empty()).then_some(text)
     }
 

@@ -5,6 +5,11 @@
 //! sides may send at any time, and commands run side by side under ids that the host chooses. Output and exit status of
 //! a command travel here and nowhere else: nothing is ever scraped from a console.
 
+#![expect(
+    missing_docs,
+    reason = "fields of frames are named after what they carry, and the frames say the rest"
+)]
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
@@ -20,7 +25,8 @@ pub const PORT_NAME: &str = "org.daxvisor.agent.0";
 /// Host to agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
-    /// Say [`FromAgent::Hello`] again (a host that attached late).
+    /// A host introduces itself, answered by [`FromAgent::Hello`]. Commands of a host before it are killed, and nothing of
+    /// theirs follows that answer: what comes before it is to be skipped.
     Hello,
     /// Answer [`FromAgent::Pong`] with the same number.
     Ping(u64),
@@ -33,7 +39,13 @@ pub enum ToAgent {
     /// Send a signal to the command's process group.
     Signal { id: u32, signal: i32 },
     /// Write `data` at `offset` of `path` (created with `mode`; offset 0 truncates), answered by `FileDone`.
-    PutFile { id: u32, path: String, mode: u32, offset: u64, data: Vec<u8> },
+    PutFile {
+        id: u32,
+        path: String,
+        mode: u32,
+        offset: u64,
+        data: Vec<u8>,
+    },
     /// Read up to [`CHUNK`] bytes at `offset`, answered by `FileData`.
     GetFile { id: u32, path: String, offset: u64 },
     /// Sync file systems and enter ACPI S5.
@@ -117,7 +129,10 @@ pub enum FrameError {
 /// Writes one frame and flushes.
 pub fn send<T: Serialize>(mut to: impl Write, frame: &T) -> Result<(), FrameError> {
     let body = postcard::to_stdvec(frame)?;
-    let len = u32::try_from(body.len()).ok().filter(|n| *n as usize <= MAX_FRAME).ok_or(FrameError::TooLarge(body.len()))?;
+    let len = u32::try_from(body.len())
+        .ok()
+        .filter(|n| *n as usize <= MAX_FRAME)
+        .ok_or(FrameError::TooLarge(body.len()))?;
     let mut bytes = Vec::with_capacity(4 + body.len());
     bytes.extend_from_slice(&len.to_le_bytes());
     bytes.extend_from_slice(&body);
@@ -155,9 +170,20 @@ mod tests {
     #[test]
     fn frames_survive_the_channel_in_order() {
         let frames = [
-            FromAgent::Hello(Hello { version: VERSION, kernel: "6.1".into(), uptime_us: 7, problems: vec![] }),
-            FromAgent::Stdout { id: 1, data: vec![0; CHUNK] },
-            FromAgent::Exited { id: 1, status: ExitStatus::Signal(9) },
+            FromAgent::Hello(Hello {
+                version: VERSION,
+                kernel: "6.1".into(),
+                uptime_us: 7,
+                problems: vec![],
+            }),
+            FromAgent::Stdout {
+                id: 1,
+                data: vec![0; CHUNK],
+            },
+            FromAgent::Exited {
+                id: 1,
+                status: ExitStatus::Signal(9),
+            },
         ];
         let mut wire = Vec::new();
         for frame in &frames {
@@ -172,8 +198,14 @@ mod tests {
 
     #[test]
     fn broken_frames_are_errors() {
-        assert!(matches!(receive::<ToAgent>(&[0xff, 0xff, 0xff, 0x7f][..]), Err(FrameError::TooLarge(_))));
+        assert!(matches!(
+            receive::<ToAgent>(&[0xff, 0xff, 0xff, 0x7f][..]),
+            Err(FrameError::TooLarge(_))
+        ));
         assert!(matches!(receive::<ToAgent>(&[1, 0][..]), Err(FrameError::Io(_))));
-        assert!(matches!(receive::<ToAgent>(&[1, 0, 0, 0, 0xee][..]), Err(FrameError::Decode(_))));
+        assert!(matches!(
+            receive::<ToAgent>(&[1, 0, 0, 0, 0xee][..]),
+            Err(FrameError::Decode(_))
+        ));
     }
 }
