@@ -62,6 +62,15 @@ fn depends(record: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     names.filter(|n| wanted(n)).map(str::to_owned).collect()
 }
 
+/// Whether a package holds a part of one particular kernel (`linux-base-7.2.13+deb14-amd64`, but not `linux-base`).
+fn is_part_of_a_kernel(name: &str) -> bool {
+    let parts = ["linux-image-", "linux-modules-", "linux-binary-", "linux-base-"];
+    parts
+        .iter()
+        .filter_map(|p| name.strip_prefix(p))
+        .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 impl Apt {
     /// Prepares apt for `suite` below `dir`; indexes are fetched once, and again when `refresh`.
     pub fn open(dir: &Path, archive: &Archive, suite: &str, refresh: bool) -> Result<Self> {
@@ -112,6 +121,12 @@ impl Apt {
             "-o",
             "APT::Architecture=amd64",
         ]);
+        // Descriptions for software centres are many megabytes that nobody here reads.
+        command.args(["-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"]);
+        if self.suite.ends_with("-backports") {
+            // Backports are not taken unless asked for; asking for an ordinary suite would shut out its security fixes.
+            command.arg("-o").arg(format!("APT::Default-Release={}", self.suite));
+        }
         command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
@@ -119,7 +134,7 @@ impl Apt {
     /// The record of the version of `package` that this suite would install, if it has the package.
     pub fn show(&self, package: &str) -> Option<String> {
         let mut command = self.command("apt-cache");
-        let text = output(command.args(["show", "--no-all-versions", "-t", &self.suite, package])).ok()?;
+        let text = output(command.args(["show", "--no-all-versions", package])).ok()?;
         (!text.trim().is_empty()).then_some(text)
     }
 
@@ -149,21 +164,27 @@ impl Apt {
             .collect())
     }
 
-    /// The packages that hold the kernel a metapackage names: image and, where they are split off, modules.
+    /// The packages that hold the kernel a metapackage names: the image and, where they are split off, its parts.
     pub fn kernel(&self, metapackage: &str) -> Result<Vec<Package>> {
         let record = self
             .show(metapackage)
             .with_context(|| format!("'{}' has no package {metapackage}", self.suite))?;
         let mut names = depends(&record, |n| n.starts_with("linux-image-"));
-        let Some(image) = names.first() else {
-            bail!("{metapackage} of '{}' names no kernel", self.suite)
-        };
-        let record = self
-            .show(image)
-            .with_context(|| format!("'{}' has no package {image}", self.suite))?;
-        names.extend(depends(&record, |n| {
-            n.starts_with("linux-modules-") || n.starts_with("linux-binary-")
-        }));
+        let mut seen = 0;
+        while let Some(name) = names.get(seen) {
+            let record = self
+                .show(name)
+                .with_context(|| format!("'{}' has no package {name}", self.suite))?;
+            seen += 1;
+            let parts = depends(&record, is_part_of_a_kernel)
+                .into_iter()
+                .filter(|n| !names.contains(n))
+                .collect::<Vec<_>>();
+            names.extend(parts);
+        }
+        if names.is_empty() {
+            bail!("{metapackage} of '{}' names no kernel", self.suite);
+        }
         let mut command = self.command("apt-get");
         command
             .args(["-qq", "--print-uris", "-t", &self.suite, "download"])
@@ -261,6 +282,18 @@ mod tests {
             ["linux-image-6.1.0-5-amd64"]
         );
         assert_eq!(field(record, "Version"), Some("6.1.9-1"));
+    }
+
+    #[test]
+    fn parts_of_a_kernel_carry_its_version() {
+        assert!(
+            is_part_of_a_kernel("linux-modules-7.2.13+deb14-amd64") && is_part_of_a_kernel("linux-image-6.1.0-5-amd64")
+        );
+        assert!(
+            !is_part_of_a_kernel("linux-base")
+                && !is_part_of_a_kernel("linux-base-amd64")
+                && !is_part_of_a_kernel("kmod")
+        );
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Options {
     pub kernels: Vec<String>,
     /// Ask the archive for newer packages.
     pub refresh: bool,
+    /// Remove results of earlier builds that nothing refers to any more.
+    pub prune: bool,
 }
 
 /// The key of the last complete build, next to the manifest.
@@ -135,11 +137,13 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn write(&self, fingerprint: &str) -> Result<()> {
+    /// Writes the manifest, and what a later build compares itself with. Returns the manifest's text.
+    fn write(&self, fingerprint: &str) -> Result<String> {
         let dir = self.store.dir();
         let text = serde_json::to_string_pretty(&self.manifest)? + "\n";
         write_atomically(&dir.join("manifest.json"), text.as_bytes())?;
-        write_atomically(&dir.join(FINGERPRINT), fingerprint.as_bytes())
+        write_atomically(&dir.join(FINGERPRINT), fingerprint.as_bytes())?;
+        Ok(text)
     }
 }
 
@@ -209,7 +213,7 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
     let kernels = chosen(options)?;
     let (archive, agent) = (Archive::of_this_machine()?, agent::build()?);
     let fingerprint = fingerprint(&archive, &kernels, &agent);
-    if let Some(manifest) = complete(&dir, &fingerprint).filter(|_| !options.refresh) {
+    if let Some(manifest) = complete(&dir, &fingerprint).filter(|_| !options.refresh && !options.prune) {
         return Ok(manifest);
     }
     say(&format!("guest agent {}", &hex(&Sha256::digest(&agent))[..12]));
@@ -230,7 +234,13 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         builder.guest(kernel, &tools)?;
     }
     builder.host(&tools)?;
-    builder.write(&fingerprint)?;
+    let text = builder.write(&fingerprint)?;
+    if options.prune {
+        let removed = builder
+            .store
+            .prune(|name| text.contains(name) || tools.root.ends_with(name))?;
+        (builder.say)(&format!("removed {removed} results of earlier builds"));
+    }
     Manifest::load(&dir).with_context(|| {
         format!(
             "the manifest just written to {} cannot be read",

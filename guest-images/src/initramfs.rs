@@ -64,6 +64,8 @@ fn skeleton(agent: &[u8]) -> Result<Tree> {
     tree.file("etc/group", 0o644, "root:x:0:\ntty:x:5:\n")?;
     tree.file("etc/profile", 0o644, PROFILE)?;
     tree.file("etc/hosts", 0o644, "127.0.0.1 localhost\n")?;
+    // busybox's mount tries these when it is given no type; the kernel knows only what is loaded already.
+    tree.file("etc/filesystems", 0o644, "ext4\nxfs\n*\n")?;
     tree.link("etc/mtab", "/proc/self/mounts")?;
     Ok(tree)
 }

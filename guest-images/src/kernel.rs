@@ -23,17 +23,7 @@ pub struct Kernel {
     pub packages: Vec<Fetched>,
 }
 
-/// The single entry of a folder, by the rest of its name after `prefix`.
-fn only(folder: &Path, prefix: &str) -> Result<String> {
-    let entries = fs::read_dir(folder).with_context(|| format!("the kernel package has no {}", folder.display()))?;
-    for entry in entries {
-        if let Some(rest) = entry?.file_name().to_str().and_then(|n| n.strip_prefix(prefix)) {
-            return Ok(rest.to_owned());
-        }
-    }
-    bail!("the kernel package has no {prefix}* in {}", folder.display())
-}
-
+/// `lib/modules` of an unpacked package, with or without a merged `/usr`.
 fn modules_folder(root: &Path) -> PathBuf {
     let merged = root.join("usr/lib/modules");
     if merged.is_dir() {
@@ -43,16 +33,45 @@ fn modules_folder(root: &Path) -> PathBuf {
     }
 }
 
+/// The one release whose modules are there.
+fn release(modules: &Path) -> Result<String> {
+    let entries = fs::read_dir(modules).with_context(|| format!("the kernel package has no {}", modules.display()))?;
+    let names = entries
+        .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<_>>>()?;
+    match &names[..] {
+        [one] => Ok(one.clone()),
+        _ => bail!(
+            "the kernel package holds modules of {} kernels, not of one",
+            names.len()
+        ),
+    }
+}
+
+/// The image: older packages have it in `/boot`, newer ones next to the modules.
+fn image(root: &Path, modules: &Path, release: &str) -> Result<Vec<u8>> {
+    let places = [
+        root.join("boot").join(format!("vmlinuz-{release}")),
+        modules.join(release).join("vmlinuz"),
+    ];
+    let found = places
+        .iter()
+        .find(|p| p.is_file())
+        .context("the kernel package holds no image")?;
+    fs::read(found).with_context(|| format!("cannot read {}", found.display()))
+}
+
 fn make(packages: &[Fetched], scratch: &Path, out: &Path) -> Result<()> {
     packages.iter().try_for_each(|p| p.unpack(scratch))?;
-    let release = only(&scratch.join("boot"), "vmlinuz-")?;
-    let image = fs::read(scratch.join("boot").join(format!("vmlinuz-{release}")))?;
+    let modules = modules_folder(scratch);
+    let release = release(&modules)?;
+    let image = image(scratch, &modules, &release)?;
     fs::write(out.join("bzImage"), &image)?;
     fs::write(
         out.join("vmlinux"),
         unpack::vmlinux(&image).context("cannot unpack the kernel")?,
     )?;
-    let from = modules_folder(scratch).join(&release);
+    let from = modules.join(&release);
     let to = out.join("modules");
     let all = GUEST_BOOT.iter().chain(GUEST_ON_DEMAND).copied();
     let available = Available::scan(&from)?;

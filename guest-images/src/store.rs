@@ -113,7 +113,7 @@ impl Store {
             .context("cannot create a scratch folder")
     }
 
-    /// Removes results that `manifest_text` does not name, and scratch folders of builders that were killed.
+    /// Removes results that `keep` does not want, and scratch folders of builders that were killed.
     pub fn prune(&self, keep: impl Fn(&str) -> bool) -> Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(self.dir.join(FOLDER))?.chain(fs::read_dir(&self.dir)?) {
@@ -187,7 +187,9 @@ mod tests {
     fn parts_of_a_key_do_not_run_into_each_other() {
         let text = |parts: &[&str]| {
             let mut key = Key::new("k");
-            parts.iter().for_each(|p| drop(key.add(p)));
+            for part in parts {
+                key.add(part);
+            }
             key.text()
         };
         assert_ne!(text(&["ab", "c"]), text(&["a", "bc"]));

@@ -57,11 +57,22 @@ impl Tools {
     pub fn add_busybox(&self, tree: &mut Tree) -> Result<()> {
         let busybox = libraries::program(&self.root, "busybox")?;
         Self::add_file(tree, &busybox, "usr/bin/busybox", 0o755)?;
-        let applets = output(Command::new(&busybox).arg("--list"))?;
-        for applet in applets.lines().filter(|a| !a.is_empty()) {
-            let places = ["usr/bin", "usr/sbin"].map(|f| format!("{f}/{applet}"));
-            if !places.iter().any(|p| tree.contains(p)) {
-                tree.link(&places[0], "busybox")?;
+        let applets = output(Command::new(&busybox).arg("--list-full"))?;
+        for applet in applets.lines() {
+            // `sbin/modprobe`, `usr/bin/env`: the folder counts, because the kernel asks for /sbin/modprobe by path.
+            let Some((folder, applet)) = applet.rsplit_once('/') else {
+                continue;
+            };
+            let folder = if folder.ends_with("sbin") {
+                "usr/sbin"
+            } else {
+                "usr/bin"
+            };
+            if !["usr/bin", "usr/sbin"]
+                .iter()
+                .any(|f| tree.contains(&format!("{f}/{applet}")))
+            {
+                tree.link(&format!("{folder}/{applet}"), "/usr/bin/busybox")?;
             }
         }
         Ok(())

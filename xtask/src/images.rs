@@ -20,6 +20,9 @@ pub struct Args {
     /// Ask the archive for newer packages.
     #[arg(long)]
     refresh: bool,
+    /// Remove results of earlier builds. Guests that still run on them may miss their files.
+    #[arg(long)]
+    prune: bool,
 }
 
 /// Runs the verb: progress on standard error, one line per image on standard output.
@@ -31,14 +34,13 @@ pub fn run(args: &Args) -> Result<()> {
     let dir = args.dir.clone().unwrap_or_else(vmm::images::default_dir);
     let start = Instant::now();
     let mut say = |stage: &str| eprintln!("[{:6.1} s] {stage}", start.elapsed().as_secs_f64());
-    let manifest = build(
-        &Options {
-            dir: dir.clone(),
-            kernels: args.kernels.clone(),
-            refresh: args.refresh,
-        },
-        &mut say,
-    )?;
+    let options = Options {
+        dir: dir.clone(),
+        kernels: args.kernels.clone(),
+        refresh: args.refresh,
+        prune: args.prune,
+    };
+    let manifest = build(&options, &mut say)?;
     for (name, kernel) in &manifest.kernels {
         println!("{name}: Linux {}", kernel.release);
     }

@@ -5,6 +5,11 @@
 //! sides may send at any time, and commands run side by side under ids that the host chooses. Output and exit status of
 //! a command travel here and nowhere else: nothing is ever scraped from a console.
 
+#![expect(
+    missing_docs,
+    reason = "fields of frames are named after what they carry, and the frames say the rest"
+)]
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
@@ -21,7 +26,8 @@ pub const PORT_NAME: &str = "org.daxvisor.agent.0";
 #[expect(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
-    /// Say [`FromAgent::Hello`] again (a host that attached late).
+    /// A host introduces itself, answered by [`FromAgent::Hello`]. Commands of a host before it are killed, and nothing of
+    /// theirs follows that answer: what comes before it is to be skipped.
     Hello,
     /// Answer [`FromAgent::Pong`] with the same number.
     Ping(u64),

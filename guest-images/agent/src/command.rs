@@ -1,7 +1,7 @@
 //! One command: its own process group, its pipes, and the thread that carries them.
 
 use crate::{
-    outbox::Outbox,
+    outbox::Sender,
     reaper::{Child, Reaper},
 };
 use agent_protocol::{CHUNK, Exec, FromAgent};
@@ -87,7 +87,7 @@ struct Pump<'a> {
     id: u32,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    out: &'a Outbox,
+    out: &'a Sender,
 }
 
 /// Reads once; `None` at the end.
@@ -161,7 +161,7 @@ impl Pump<'_> {
 pub fn start(
     exec: &Exec,
     reaper: &Reaper,
-    out: std::sync::Arc<Outbox>,
+    out: Sender,
     on_end: impl FnOnce() + Send + 'static,
 ) -> Result<Running, String> {
     let mut command = prepare(exec)?;

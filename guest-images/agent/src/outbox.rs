@@ -1,13 +1,14 @@
 //! Frames on their way to the host: one queue, one writer.
 //!
 //! Whoever answers a request never waits for the host to read (or the two could wait for each other); whoever carries a
-//! command's output does, so a command is as fast as its reader.
+//! command's output does, so a command is as fast as its reader. When a new host takes over a connection, everything that
+//! was meant for the one before is dropped, also what its commands have yet to say.
 
 use agent_protocol::{FromAgent, send};
 use std::{
     collections::VecDeque,
     io::Write,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 /// Bytes of output that may wait.
@@ -18,8 +19,11 @@ struct Queue {
     frames: VecDeque<FromAgent>,
     bytes: usize,
     closed: bool,
+    /// Counts the hosts that took over.
+    epoch: u64,
 }
 
+/// The queue of one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Mutex<Queue>,
@@ -40,23 +44,23 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, mut queue: MutexGuard<'_, Queue>, frame: FromAgent) {
-        if !queue.closed {
-            queue.bytes += weight(&frame);
-            queue.frames.push_back(frame);
-            self.changed.notify_all();
+    /// A way in for what is meant for the present host.
+    pub fn sender(self: &Arc<Self>) -> Sender {
+        Sender {
+            outbox: Arc::clone(self),
+            epoch: self.lock().epoch,
         }
     }
 
-    /// Queues an answer at once.
-    pub fn answer(&self, frame: FromAgent) {
-        self.put(self.lock(), frame);
-    }
-
-    /// Queues output when there is room.
-    pub fn output(&self, frame: FromAgent) {
-        let queue = self.changed.wait_while(self.lock(), |q| q.bytes > LIMIT && !q.closed);
-        self.put(queue.unwrap_or_else(PoisonError::into_inner), frame);
+    /// A new host: drops what waits, and from now on what senders of before bring.
+    pub fn renew(&self) {
+        let mut queue = self.lock();
+        *queue = Queue {
+            closed: queue.closed,
+            epoch: queue.epoch.wrapping_add(1),
+            ..Queue::default()
+        };
+        self.changed.notify_all();
     }
 
     /// Drops what waits and all that comes.
@@ -83,5 +87,34 @@ impl Outbox {
                 return self.close();
             }
         }
+    }
+}
+
+/// One host's way in.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    outbox: Arc<Outbox>,
+    epoch: u64,
+}
+
+impl Sender {
+    fn put(&self, mut queue: MutexGuard<'_, Queue>, frame: FromAgent) {
+        if !queue.closed && queue.epoch == self.epoch {
+            queue.bytes += weight(&frame);
+            queue.frames.push_back(frame);
+            self.outbox.changed.notify_all();
+        }
+    }
+
+    /// Queues an answer at once.
+    pub fn answer(&self, frame: FromAgent) {
+        self.put(self.outbox.lock(), frame);
+    }
+
+    /// Queues output when there is room.
+    pub fn output(&self, frame: FromAgent) {
+        let full = |q: &mut Queue| q.bytes > LIMIT && !q.closed && q.epoch == self.epoch;
+        let queue = self.outbox.changed.wait_while(self.outbox.lock(), full);
+        self.put(queue.unwrap_or_else(PoisonError::into_inner), frame);
     }
 }

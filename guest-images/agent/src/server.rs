@@ -8,7 +8,7 @@
 use crate::{
     command::{self, Running},
     files,
-    outbox::Outbox,
+    outbox::{Outbox, Sender},
     reaper::Reaper,
 };
 use agent_protocol::{Exec, FrameError, FromAgent, Hello, ToAgent, VERSION, receive};
@@ -66,11 +66,34 @@ fn lock(commands: &Commands) -> MutexGuard<'_, HashMap<u32, Running>> {
 
 struct Session<'a> {
     service: &'a Service,
-    out: Arc<Outbox>,
+    outbox: Arc<Outbox>,
+    out: Sender,
     commands: Commands,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn new(service: &'a Service, outbox: Arc<Outbox>) -> Self {
+        Self {
+            service,
+            out: outbox.sender(),
+            outbox,
+            commands: Commands::default(),
+        }
+    }
+
+    fn kill_commands(&self) {
+        lock(&self.commands).values().for_each(Running::kill);
+    }
+
+    /// A host introduces itself: a port does not tell when one host left and another came at once, so commands that still
+    /// run are a former host's, and neither they nor their words concern this one.
+    fn greet(&mut self) {
+        self.kill_commands();
+        self.outbox.renew();
+        *self = Self::new(self.service, Arc::clone(&self.outbox));
+        self.out.answer(self.service.hello());
+    }
+
     fn exec(&self, exec: &Exec) {
         let id = exec.id;
         let ours = Arc::clone(&self.commands);
@@ -81,7 +104,7 @@ impl Session<'_> {
             return self.out.answer(FromAgent::Failed { id, error });
         }
         let on_end = move || drop(lock(&ours).remove(&id));
-        match command::start(exec, &self.service.reaper, Arc::clone(&self.out), on_end) {
+        match command::start(exec, &self.service.reaper, self.out.clone(), on_end) {
             Ok(running) => drop(commands.insert(id, running)),
             Err(error) => self.out.answer(FromAgent::Failed { id, error }),
         }
@@ -115,9 +138,9 @@ impl Session<'_> {
         }));
     }
 
-    fn handle(&self, request: ToAgent) {
+    fn handle(&mut self, request: ToAgent) {
         match request {
-            ToAgent::Hello => self.out.answer(self.service.hello()),
+            ToAgent::Hello => self.greet(),
             ToAgent::Ping(number) => self.out.answer(FromAgent::Pong(number)),
             ToAgent::Exec(exec) => self.exec(&exec),
             ToAgent::Stdin { id, data } => self.stdin(id, data),
@@ -163,11 +186,7 @@ pub fn serve(
     let out = Arc::new(Outbox::default());
     let writing = Arc::clone(&out);
     let writer = thread::spawn(move || writing.write_all(to));
-    let session = Session {
-        service,
-        out: Arc::clone(&out),
-        commands: Commands::default(),
-    };
+    let mut session = Session::new(service, Arc::clone(&out));
     let ended = loop {
         match receive(&mut from) {
             Ok(Some(request)) => session.handle(request),
@@ -175,7 +194,7 @@ pub fn serve(
             Err(e) => break Err(e),
         }
     };
-    lock(&session.commands).values().for_each(Running::kill);
+    session.kill_commands();
     out.close();
     stop();
     let _ = writer.join();
