@@ -220,14 +220,17 @@ pub fn cached() -> Probe {
     let known = file
         .as_deref()
         .and_then(|f| serde_json::from_slice(&fs::read(f).ok()?).ok());
-    known.unwrap_or_else(|| {
-        let probe = probe();
-        // A missing or forbidden device costs nothing to ask again, and may come.
-        if probe.rate.is_some() {
-            file.as_deref().map(|f| remember(f, &probe));
-        }
-        probe
-    })
+    known.unwrap_or_else(probe_and_remember)
+}
+
+/// A new [`probe`], which [`cached`] returns from then on.
+pub fn probe_and_remember() -> Probe {
+    let probe = probe();
+    // A missing or forbidden device costs nothing to ask again, and may come.
+    if let Some(file) = cache_file().filter(|_| probe.rate.is_some()) {
+        remember(&file, &probe);
+    }
+    probe
 }
 
 /// The cache is a convenience: a file system that does not take it only costs the next probe.

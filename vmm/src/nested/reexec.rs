@@ -1,0 +1,155 @@
+//! `daxvisor run` in the nested host: the same program with the same arguments, plus `--host kvm`.
+
+use super::{HostError, HostOptions, Outcome, RunOptions, StdinMode, plan_shares, run_command};
+use crate::config::{ConsoleConfig, VmConfig};
+use rustix::{stdio::stdin, termios::isatty};
+use std::{
+    collections::BTreeSet,
+    env,
+    path::{Path, PathBuf},
+};
+
+/// Folders that are the nested host's own: what is needed from there must be shared.
+const PRIVATE: [&str; 4] = ["/tmp", "/run", "/dev/shm", "/var/tmp"];
+
+/// What to run again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reexec {
+    /// Arguments without the program's name, as given: `run --nvdimm ...`.
+    pub args: Vec<String>,
+    /// Folders to share, see [`shares_of`].
+    pub shares: Vec<PathBuf>,
+    /// Whether the guest's console is on our standard streams.
+    pub interactive: bool,
+    /// The machine; its `shares` are added to.
+    pub host: HostOptions,
+}
+
+/// Runs this program again in the nested host, with the terminal passed through when `interactive`.
+pub fn reexec_in_host(request: &Reexec) -> Result<Outcome, HostError> {
+    let program = env::current_exe().map_err(HostError::io("cannot find this program's own file"))?;
+    let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
+    let mut host = request.host.clone();
+    host.shares.extend(request.shares.iter().cloned());
+    host.shares.extend(needed_folder(&cwd, &program, false));
+    let mut argv = vec![program.to_string_lossy().into_owned()];
+    argv.extend(pin_to_kvm(&request.args));
+    let stdin = match (request.interactive, isatty(stdin())) {
+        (true, true) => StdinMode::Raw,
+        (true, false) => StdinMode::Forward,
+        (false, _) => StdinMode::None,
+    };
+    run_command(
+        &RunOptions {
+            host,
+            stdin,
+            ..Default::default()
+        },
+        &argv,
+    )
+}
+
+/// The folders of all files that `config` (and its file, if any) names: those written to, and those read from a place
+/// that the nested host hides behind its own.
+pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<PathBuf>, HostError> {
+    let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
+    let read = [config.kernel.as_deref(), config.initrd.as_deref(), config_file]
+        .into_iter()
+        .flatten();
+    let console = match &config.console {
+        ConsoleConfig::File(path) => Some(path.as_path()),
+        _ => None,
+    };
+    let written = config
+        .nvdimm
+        .iter()
+        .filter_map(|n| n.file.as_deref())
+        .chain(console)
+        .chain(config.agent_socket.as_deref());
+    let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();
+    folders.extend(written.filter_map(|file| needed_folder(&cwd, file, true)));
+    plan_shares(&cwd, &folders.into_iter().collect::<Vec<_>>())
+}
+
+/// The folder to share for `file`, if one must be. A file that is a link counts as what it points to.
+fn needed_folder(cwd: &Path, file: &Path, written: bool) -> Option<PathBuf> {
+    let path = cwd.join(file);
+    let real = path.canonicalize().unwrap_or(path);
+    let hidden = PRIVATE.iter().any(|p| real.starts_with(p));
+    let folder = real.parent().filter(|_| written || hidden)?;
+    // The root itself cannot be shared; a file there stays read-only, and the second run says so.
+    (folder != Path::new("/")).then(|| folder.to_owned())
+}
+
+/// The arguments with any `--host` replaced by `--host kvm`, before a `--` if there is one.
+fn pin_to_kvm(args: &[String]) -> Vec<String> {
+    let options = args.iter().position(|a| a == "--").unwrap_or(args.len());
+    let (options, rest) = args.split_at(options);
+    let mut pinned = Vec::new();
+    let mut skip = false;
+    for arg in options {
+        if skip || arg.starts_with("--host=") {
+            skip = false;
+        } else if arg == "--host" {
+            skip = true;
+        } else {
+            pinned.push(arg.clone());
+        }
+    }
+    pinned.extend(["--host".to_owned(), "kvm".to_owned()]);
+    pinned.extend_from_slice(rest);
+    pinned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn pinned(args: &[&str]) -> String {
+        pin_to_kvm(&args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()).join(" ")
+    }
+
+    #[test]
+    fn the_second_run_is_pinned_to_kvm() {
+        assert_eq!(pinned(&["run", "--kernel", "k"]), "run --kernel k --host kvm");
+        assert_eq!(
+            pinned(&["run", "--host", "auto", "--cpus", "2"]),
+            "run --cpus 2 --host kvm"
+        );
+        assert_eq!(
+            pinned(&["run", "--host=nested", "--", "--host", "x"]),
+            "run --host kvm -- --host x"
+        );
+    }
+
+    #[test]
+    fn folders_of_written_and_of_hidden_files_are_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        for sub in ["store", "kernels", "logs"] {
+            fs::create_dir(root.join(sub)).unwrap();
+        }
+        let config: VmConfig = toml::from_str(&format!(
+            "kernel = '{0}/kernels/bzImage'\ninitrd = '/boot/initrd'\n[[nvdimm]]\nfile = '{0}/store/a'\nsize = '64M'\n",
+            root.display()
+        ))
+        .unwrap();
+        let config = VmConfig {
+            console: ConsoleConfig::File(root.join("logs/console")),
+            ..config
+        };
+        let shares = shares_of(&config, None).unwrap();
+        let cwd = env::current_dir().unwrap();
+        let mut expected = vec![root.join("logs"), root.join("store"), cwd];
+        // A kernel is only read: it needs a share only where the nested host has a folder of its own.
+        expected.extend(
+            PRIVATE
+                .iter()
+                .any(|p| root.starts_with(p))
+                .then(|| root.join("kernels")),
+        );
+        expected.sort();
+        assert_eq!(shares, expected);
+    }
+}
