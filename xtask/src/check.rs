@@ -22,7 +22,9 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let installed = packages::install(packages::BUILD)?.into_iter().chain(packages::install(packages::TEST)?);
+    let installed = packages::install(packages::BUILD)?
+        .into_iter()
+        .chain(packages::install(packages::TEST)?);
     installed.for_each(|package| println!("installed {package}"));
     let mut checks = checks();
     if checks.failed == 0 {
@@ -35,7 +37,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 pub fn checks() -> Tally {
     let mut tally = Tally::default();
     let mut clippy = workspace::cargo();
-    clippy.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    clippy.args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
     let mut format = workspace::cargo();
     format.args(["fmt", "--all", "--check"]);
     command(&mut tally, "format", "fmt", format);
@@ -45,7 +55,9 @@ pub fn checks() -> Tally {
         deny.args(["deny", "--workspace", "check"]);
         command(&mut tally, "licences and sources", "deny", deny);
     } else {
-        println!("check: licences and sources: NOT RUN, cargo-deny is not installed (`cargo install --locked cargo-deny`)");
+        println!(
+            "check: licences and sources: NOT RUN, cargo-deny is not installed (`cargo install --locked cargo-deny`)"
+        );
     }
     tally
 }
@@ -67,7 +79,10 @@ fn command(tally: &mut Tally, what: &str, subcommand: &str, mut command: Command
     }
     match process::listen(&mut command, &mut io::stdout(), |_| ()) {
         Ok(status) if status.success() => println!("check: {what}: ok"),
-        Ok(status) => tally.fail(what, &format!("error: `{}` failed ({status})\n", process::line_of(&command))),
+        Ok(status) => tally.fail(
+            what,
+            &format!("error: `{}` failed ({status})\n", process::line_of(&command)),
+        ),
         Err(error) => tally.fail(what, &process::explain(&error)),
     }
 }

@@ -43,13 +43,20 @@ pub fn check() -> Result<String> {
         }
     }
     if !problems.is_empty() {
-        bail!("{}; hint: flags of other programs are listed in xtask/src/docs.rs", problems.join("; "));
+        bail!(
+            "{}; hint: flags of other programs are listed in xtask/src/docs.rs",
+            problems.join("; ")
+        );
     }
     Ok(format!("{} pages, {flags} flags", pages.len()))
 }
 
 fn pages(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut pages = vec![root.join("README.md"), root.join("ARCHITECTURE.md"), root.join("CHANGELOG.md")];
+    let mut pages = vec![
+        root.join("README.md"),
+        root.join("ARCHITECTURE.md"),
+        root.join("CHANGELOG.md"),
+    ];
     let mut folders = vec![root.join("docs")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
@@ -73,17 +80,30 @@ fn known_flags() -> Result<BTreeSet<String>> {
         while let Some(path) = todo.pop() {
             let text = help(&program, &path)?;
             known.extend(flags_in(&text));
-            todo.extend(subcommands(&text).into_iter().map(|name| [path.as_slice(), &[name]].concat()));
+            todo.extend(
+                subcommands(&text)
+                    .into_iter()
+                    .map(|name| [path.as_slice(), &[name]].concat()),
+            );
         }
     }
     Ok(known)
 }
 
 fn help(program: &Path, path: &[String]) -> Result<String> {
-    let output = Command::new(program).args(path).arg("--help").stdin(Stdio::null()).output();
+    let output = Command::new(program)
+        .args(path)
+        .arg("--help")
+        .stdin(Stdio::null())
+        .output();
     let output = output.with_context(|| format!("cannot run {}", program.display()))?;
     if !output.status.success() {
-        bail!("`{} {} --help` failed ({})", program.display(), path.join(" "), output.status);
+        bail!(
+            "`{} {} --help` failed ({})",
+            program.display(),
+            path.join(" "),
+            output.status
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -92,7 +112,9 @@ fn help(program: &Path, path: &[String]) -> Result<String> {
 fn subcommands(help: &str) -> Vec<String> {
     let rows = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let rows = rows.take_while(|line| line.starts_with("  "));
-    let names = rows.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    let names = rows
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next());
     names.filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
@@ -116,7 +138,9 @@ fn flags_in(text: &str) -> BTreeSet<String> {
 
 /// Targets of Markdown links to files, without fragments.
 fn links_in(text: &str) -> Vec<String> {
-    let targets = text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split_once(')'));
+    let targets = text
+        .match_indices("](")
+        .filter_map(|(at, _)| text[at + 2..].split_once(')'));
     let targets = targets.map(|(target, _)| target.split('#').next().unwrap_or_default());
     let files = targets.filter(|t| !t.is_empty() && !t.contains("://") && !t.contains(char::is_whitespace));
     let unique: BTreeMap<_, _> = files.map(|t| (t, ())).collect();

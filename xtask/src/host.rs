@@ -4,7 +4,6 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 use std::{
-    env,
     path::Path,
     process::{Command, Stdio},
 };
@@ -49,7 +48,12 @@ pub fn check(daxvisor: &Path) -> Result<Check> {
     let output = output.with_context(|| format!("cannot run {}", daxvisor.display()))?;
     serde_json::from_slice(&output.stdout).with_context(|| {
         let said = String::from_utf8_lossy(&output.stderr);
-        format!("`{} host check --json` failed ({}): {}", daxvisor.display(), output.status, said.trim())
+        format!(
+            "`{} host check --json` failed ({}): {}",
+            daxvisor.display(),
+            output.status,
+            said.trim()
+        )
     })
 }
 
@@ -59,12 +63,17 @@ impl Check {
         let (kind, runs) = (&self.kind, self.runs_kernels);
         match choice {
             Choice::Kvm | Choice::Auto if runs => Ok((Place::Here, format!("/dev/kvm ({kind}) runs the guests"))),
-            Choice::Kvm => bail!("/dev/kvm is {kind} and runs no kernel; hint: `--host nested` brings a host that does"),
+            Choice::Kvm => {
+                bail!("/dev/kvm is {kind} and runs no kernel; hint: `--host nested` brings a host that does")
+            }
             Choice::Auto => Ok((
                 Place::Nested,
                 format!("/dev/kvm is {kind} and runs no kernel: the nested host (QEMU TCG with SVM) runs the guests"),
             )),
-            Choice::Nested => Ok((Place::Nested, "the nested host (QEMU TCG with SVM) runs the guests".to_owned())),
+            Choice::Nested => Ok((
+                Place::Nested,
+                "the nested host (QEMU TCG with SVM) runs the guests".to_owned(),
+            )),
         }
     }
 
@@ -94,11 +103,6 @@ pub fn command(place: Place, daxvisor: &Path, shares: &[&Path], timeout: u64, pr
     command
 }
 
-/// Whether this process runs in a nested host.
-pub fn inside() -> bool {
-    env::var_os("DAXVISOR_HOST").is_some_and(|v| v == "nested")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,8 +119,16 @@ mod tests {
         assert_eq!(good.for_kernels(Choice::Auto).unwrap().0, Place::Here);
         assert_eq!(good.for_kernels(Choice::Nested).unwrap().0, Place::Nested);
         let (place, line) = poor.for_kernels(Choice::Auto).unwrap();
-        assert!(place == Place::Nested && line.starts_with("/dev/kvm is paravirtual"), "{line}");
-        assert!(poor.for_kernels(Choice::Kvm).unwrap_err().to_string().contains("hint: `--host nested`"));
+        assert!(
+            place == Place::Nested && line.starts_with("/dev/kvm is paravirtual"),
+            "{line}"
+        );
+        assert!(
+            poor.for_kernels(Choice::Kvm)
+                .unwrap_err()
+                .to_string()
+                .contains("hint: `--host nested`")
+        );
         assert_eq!(poor.for_payloads(Choice::Auto).0, Place::Here);
         assert_eq!(none.for_payloads(Choice::Auto).0, Place::Nested);
         assert_eq!(none.for_payloads(Choice::Kvm).0, Place::Here);
@@ -128,6 +140,9 @@ mod tests {
         let nested = command(Place::Nested, Path::new("/dv"), &[Path::new("/s")], 9, program);
         let line = crate::process::line_of(&nested);
         assert_eq!(line, "/dv host run --no-stdin --timeout 9 --share /s -- /p");
-        assert_eq!(crate::process::line_of(&command(Place::Here, Path::new("/dv"), &[], 9, program)), "/p");
+        assert_eq!(
+            crate::process::line_of(&command(Place::Here, Path::new("/dv"), &[], 9, program)),
+            "/p"
+        );
     }
 }

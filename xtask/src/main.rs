@@ -17,7 +17,6 @@ mod process;
 mod test;
 mod workspace;
 
-use anyhow::Result;
 use clap::Parser;
 use std::process::ExitCode;
 

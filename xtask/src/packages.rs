@@ -24,15 +24,35 @@ const fn package(name: &'static str, brings: &'static str, why: &'static str) ->
 /// What building daxvisor and its images takes.
 pub const BUILD: &[Package] = &[
     package("gcc", "cc", "cargo links with it"),
-    package("libc6-dev", "/usr/lib/x86_64-linux-gnu/libc.a", "the guest agent is linked statically"),
-    package("dpkg", "dpkg-deb", "guest kernels and programs are unpacked from packages"),
+    package(
+        "libc6-dev",
+        "/usr/lib/x86_64-linux-gnu/libc.a",
+        "the guest agent is linked statically",
+    ),
+    package(
+        "dpkg",
+        "dpkg-deb",
+        "guest kernels and programs are unpacked from packages",
+    ),
 ];
 
 /// What the tests take on top.
 pub const TEST: &[Package] = &[
-    package("binutils", "objcopy", "the probe's payload is assembled again and compared"),
-    package("acpica-tools", "iasl", "ACPI tables are disassembled and compiled again, methods are executed"),
-    package("busybox-static", "busybox", "an initramfs is built from it and unpacked with it"),
+    package(
+        "binutils",
+        "objcopy",
+        "the probe's payload is assembled again and compared",
+    ),
+    package(
+        "acpica-tools",
+        "iasl",
+        "ACPI tables are disassembled and compiled again, methods are executed",
+    ),
+    package(
+        "busybox-static",
+        "busybox",
+        "an initramfs is built from it and unpacked with it",
+    ),
     package("g++", "c++", "the fuzzing engine is C++"),
 ];
 
@@ -42,7 +62,9 @@ fn present(brings: &str) -> bool {
     }
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(Into::into);
-    env::split_paths(&path).chain(system).any(|dir| dir.join(brings).is_file())
+    env::split_paths(&path)
+        .chain(system)
+        .any(|dir| dir.join(brings).is_file())
 }
 
 /// Those of `packages` that are not there.
@@ -58,13 +80,22 @@ pub fn install(packages: &[Package]) -> Result<Vec<String>> {
     }
     let names: Vec<_> = missing.iter().map(|p| p.name).collect();
     if !present("apt-get") {
-        let wanted: Vec<_> = missing.iter().map(|p| format!("{} ({}: {})", p.brings, p.name, p.why)).collect();
+        let wanted: Vec<_> = missing
+            .iter()
+            .map(|p| format!("{} ({}: {})", p.brings, p.name, p.why))
+            .collect();
         bail!(
             "this machine has no apt-get and lacks: {}; hint: install them with its own package manager",
             wanted.join(", ")
         );
     }
-    let install = || process::quiet(apt_get()?.args(["install", "--yes", "--no-install-recommends"]).args(&names));
+    let install = || {
+        process::quiet(
+            apt_get()?
+                .args(["install", "--yes", "--no-install-recommends"])
+                .args(&names),
+        )
+    };
     // Package lists of a fresh machine may be missing or old, and fetching them takes a while: only when needed.
     if install().is_err() {
         process::quiet(apt_get()?.arg("update")).context("cannot fetch the package lists")?;
@@ -86,7 +117,9 @@ fn apt_get() -> Result<Command> {
         sudo.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         sudo
     };
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "DPkg::Lock::Timeout=120"]);
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-q", "-o", "DPkg::Lock::Timeout=120"]);
     command.stdin(Stdio::null());
     Ok(command)
 }

@@ -94,7 +94,10 @@ mod tests {
     #[test]
     fn failure_shows_what_was_said() {
         let error = quiet(&mut sh("echo disk on fire; exit 1")).unwrap_err().to_string();
-        assert!(error.contains("exit status: 1") && error.ends_with("disk on fire"), "{error}");
+        assert!(
+            error.contains("exit status: 1") && error.ends_with("disk on fire"),
+            "{error}"
+        );
         quiet(&mut sh("exit 0")).unwrap();
         let error = check(&mut Command::new("/nonexistent/program")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/program"));

@@ -49,5 +49,7 @@ pub fn cargo_has(subcommand: &str) -> bool {
 
 /// The path of the monitor that [`cargo`] builds.
 pub fn daxvisor(release: bool) -> PathBuf {
-    target().join(if release { "release" } else { "debug" }).join("daxvisor")
+    target()
+        .join(if release { "release" } else { "debug" })
+        .join("daxvisor")
 }

@@ -58,8 +58,19 @@ pub fn build() -> Result<Vec<Executable>> {
     bins.args(["build", "--quiet", "--workspace", "--bins"]);
     crate::process::check(&mut bins)?;
     let mut command = workspace::cargo();
-    command.args(["test", "--quiet", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"]);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    command.args([
+        "test",
+        "--quiet",
+        "--workspace",
+        "--no-run",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
     if !output.status.success() {
         bail!("the tests do not build ({})", output.status);
     }
@@ -97,10 +108,16 @@ mod tests {
 {"reason":"compiler-artifact","manifest_path":"/w/vmm/Cargo.toml","target":{"kind":["lib"],"name":"linux_lib"},"profile":{"test":true},"executable":"/w/t/vmm-1"}
 {"reason":"build-finished","success":true}"#;
         let found = parse(messages).unwrap();
-        let seen: Vec<_> = found.iter().map(|e| (e.name.as_str(), e.tier(), e.folder.to_str().unwrap())).collect();
+        let seen: Vec<_> = found
+            .iter()
+            .map(|e| (e.name.as_str(), e.tier(), e.folder.to_str().unwrap()))
+            .collect();
         assert_eq!(
             seen,
-            [("linux_boot", Tier::Linux, "/w/tests"), ("linux_lib", Tier::Unit, "/w/vmm")]
+            [
+                ("linux_boot", Tier::Linux, "/w/tests"),
+                ("linux_lib", Tier::Unit, "/w/vmm")
+            ]
         );
     }
 }

@@ -43,7 +43,9 @@ pub fn run(seconds: u32, filter: Option<&str>) -> Result<Tally> {
     let manifest = folder.join("Cargo.toml");
     let target_dir = workspace::target().join("fuzz");
     let mut build = workspace::cargo();
-    build.args(["build", "--release", "--bins", "--target", TRIPLE, "--manifest-path"]).arg(&manifest);
+    build
+        .args(["build", "--release", "--bins", "--target", TRIPLE, "--manifest-path"])
+        .arg(&manifest);
     build.arg("--target-dir").arg(&target_dir);
     build.env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\u{1f}"));
     process::quiet(&mut build)?;
@@ -59,8 +61,14 @@ pub fn run(seconds: u32, filter: Option<&str>) -> Result<Tally> {
 
 fn targets(manifest: &Path) -> Result<Vec<String>> {
     let mut command = workspace::cargo();
-    command.args(["metadata", "--format-version", "1", "--no-deps", "--manifest-path"]).arg(manifest);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    command
+        .args(["metadata", "--format-version", "1", "--no-deps", "--manifest-path"])
+        .arg(manifest);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
     if !output.status.success() {
         bail!("cargo metadata of the fuzz crate failed ({})", output.status);
     }
@@ -77,15 +85,22 @@ fn run_target(tally: &mut Tally, folder: &Path, program: &Path, name: &str, seco
         fs::create_dir_all(dir).with_context(|| format!("cannot make folder {}", dir.display()))?;
     }
     let mut command = Command::new(program);
-    command.arg(format!("-max_total_time={seconds}")).args(["-timeout=10", "-print_final_stats=0", "-verbosity=0"]);
-    command.arg(format!("-artifact_prefix={}/", artifacts.display())).arg(&corpus);
+    command
+        .arg(format!("-max_total_time={seconds}"))
+        .args(["-timeout=10", "-print_final_stats=0", "-verbosity=0"]);
+    command
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(&corpus);
     let mut runs = None;
     let status = process::listen(&mut command, &mut io::sink(), |line| {
         runs = runs.or_else(|| runs_in(line));
         println!("{name}: {line}");
     })?;
     match runs {
-        Some(0) | None => tally.fail(name, &format!("error: the fuzz target did not run to its end ({status})")),
+        Some(0) | None => tally.fail(
+            name,
+            &format!("error: the fuzz target did not run to its end ({status})"),
+        ),
         Some(_) if !status.success() => tally.fail(name, &format!("error: the fuzz target failed ({status})")),
         Some(runs) => {
             println!("fuzz target {name}: ok, {runs} inputs in {seconds} s");

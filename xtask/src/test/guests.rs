@@ -35,7 +35,10 @@ pub fn run(tier: Tier, place: Place, executables: &[Executable], filter: Option<
             println!("the nested host failed a second time");
             break;
         }
-        println!("RETRY: the nested host failed, which says nothing of the tests: again from {}", names.join(", "));
+        println!(
+            "RETRY: the nested host failed, which says nothing of the tests: again from {}",
+            names.join(", ")
+        );
     }
     for executable in &left {
         let why = "error: it did not run to its end: the host failed, or the tier's time was over";
@@ -74,7 +77,10 @@ fn run_once(
     let daxvisor = workspace::daxvisor(false);
     let mut command = host::command(place, &daxvisor, &[&writable], LIMIT_SECONDS + 60, &own);
     command.arg("run-tests").arg(&path).current_dir(&scratch);
-    command.env("DAXVISOR", &daxvisor).env("INSTA_UPDATE", "no").env_remove("DAXVISOR_BLESS");
+    command
+        .env("DAXVISOR_BIN", &daxvisor)
+        .env("INSTA_UPDATE", "no")
+        .env_remove("DAXVISOR_BLESS");
     let mut names = Vec::new();
     // Counts of a program that the host took down with it are not of a whole run.
     let mut one = Reader::default();

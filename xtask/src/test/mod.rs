@@ -76,7 +76,11 @@ impl Tier {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let tiers = if args.tiers.is_empty() { Tier::ALL.to_vec() } else { args.tiers.clone() };
+    let tiers = if args.tiers.is_empty() {
+        Tier::ALL.to_vec()
+    } else {
+        args.tiers.clone()
+    };
     let mut rows = Vec::new();
     let (executables, prepared) = prepare(args);
     rows.push(("checks", prepared));
@@ -125,7 +129,11 @@ fn prepare(args: &Args) -> (Option<Vec<Executable>>, Tally) {
         tally.add(check::documentation());
     }
     tally.seconds = start.elapsed().as_secs_f64();
-    println!("== checks: {} in {:.0} s ==", if tally.failed == 0 { "ok" } else { "FAILED" }, tally.seconds);
+    println!(
+        "== checks: {} in {:.0} s ==",
+        if tally.failed == 0 { "ok" } else { "FAILED" },
+        tally.seconds
+    );
     (executables, tally)
 }
 

@@ -22,7 +22,10 @@ impl Reader {
         } else if let Some(counts) = line.strip_prefix("Summary [").and_then(|l| l.split_once(" run: ")) {
             // `Summary [   1.2s] 120 tests run: 118 passed (1 slow), 1 failed, 1 timed out, 0 skipped`
             self.count(counts.1.split(','));
-        } else if ["FAIL [", "TIMEOUT [", "SIGABRT [", "SIGSEGV [", "TERMINATING ["].iter().any(|s| line.starts_with(s)) {
+        } else if ["FAIL [", "TIMEOUT [", "SIGABRT [", "SIGSEGV [", "TERMINATING ["]
+            .iter()
+            .any(|s| line.starts_with(s))
+        {
             let name = line.split_once("] ").map_or(line, |(_, name)| name).trim();
             // nextest says it again behind its summary.
             if !self.tally.failures.iter().any(|told| told == name) {
@@ -48,7 +51,8 @@ impl Reader {
     /// The end of a program. One that failed without counting a failure (it crashed, or was not built) is a failure.
     pub fn ended(&mut self, what: &str, success: bool, failed_before: u64) {
         if !success && self.tally.failed == failed_before {
-            self.tally.fail(what, "error: it ended with an error and reported no failed test");
+            self.tally
+                .fail(what, "error: it ended with an error and reported no failed test");
         }
     }
 }

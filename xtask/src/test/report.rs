@@ -29,7 +29,10 @@ fn text(rows: &[(&str, Tally)]) -> String {
     text += &format!("\n{:<10} {:>7} {:>7} {:>8}\n", "tier", "passed", "failed", "seconds");
     let (mut passed, mut failed, mut seconds) = (0, 0, 0.0);
     for (name, tally) in rows {
-        text += &format!("{name:<10} {:>7} {:>7} {:>8.0}\n", tally.passed, tally.failed, tally.seconds);
+        text += &format!(
+            "{name:<10} {:>7} {:>7} {:>8.0}\n",
+            tally.passed, tally.failed, tally.seconds
+        );
         passed += tally.passed;
         failed += tally.failed;
         seconds += tally.seconds;

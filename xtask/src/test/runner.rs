@@ -63,12 +63,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Runs one; says how it failed.
 fn run_one(executable: &Executable, list: &List, deadline: Instant) -> Result<Option<String>> {
     let mut command = Command::new(&executable.path);
-    command.args(&list.filter).current_dir(&executable.folder).stdin(Stdio::null());
+    command
+        .args(&list.filter)
+        .current_dir(&executable.folder)
+        .stdin(Stdio::null());
     command.env("CARGO_MANIFEST_DIR", &executable.folder);
     if list.serial {
         command.arg("--test-threads=1");
     }
-    let child = command.spawn().with_context(|| format!("cannot run {}", executable.path.display()))?;
+    let child = command
+        .spawn()
+        .with_context(|| format!("cannot run {}", executable.path.display()))?;
     wait(child, deadline)
 }
 
@@ -95,14 +100,19 @@ mod tests {
     #[test]
     fn ends_are_told_apart_from_output() {
         assert_eq!(ended("run-tests: linux_boot: ok"), Some(("linux_boot", true)));
-        assert_eq!(ended("run-tests: linux_boot: exit status: 101"), Some(("linux_boot", false)));
+        assert_eq!(
+            ended("run-tests: linux_boot: exit status: 101"),
+            Some(("linux_boot", false))
+        );
         assert_eq!(ended("test linux_boot ... ok"), None);
     }
 
     #[test]
     fn program_that_never_ends_is_killed() {
         let child = Command::new("sleep").arg("600").spawn().unwrap();
-        let end = wait(child, Instant::now() + Duration::from_millis(50)).unwrap().unwrap();
+        let end = wait(child, Instant::now() + Duration::from_millis(50))
+            .unwrap()
+            .unwrap();
         assert!(end.contains("time was over"), "{end}");
     }
 }

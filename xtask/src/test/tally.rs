@@ -38,6 +38,10 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed in {:.0} s", self.passed, self.failed, self.seconds)
+        write!(
+            f,
+            "{} passed, {} failed in {:.0} s",
+            self.passed, self.failed, self.seconds
+        )
     }
 }

@@ -7,7 +7,10 @@ use std::{io, process::Command};
 
 /// Builds and runs.
 pub fn run(filter: Option<&str>) -> Result<Tally> {
-    let ours: Vec<_> = executables::build()?.into_iter().filter(|e| e.tier() == Tier::Unit).collect();
+    let ours: Vec<_> = executables::build()?
+        .into_iter()
+        .filter(|e| e.tier() == Tier::Unit)
+        .collect();
     run_built(filter, &ours)
 }
 
@@ -38,11 +41,30 @@ fn run_one(reader: &mut Reader, mut command: Command) -> Result<()> {
 
 fn nextest(filter: Option<&str>) -> Command {
     let mut command = workspace::cargo();
-    command.args(["nextest", "run", "--workspace", "--profile", "ci", "--no-fail-fast", "--color", "never"]);
+    command.args([
+        "nextest",
+        "run",
+        "--workspace",
+        "--profile",
+        "ci",
+        "--no-fail-fast",
+        "--color",
+        "never",
+    ]);
     // A filter may leave nothing; whether that is an error is decided for the tier.
-    command.args(["--no-tests", "pass", "--status-level", "fail", "--final-status-level", "slow"]);
+    command.args([
+        "--no-tests",
+        "pass",
+        "--status-level",
+        "fail",
+        "--final-status-level",
+        "slow",
+    ]);
     // Whatever has a tier of its own is not ours.
-    command.args(["-E", "not (kind(test) & (binary(/^payload_/) | binary(/^linux_/) | binary(=nested_host)))"]);
+    command.args([
+        "-E",
+        "not (kind(test) & (binary(/^payload_/) | binary(/^linux_/) | binary(=nested_host)))",
+    ]);
     command.args(filter);
     command
 }
