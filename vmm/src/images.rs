@@ -75,9 +75,7 @@ pub struct PackageInfo {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Nothing has been built yet.
-    #[error(
-        "there are no guest images in {0}; hint: run `cargo xtask images`, or set DAXVISOR_IMAGES to a folder that has them"
-    )]
+    #[error("there are no guest images in {0}; hint: run `cargo xtask images`, or set DAXVISOR_IMAGES to a folder that has them")]
     Missing(PathBuf),
     /// The folder cannot be read.
     #[error("cannot read {0}")]
@@ -86,9 +84,7 @@ pub enum ManifestError {
     #[error("{0} is not a manifest of this version; hint: run `cargo xtask images` again")]
     Parse(PathBuf, #[source] serde_json::Error),
     /// A kernel of that name is not there.
-    #[error(
-        "there is no kernel image '{name}'; expected one of: {known}; hint: `cargo xtask images` fetches the default set"
-    )]
+    #[error("there is no kernel image '{name}'; expected one of: {known}; hint: `cargo xtask images` fetches the default set")]
     NoKernel {
         /// What was asked for.
         name: String,
@@ -105,13 +101,9 @@ pub fn default_dir() -> PathBuf {
     if let Some(dir) = env::var_os("DAXVISOR_IMAGES") {
         return dir.into();
     }
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|p| p.is_absolute());
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
     let cache = cache.or_else(|| env::var_os("HOME").map(|h| Path::new(&h).join(".cache")));
-    cache
-        .unwrap_or_else(|| PathBuf::from("/var/cache"))
-        .join("daxvisor/images")
+    cache.unwrap_or_else(|| PathBuf::from("/var/cache")).join("daxvisor/images")
 }
 
 impl Manifest {
@@ -125,9 +117,7 @@ impl Manifest {
         let mut manifest: Self = serde_json::from_slice(&text).map_err(|e| ManifestError::Parse(path, e))?;
         let absolute = |p: &mut PathBuf| *p = dir.join(&*p);
         for kernel in manifest.kernels.values_mut() {
-            [&mut kernel.bzimage, &mut kernel.vmlinux, &mut kernel.initramfs]
-                .into_iter()
-                .for_each(absolute);
+            [&mut kernel.bzimage, &mut kernel.vmlinux, &mut kernel.initramfs].into_iter().for_each(absolute);
         }
         if let Some(host) = &mut manifest.host {
             [&mut host.vmlinux, &mut host.initramfs].into_iter().for_each(absolute);

@@ -23,27 +23,15 @@ pub const LOW_RAM_END: Gpa = Gpa(0x9_fc00);
 /// First byte of extended memory.
 pub const HIGH_MEMORY: Gpa = Gpa(0x10_0000);
 /// ACPI tables (e820 type 3), from the RSDP on.
-pub const ACPI_TABLES: GpaRange = GpaRange {
-    start: Gpa(0x10_0000),
-    len: 0x8_0000,
-};
+pub const ACPI_TABLES: GpaRange = GpaRange { start: Gpa(0x10_0000), len: 0x8_0000 };
 /// Shared page run of the NVDIMM mailbox (e820 type 4, ACPI NVS).
-pub const DSM_MAILBOX: GpaRange = GpaRange {
-    start: Gpa(0x18_0000),
-    len: 0x1_0000,
-};
+pub const DSM_MAILBOX: GpaRange = GpaRange { start: Gpa(0x18_0000), len: 0x1_0000 };
 /// End of the firmware's part of extended memory.
 pub const FIRMWARE_END: Gpa = Gpa(0x20_0000);
 /// Where 32-bit addresses stop being RAM: 3 GiB.
-pub const MMIO_HOLE: GpaRange = GpaRange {
-    start: Gpa(0xc000_0000),
-    len: 0x4000_0000,
-};
+pub const MMIO_HOLE: GpaRange = GpaRange { start: Gpa(0xc000_0000), len: 0x4000_0000 };
 /// virtio-mmio transports, one page each.
-pub const VIRTIO_MMIO: GpaRange = GpaRange {
-    start: Gpa(0xd000_0000),
-    len: 0x10_0000,
-};
+pub const VIRTIO_MMIO: GpaRange = GpaRange { start: Gpa(0xd000_0000), len: 0x10_0000 };
 /// I/O APIC registers.
 pub const IOAPIC: Gpa = Gpa(0xfec0_0000);
 /// Local APIC registers.

@@ -1,14 +1,14 @@
 //! daxvisor: a virtual machine monitor for people who work on Linux memory. See ARCHITECTURE.md.
 
+pub mod config;
+pub mod images;
+pub mod topology;
+pub mod layout;
+pub mod hv;
+pub mod memory;
 pub mod acpi;
 pub mod boot;
-pub mod cli;
-pub mod config;
-pub mod hv;
-pub mod images;
-pub mod layout;
-pub mod machine;
-pub mod memory;
-pub mod nested;
-pub mod topology;
 pub mod vcpu;
+pub mod machine;
+pub mod nested;
+pub mod cli;

@@ -91,12 +91,7 @@ pub struct CpusConfig {
 
 impl Default for CpusConfig {
     fn default() -> Self {
-        Self {
-            count: 1,
-            sockets: None,
-            cores: None,
-            threads: None,
-        }
+        Self { count: 1, sockets: None, cores: None, threads: None }
     }
 }
 
@@ -124,11 +119,7 @@ pub struct MemoryConfig {
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self {
-            size: ByteSize::gib(1),
-            hugepages: None,
-            shared: false,
-        }
+        Self { size: ByteSize::gib(1), hugepages: None, shared: false }
     }
 }
 
