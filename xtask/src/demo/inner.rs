@@ -19,8 +19,9 @@ pub const FILES: [&str; 4] = [PMEM[0], PMEM[1], CONSOLE, MESSAGES];
 const PMEM: [&str; 2] = ["pmem0.img", "pmem1.img"];
 const CONSOLE: &str = "console.log";
 const MESSAGES: &str = "daxvisor.log";
-/// Each NVDIMM, and the node that is its own.
-const SIZE: &str = "512M";
+/// Each NVDIMM: 512 MiB and a label area of 128 KiB. Linux wants whole 16 MiB of what is left for namespaces.
+const SIZE: &str = "524416K";
+/// The node that is each NVDIMM's own.
 const NODES: [u32; 2] = [1, 2];
 /// Exit code of daxvisor when the guest reset.
 const RESET: i32 = 3;
@@ -86,7 +87,7 @@ fn play(options: &Options) -> Result<()> {
     let mut guest = boot(options, "first boot")?;
     fact(
         "guest",
-        format!("Linux {}, 2 vCPUs, 1 GiB, 2 NVDIMMs of {SIZE}", guest.kernel()),
+        format!("Linux {}, 2 vCPUs, 1 GiB, 2 NVDIMMs of 512 MiB", guest.kernel()),
     );
     begin(Stage::Look);
     look(&mut guest)?;
@@ -147,6 +148,12 @@ fn arguments(options: &Options) -> Vec<String> {
     args
 }
 
+/// What `ndctl list -Rv` prints.
+#[derive(Deserialize)]
+struct Regions {
+    regions: Vec<Region>,
+}
+
 /// A region as `ndctl list` has it.
 #[derive(Deserialize)]
 struct Region {
@@ -167,7 +174,7 @@ struct Namespace {
 
 fn look(guest: &mut Guest) -> Result<()> {
     show(guest, "ndctl list -DNRHu")?;
-    let regions: Vec<Region> = parse(&guest.sh("ndctl list -Rv")?)?;
+    let Regions { regions } = parse(&guest.sh("ndctl list -Rv")?)?;
     ensure!(
         regions.len() == PMEM.len(),
         "the guest has {} regions, expected {}",
@@ -197,17 +204,16 @@ struct Namespaces {
 }
 
 fn create(guest: &mut Guest) -> Result<Namespaces> {
-    let mut timed = |region: u32, mode: &str| {
+    // A new label area has no index: until it has one, each region is a single namespace that nobody can change.
+    guest.sh("ndctl disable-region all && ndctl init-labels all && ndctl enable-region all")?;
+    for (region, mode) in [(0, "fsdax"), (1, "devdax")] {
         let start = Instant::now();
         guest.sh(&format!("ndctl create-namespace -r region{region} -m {mode}"))?;
         fact(
             &format!("create {mode}"),
             format!("{:.1} s", start.elapsed().as_secs_f64()),
         );
-        anyhow::Ok(())
-    };
-    timed(0, "fsdax")?;
-    timed(1, "devdax")?;
+    }
     find(guest)
 }
 
@@ -261,7 +267,7 @@ fn mount(guest: &mut Guest, namespaces: &Namespaces) -> Result<()> {
 }
 
 fn write(guest: &mut Guest, namespaces: &Namespaces) -> Result<Written> {
-    guest.sh(&format!("mkfs.ext4 -q -F /dev/{}", namespaces.block()?))?;
+    guest.sh(&format!("mkfs.ext4 -q -F -b 4096 /dev/{}", namespaces.block()?))?;
     mount(guest, namespaces)?;
     for n in 0..DATA_FILES {
         guest.sh(&format!(
@@ -336,7 +342,7 @@ mod tests {
         });
         assert!(args.contains(&"--kernel=@k".to_owned()));
         assert!(
-            args.contains(&"--nvdimm=/a,,b/pmem1.img,size=512M,node=2".to_owned()),
+            args.contains(&"--nvdimm=/a,,b/pmem1.img,size=524416K,node=2".to_owned()),
             "{args:?}"
         );
         assert_eq!(args.iter().filter(|a| a.starts_with("--numa=")).count(), 2);
@@ -347,9 +353,9 @@ mod tests {
         let text = r#"[{"dev":"namespace0.0","mode":"fsdax","map":"dev","size":1,"uuid":"u","sector_size":512,"align":2097152,"blockdev":"pmem0"}]"#;
         let namespaces: Vec<Namespace> = parse(text).unwrap();
         assert_eq!(namespaces[0].blockdev.as_deref(), Some("pmem0"));
-        let regions: Vec<Region> =
-            parse(r#"[{"dev":"region1","size":536739840,"numa_node":0,"target_node":2,"type":"pmem"}]"#).unwrap();
+        let text = r#"{"regions":[{"dev":"region1","size":536739840,"numa_node":0,"target_node":2,"type":"pmem"}]}"#;
+        let Regions { regions } = parse(text).unwrap();
         assert_eq!(regions[0].target_node, Some(2));
-        assert!(parse::<Vec<Region>>("no").err().unwrap().to_string().contains("no"));
+        assert!(parse::<Regions>("no").err().unwrap().to_string().contains("no"));
     }
 }

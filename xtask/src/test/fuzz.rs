@@ -18,6 +18,8 @@ const COVERAGE: &[&str] = &[
     "-Cdebug-assertions=on",
     "-Coverflow-checks=on",
 ];
+/// Lines of a target that tell why it failed.
+const SHOWN: usize = 60;
 /// A target of its own keeps the flags away from build scripts.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
@@ -87,25 +89,24 @@ fn run_target(tally: &mut Tally, folder: &Path, program: &Path, name: &str, seco
     let mut command = Command::new(program);
     command
         .arg(format!("-max_total_time={seconds}"))
-        .args(["-timeout=10", "-print_final_stats=0", "-verbosity=0"]);
+        .args(["-timeout=10", "-print_final_stats=0"]);
     command
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg(&corpus);
-    let mut runs = None;
+    let (mut runs, mut said) = (None, Vec::new());
     let status = process::listen(&mut command, &mut io::sink(), |line| {
         runs = runs.or_else(|| runs_in(line));
-        println!("{name}: {line}");
-    })?;
-    match runs {
-        Some(0) | None => tally.fail(
-            name,
-            &format!("error: the fuzz target did not run to its end ({status})"),
-        ),
-        Some(_) if !status.success() => tally.fail(name, &format!("error: the fuzz target failed ({status})")),
-        Some(runs) => {
-            println!("fuzz target {name}: ok, {runs} inputs in {seconds} s");
-            tally.passed += 1;
+        // Lines of progress and of statistics; thousands of them.
+        if !line.starts_with('#') {
+            said.push(line.to_owned());
         }
+    })?;
+    if let (Some(runs), true) = (runs.filter(|n| *n > 0), status.success()) {
+        println!("fuzz target {name}: ok, {runs} inputs in {seconds} s");
+        tally.passed += 1;
+    } else {
+        let said = said.split_off(said.len().saturating_sub(SHOWN)).join("\n");
+        tally.fail(name, &format!("error: the fuzz target failed ({status}):\n{said}"));
     }
     Ok(())
 }
