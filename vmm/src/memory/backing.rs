@@ -327,3 +327,6 @@ impl LabelStore for MappedLabels {
             .map_err(io::Error::other)
     }
 }
+
+#[cfg(test)]
+mod tests;
