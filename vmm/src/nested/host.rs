@@ -393,7 +393,13 @@ impl Shared {
         let tail = || {
             let tail = serial::tail(&self.log);
             // An empty log is not worth keeping.
-            let keep = |guard: TempPath| if tail.lines.is_empty() { Ok(()) } else { guard.keep().map(drop) };
+            let keep = |guard: TempPath| {
+                if tail.lines.is_empty() {
+                    Ok(())
+                } else {
+                    guard.keep().map(drop)
+                }
+            };
             if let Some(Err(e)) = lock(&self.log_guard).take().map(keep) {
                 tracing::warn!("cannot keep the nested host's log: {e}");
             }
