@@ -1,1 +1,3 @@
-//! skeleton
+//! What the tests of whole machines share.
+
+pub mod payload;
