@@ -11,6 +11,7 @@
 pub mod facts;
 pub mod guest;
 pub mod host;
+pub mod payload;
 pub mod process;
 pub mod qemu;
 pub mod scratch;
