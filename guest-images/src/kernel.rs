@@ -5,7 +5,6 @@ use crate::{
     modules::Available,
     recipe::{GUEST_BOOT, GUEST_ON_DEMAND, HOST_BOOT},
     store::{Key, Store},
-    unpack,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -69,7 +68,7 @@ fn make(packages: &[Fetched], scratch: &Path, out: &Path) -> Result<()> {
     fs::write(out.join("bzImage"), &image)?;
     fs::write(
         out.join("vmlinux"),
-        unpack::vmlinux(&image).context("cannot unpack the kernel")?,
+        vmm::boot::unpack::unpack(&image).context("cannot unpack the kernel")?,
     )?;
     let from = modules.join(&release);
     let to = out.join("modules");

@@ -19,11 +19,14 @@ pub use vm::VmArgs;
 
 use crate::{
     acpi,
-    config::{file, probe::Purpose},
+    config::{ConsoleConfig, file, probe::Purpose},
     layout::map::Report,
     machine::{Machine, Outcome, Plans, acpi_input},
+    memory::backing,
+    nested::{self, HostChoice, HostError, HostOptions, Place, Reexec},
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use devices::units::ByteSize;
 use std::{io::Write, path::PathBuf, time::Duration};
 
 #[derive(Parser)]
@@ -44,6 +47,8 @@ struct Cli {
 enum Command {
     /// Run a virtual machine until it ends
     Run(Box<RunArgs>),
+    /// The nested host, for machines whose KVM cannot run a kernel
+    Host(nested::cli::HostArgs),
     /// Look at ACPI tables
     #[command(subcommand)]
     Acpi(AcpiCommand),
@@ -77,22 +82,10 @@ struct RunArgs {
 pub struct RunOptions {
     /// Which KVM runs the guest: this machine's, the nested host's, or the first of them that can
     #[arg(long, value_enum, default_value_t)]
-    pub host: HostMode,
+    pub host: HostChoice,
     /// End the run after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
-}
-
-/// Which KVM runs the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum HostMode {
-    /// This machine's when it can run an unmodified kernel, else the nested host's.
-    #[default]
-    Auto,
-    /// This machine's.
-    Kvm,
-    /// The nested host's.
-    Nested,
 }
 
 #[derive(Args)]
@@ -106,6 +99,10 @@ struct DumpArgs {
 /// The whole program.
 pub fn main() -> std::process::ExitCode {
     let code = match Cli::try_parse() {
+        Ok(Cli {
+            command: Command::Host(args),
+            ..
+        }) => return nested::cli::run(args),
         Ok(cli) => dispatch(cli).unwrap_or_else(|failure| failure.print()),
         // Help and version are no errors, and go to stdout. A reader that has gone is nobody to tell.
         Err(usage) => {
@@ -123,6 +120,7 @@ pub fn main() -> std::process::ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(args) => run(*args, &cli.log),
+        Command::Host(_) => unreachable!("`host` has exit codes of its own and never comes here"),
         Command::Acpi(AcpiCommand::Dump(args)) => {
             let plan = MachinePlan::prepare(args.vm.config()?, Purpose::Plan)?;
             log::start(&cli.log, &plan.config)?;
@@ -146,8 +144,18 @@ fn run(args: RunArgs, log: &log::LogArgs) -> Result<ExitCode, Failure> {
             false => say(&report.to_string()),
         };
     }
-    log::start(log, &plan.config)?;
-    start(&plan, &args.options)
+    match nested::choose(args.options.host) {
+        Place::Here => {
+            log::start(log, &plan.config)?;
+            start(&plan, &args.options)
+        }
+        Place::Nested(announcement) => {
+            if let Some(line) = announcement {
+                eprintln!("{line}");
+            }
+            start_nested(&plan, args.vm.file())
+        }
+    }
 }
 
 /// Data for stdout. A reader that has seen enough is no error.
@@ -178,6 +186,27 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
         eprintln!("daxvisor: {outcome}");
     }
     Ok(ExitCode::from(&outcome))
+}
+
+/// Runs the same command in the nested host; its exit code is ours.
+fn start_nested(plan: &MachinePlan, file: Option<&std::path::Path>) -> Result<ExitCode, Failure> {
+    let nested = |error: HostError| Failure::new(ExitCode::PassedOn(error.exit_code()), error);
+    // Locks do not cross the boundary: held here, they keep a second run out of the files.
+    let held: Result<Vec<_>, _> = plan.config.nvdimm.iter().map(backing::hold).collect();
+    let _held = held.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let mut host = HostOptions::default();
+    // What the guest touches is the nested host's memory, beside what that needs itself.
+    host.memory = host
+        .memory
+        .max(ByteSize(plan.layout.ram_size().0.saturating_add(ByteSize::gib(2).0)));
+    let request = Reexec {
+        args: std::env::args().skip(1).collect(),
+        shares: nested::shares_of(&plan.config, file).map_err(nested)?,
+        interactive: plan.config.console == ConsoleConfig::Stdio,
+        host,
+    };
+    let outcome = nested::reexec_in_host(&request).map_err(nested)?;
+    Ok(ExitCode::PassedOn(outcome.code()))
 }
 
 /// Writes the ACPI tables of the machine that was planned.

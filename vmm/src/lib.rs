@@ -1,6 +1,4 @@
-//! daxvisor: a virtual machine monitor for people who work on Linux memory. See ARCHITECTURE.md.
-//!
-//! Modules stand in layers: each may use those above it.
+//! daxvisor: a virtual machine monitor for people who work on Linux memory. ARCHITECTURE.md has the layers.
 
 pub mod acpi;
 pub mod boot;

@@ -12,6 +12,10 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit},
     system::{RebootCommand, reboot, sethostname},
 };
+use signal_hook::{
+    consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2},
+    iterator::Signals,
+};
 use std::{
     fs::{self, OpenOptions},
     io::Write,
@@ -50,6 +54,31 @@ pub fn end(power: Power) -> ! {
         }
         thread::sleep(Duration::from_secs(1));
     }
+}
+
+/// How the machine is to end when the first process gets `signal`: what busybox's halt, poweroff and reboot send, and the
+/// kernel for Ctrl-Alt-Del.
+fn meaning(signal: i32) -> Option<Power> {
+    match signal {
+        SIGUSR1 | SIGUSR2 => Some(Power::Off),
+        SIGTERM | SIGINT => Some(Power::Reboot),
+        _ => None,
+    }
+}
+
+/// Ends the machine when a signal says so. Without a handler the kernel keeps signals from the first process.
+fn heed_signals() -> Option<String> {
+    let signals = Signals::new([SIGUSR1, SIGUSR2, SIGTERM, SIGINT]);
+    let mut signals = match signals {
+        Ok(signals) => signals,
+        Err(e) => return Some(format!("cannot wait for signals: {e}")),
+    };
+    thread::spawn(move || {
+        if let Some(power) = signals.forever().find_map(meaning) {
+            end(power);
+        }
+    });
+    None
 }
 
 fn raise_limits() -> Vec<String> {
@@ -115,7 +144,8 @@ fn set_up(reaper: &Reaper) -> (Options, Vec<String>) {
 /// Never returns: the kernel panics when its first process ends.
 pub fn run() -> ! {
     let reaper = Reaper::start();
-    let (options, problems) = set_up(&reaper);
+    let (options, mut problems) = set_up(&reaper);
+    problems.extend(heed_signals());
     for problem in &problems {
         say(problem);
     }
@@ -140,4 +170,16 @@ pub fn run() -> ! {
         power: end,
     };
     port::serve_for_ever(&path, service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_mean_what_busybox_means_by_them() {
+        assert_eq!(meaning(SIGUSR2), Some(Power::Off));
+        assert_eq!(meaning(SIGTERM), Some(Power::Reboot));
+        assert_eq!(meaning(1), None);
+    }
 }

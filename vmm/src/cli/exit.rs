@@ -28,6 +28,8 @@ pub enum ExitCode {
     HostFailure,
     /// A signal ended the run.
     Signal(u8),
+    /// The code of the same command in the nested host, one of the others.
+    PassedOn(u8),
 }
 
 /// Exit codes with their meaning, in order.
@@ -68,6 +70,7 @@ impl ExitCode {
             Self::TestExit(value) => 64 + value.min(31),
             Self::Timeout => 124,
             Self::HostFailure => 125,
+            Self::PassedOn(code) => code,
             Self::Signal(number) => 128 + number.clamp(1, 64),
         }
     }

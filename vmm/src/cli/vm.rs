@@ -2,7 +2,10 @@
 
 use crate::config::{ConfigError, VmConfig, file, flags};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 const CONFIG: &str = "config";
 
@@ -14,6 +17,11 @@ pub struct VmArgs {
 }
 
 impl VmArgs {
+    /// The file of `--config`.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// The configuration: the file, and the flags over it.
     pub fn config(&self) -> Result<VmConfig, Vec<ConfigError>> {
         let mut config = match &self.file {

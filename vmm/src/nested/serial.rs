@@ -41,8 +41,14 @@ pub(super) fn tail(path: &Path) -> SerialTail {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().map(clean).filter(|l| !l.is_empty()).collect();
     let skip = lines.len().saturating_sub(QUOTED);
+    let cause = lines
+        .iter()
+        .take(skip)
+        .find(|line| CAUSES.iter().any(|c| line.contains(c)))
+        .cloned();
+    let lines = cause.into_iter().chain(lines.into_iter().skip(skip)).collect();
     SerialTail {
-        lines: lines.into_iter().skip(skip).collect(),
+        lines,
         path: path.to_owned(),
     }
 }

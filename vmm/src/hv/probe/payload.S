@@ -1,4 +1,4 @@
-# The payload of probe.rs: what a kernel does in its first moments, each step in a 32-byte slot so that the monitor can
+# The payload of the KVM probe: what a kernel does in its first moments, each step in a 32-byte slot so that the monitor can
 # skip one that failed. A step reports by writing a byte to port 0x10; the loop asks port 0x14 for its next count.
 # Loaded at 0x10000 and entered in flat 32-bit protected mode with paging off.
 .equ BASE, 0x10000
