@@ -22,6 +22,7 @@ use crate::{
     config::{ConsoleConfig, file, probe::Purpose},
     layout::map::Report,
     machine::{Machine, Outcome, Plans, acpi_input},
+    memory::backing,
     nested::{self, HostChoice, HostError, HostOptions, Place, Reexec},
 };
 use clap::{Args, Parser, Subcommand};
@@ -190,6 +191,9 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
 /// Runs the same command in the nested host; its exit code is ours.
 fn start_nested(plan: &MachinePlan, file: Option<&std::path::Path>) -> Result<ExitCode, Failure> {
     let nested = |error: HostError| Failure::new(ExitCode::PassedOn(error.exit_code()), error);
+    // Locks do not cross the boundary: held here, they keep a second run out of the files.
+    let held: Result<Vec<_>, _> = plan.config.nvdimm.iter().map(backing::hold).collect();
+    let _held = held.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
     let mut host = HostOptions::default();
     // What the guest touches is the nested host's memory, beside what that needs itself.
     host.memory = host

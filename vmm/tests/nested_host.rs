@@ -23,6 +23,8 @@ static ALONE: Mutex<()> = Mutex::new(());
 struct Setup {
     /// Shared with the command: its working directory.
     work: tempfile::TempDir,
+    /// daxvisor's own temporary files. In /tmp, since a socket's name must be short.
+    temporary: tempfile::TempDir,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -38,6 +40,7 @@ impl Setup {
         }
         Self {
             work: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
+            temporary: tempfile::tempdir().unwrap(),
             _alone: alone,
         }
     }
@@ -46,12 +49,16 @@ impl Setup {
         let mut program = Command::new(env!("CARGO_BIN_EXE_daxvisor"));
         program.args(["host", "run"]).args(options).arg("--").args(command);
         program.current_dir(self.work.path()).stdin(Stdio::null());
+        program.env("TMPDIR", self.temporary.path());
         program
     }
 
     fn output(&self, options: &[&str], command: &[&str]) -> Output {
         let output = self.host_run(options, command).output().unwrap();
         assert_eq!(self.qemus(), Vec::<u32>::new(), "QEMU was left behind");
+        let left = fs::read_dir(self.temporary.path()).unwrap().count();
+        let logs = usize::from(code(&output) == 125);
+        assert_eq!(left, logs, "temporary files, but for the log of a failed host");
         output
     }
 

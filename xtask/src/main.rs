@@ -6,6 +6,7 @@
 //! ```
 //! Verbs print what they did once; an error ends the program with exit code 1, `error:` and `hint:` lines.
 
+mod bench;
 mod bless;
 mod check;
 mod demo;
@@ -30,6 +31,8 @@ enum Verb {
     Test(test::Args),
     /// Format, lints, documentation and unit tests: the quick loop
     Check(check::Args),
+    /// Measure daxvisor beside QEMU
+    Bench(bench::Args),
     /// Rewrite the golden files with what the code makes now
     Bless,
     /// Fetch and build the guest kernels, their initramfs and the nested host
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bless => bless::run(),
         Verb::Images(args) => images::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::RunTests(args) => test::runner::run(&args),

@@ -20,6 +20,7 @@ pub const CHUNK: usize = 64 << 10;
 pub const PORT_NAME: &str = "org.daxvisor.agent.0";
 
 /// Host to agent.
+#[expect(missing_docs, reason = "each frame says what its fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
     /// A host introduces itself, answered by [`FromAgent::Hello`]. Commands of a host before it are killed, and nothing of
@@ -67,6 +68,7 @@ pub struct Exec {
 }
 
 /// Agent to host.
+#[expect(missing_docs, reason = "each frame says what its fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromAgent {
     /// The agent is ready for commands.

@@ -206,6 +206,11 @@ impl Machine {
         })
     }
 
+    /// Buses and counters, also for a look after the run.
+    pub fn platform(&self) -> &Arc<Platform> {
+        &self.parts.platform
+    }
+
     /// Runs the guest until something ends it; at most for `limit`.
     pub fn run(mut self, limit: Option<Duration>) -> io::Result<Outcome> {
         hv::install_kick_handler()?;

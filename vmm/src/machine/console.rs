@@ -14,6 +14,9 @@ use std::{
     path::PathBuf,
 };
 
+/// Set in the environment when standard input is a pipe from a terminal in raw mode elsewhere, so that its escape key counts.
+pub const TERMINAL: &str = "DAXVISOR_TERMINAL";
+
 /// Why the console cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsoleError {
@@ -75,7 +78,7 @@ impl Console {
                     .as_fd()
                     .try_clone_to_owned()
                     .map_err(ConsoleError::Terminal)?;
-                let escape = raw.is_some().then(Escape::default);
+                let escape = (raw.is_some() || std::env::var_os(TERMINAL).is_some()).then(Escape::default);
                 Ok(Self {
                     output: Some(Box::new(io::stdout())),
                     input: Some(Input { fd, escape, _raw: raw }),

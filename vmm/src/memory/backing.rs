@@ -215,16 +215,7 @@ fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::
     if let Some(asked) = asked {
         return Err(BackingError::NotAsAsked(path.to_owned(), name, asked));
     }
-    let lock = if config.readonly {
-        FlockOperation::NonBlockingLockShared
-    } else {
-        FlockOperation::NonBlockingLockExclusive
-    };
-    match flock(&fd, lock) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(BackingError::InUse(path.to_owned())),
-        Err(e) => return Err(failed(e)),
-    }
+    lock(&fd, path, config)?;
     if kind == Kind::Devdax {
         return Ok((fd.into(), kind));
     }
@@ -247,6 +238,29 @@ fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::
     }
     undo.keep();
     Ok((fd.into(), kind))
+}
+
+/// One writer or many readers, for as long as the descriptor is open.
+fn lock(fd: impl AsFd, path: &Path, config: &NvdimmConfig) -> Result<(), BackingError> {
+    let operation = match config.readonly {
+        true => FlockOperation::NonBlockingLockShared,
+        false => FlockOperation::NonBlockingLockExclusive,
+    };
+    flock(fd, operation).map_err(|e| match e {
+        rustix::io::Errno::WOULDBLOCK => BackingError::InUse(path.to_owned()),
+        e => BackingError::Open(path.to_owned(), e.into()),
+    })
+}
+
+/// Holds the lock of a backing that somebody else will open on our behalf, where locks of ours are not seen (the nested
+/// host). `None`: there is nothing to lock yet.
+pub fn hold(config: &NvdimmConfig) -> Result<Option<fs::File>, BackingError> {
+    let Some(path) = &config.file else { return Ok(None) };
+    match fs::File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(BackingError::Open(path.clone(), e)),
+        Ok(file) => lock(&file, path, config).map(|()| Some(file)),
+    }
 }
 
 /// Gives a new file its length, sparse but for the label area: a store to labels must never meet a full disk.
@@ -327,3 +341,6 @@ impl LabelStore for MappedLabels {
             .map_err(io::Error::other)
     }
 }
+
+#[cfg(test)]
+mod tests;

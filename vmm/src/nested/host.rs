@@ -225,6 +225,8 @@ impl Drop for Host {
         self.shared.lock().stop = true;
         self.shared.changed.notify_all();
         self.join();
+        // Not left to the last thread that shares the state: the process may end before that one does.
+        lock(&self.shared.log_guard).take();
     }
 }
 
@@ -389,10 +391,19 @@ impl Shared {
     pub fn error(&self) -> HostError {
         let fault = self.lock().fault.clone();
         let tail = || {
-            if let Some(Err(e)) = lock(&self.log_guard).take().map(TempPath::keep) {
+            let tail = serial::tail(&self.log);
+            // An empty log is not worth keeping.
+            let keep = |guard: TempPath| {
+                if tail.lines.is_empty() {
+                    Ok(())
+                } else {
+                    guard.keep().map(drop)
+                }
+            };
+            if let Some(Err(e)) = lock(&self.log_guard).take().map(keep) {
                 tracing::warn!("cannot keep the nested host's log: {e}");
             }
-            serial::tail(&self.log)
+            tail
         };
         match fault {
             Some(Fault::NotUp(after)) => HostError::NotUp { after, tail: tail() },

@@ -2,6 +2,7 @@
 
 use super::{HostError, HostOptions, Outcome, RunOptions, StdinMode, plan_shares, run_command};
 use crate::config::{ConsoleConfig, VmConfig};
+use crate::machine::console::TERMINAL;
 use rustix::{stdio::stdin, termios::isatty};
 use std::{
     collections::BTreeSet,
@@ -39,10 +40,13 @@ pub fn reexec_in_host(request: &Reexec) -> Result<Outcome, HostError> {
         (true, false) => StdinMode::Forward,
         (false, _) => StdinMode::None,
     };
+    // Inside, standard input is a pipe; the terminal is here, in raw mode, and its escape key has to work all the same.
+    let terminal = (stdin == StdinMode::Raw).then(|| (TERMINAL.to_owned(), "1".to_owned()));
     run_command(
         &RunOptions {
             host,
             stdin,
+            env: terminal.into_iter().collect(),
             ..Default::default()
         },
         &argv,

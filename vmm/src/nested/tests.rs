@@ -174,14 +174,12 @@ fn run(fake: &Fake, options: &RunOptions) -> (Result<Outcome, HostError>, String
             "QEMU {pid} was left behind"
         );
     }
-    if let Err(HostError::NotUp { tail, .. } | HostError::Died { tail, .. } | HostError::Hung { tail, .. }) = &outcome {
-        fs::remove_file(&tail.path).expect("the log is kept on failure");
+    let err = String::from_utf8(err).unwrap();
+    let told = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default() + &err;
+    for log in told.split("kept in ").skip(1).filter_map(|t| t.split(", ends:").next()) {
+        fs::remove_file(log).expect("the log is kept on failure");
     }
-    (
-        outcome,
-        String::from_utf8(out).unwrap(),
-        String::from_utf8(err).unwrap(),
-    )
+    (outcome, String::from_utf8(out).unwrap(), err)
 }
 
 #[test]
@@ -354,10 +352,7 @@ fn lasting_lockup_in_the_log_is_the_hosts_failure() {
     });
     let (outcome, _, _) = run(&fake, &options());
     match outcome {
-        Err(HostError::LockedUp { report, tail }) => {
-            assert!(report.contains("stuck for 45s"), "{report}");
-            fs::remove_file(tail.path).unwrap();
-        }
+        Err(HostError::LockedUp { report, .. }) => assert!(report.contains("stuck for 45s"), "{report}"),
         other => panic!("{other:?}"),
     }
     peer.join().unwrap();
