@@ -2,9 +2,21 @@
 
 use super::Tally;
 
+/// Whose lines count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Speaker {
+    /// libtest's own.
+    #[default]
+    Libtest,
+    /// nextest's. It quotes what libtest said of each failure, which must not count again.
+    Nextest,
+}
+
 /// Collects the counts of a stream of lines.
 #[derive(Debug, Default)]
 pub struct Reader {
+    /// Who is listened to.
+    pub speaker: Speaker,
     /// So far.
     pub tally: Tally,
 }
@@ -12,20 +24,28 @@ pub struct Reader {
 impl Reader {
     /// Takes the next line.
     pub fn line(&mut self, line: &str) {
-        let line = line.trim();
+        match self.speaker {
+            Speaker::Libtest => self.libtest(line.trim()),
+            Speaker::Nextest => self.nextest(line.trim()),
+        }
+    }
+
+    fn libtest(&mut self, line: &str) {
         if let Some(counts) = line.strip_prefix("test result: ") {
             // `ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.10s`
             let counts = counts.split_once(". ").map_or("", |(_, counts)| counts);
             self.count(counts.split(';'));
         } else if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
             self.tally.failures.push(name.to_owned());
-        } else if let Some(counts) = line.strip_prefix("Summary [").and_then(|l| l.split_once(" run: ")) {
+        }
+    }
+
+    fn nextest(&mut self, line: &str) {
+        const BAD: [&str; 5] = ["FAIL [", "TIMEOUT [", "SIGABRT [", "SIGSEGV [", "SIGKILL ["];
+        if let Some((_, counts)) = line.strip_prefix("Summary [").and_then(|l| l.split_once(" run: ")) {
             // `Summary [   1.2s] 120 tests run: 118 passed (1 slow), 1 failed, 1 timed out, 0 skipped`
-            self.count(counts.1.split(','));
-        } else if ["FAIL [", "TIMEOUT [", "SIGABRT [", "SIGSEGV [", "TERMINATING ["]
-            .iter()
-            .any(|s| line.starts_with(s))
-        {
+            self.count(counts.split(','));
+        } else if BAD.iter().any(|bad| line.starts_with(bad)) {
             let name = line.split_once("] ").map_or(line, |(_, name)| name).trim();
             // nextest says it again behind its summary.
             if !self.tally.failures.iter().any(|told| told == name) {
@@ -61,8 +81,11 @@ impl Reader {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Tally {
-        let mut reader = Reader::default();
+    fn read(speaker: Speaker, text: &str) -> Tally {
+        let mut reader = Reader {
+            speaker,
+            ..Reader::default()
+        };
         text.lines().for_each(|line| reader.line(line));
         reader.tally
     }
@@ -70,6 +93,7 @@ mod tests {
     #[test]
     fn libtest_lines_are_counted() {
         let tally = read(
+            Speaker::Libtest,
             "running 3 tests\ntest a ... ok\ntest m::b ... FAILED\ntest result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.01s\n\
              test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         );
@@ -80,12 +104,16 @@ mod tests {
     #[test]
     fn nextest_lines_are_counted() {
         let tally = read(
-            "        FAIL [   0.004s] (2/3) devices label::torn\n     Summary [   1.234s] 120 tests run: 117 passed (1 slow), 1 failed, 2 timed out, 4 skipped\n\
+            Speaker::Nextest,
+            "        FAIL [   0.004s] (2/3) devices label::torn\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\n     Summary [   1.234s] 120 tests run: 117 passed (1 slow), 1 failed, 2 timed out, 4 skipped\n\
              \x20       FAIL [   0.004s] (2/3) devices label::torn",
         );
         assert_eq!((tally.passed, tally.failed), (117, 3));
         assert_eq!(tally.failures.len(), 1);
-        let cut_short = read("Summary [ 3s] 2/120 tests run: 1 passed, 1 failed, 0 skipped");
+        let cut_short = read(
+            Speaker::Nextest,
+            "Summary [ 3s] 2/120 tests run: 1 passed, 1 failed, 0 skipped",
+        );
         assert_eq!((cut_short.passed, cut_short.failed), (1, 1));
     }
 

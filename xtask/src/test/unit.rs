@@ -1,6 +1,10 @@
 //! The unit tier: everything that needs nothing but this machine.
 
-use super::{Tally, Tier, executables, executables::Executable, output::Reader};
+use super::{
+    Tally, Tier, executables,
+    executables::Executable,
+    output::{Reader, Speaker},
+};
 use crate::{process, workspace};
 use anyhow::Result;
 use std::{io, process::Command};
@@ -18,11 +22,13 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
 pub fn run_built(filter: Option<&str>, ours: &[Executable]) -> Result<Tally> {
     let mut reader = Reader::default();
     if workspace::cargo_has("nextest") {
+        reader.speaker = Speaker::Nextest;
         run_one(&mut reader, nextest(filter))?;
     } else {
         println!("cargo-nextest is not installed: `cargo test` runs the tests");
         run_one(&mut reader, cargo_test(filter, ours))?;
     }
+    reader.speaker = Speaker::Libtest;
     let mut doc = workspace::cargo();
     doc.args(["test", "--quiet", "--workspace", "--doc", "--no-fail-fast"]);
     doc.args(filter);
