@@ -52,7 +52,7 @@ fn nodes_are_as_planned(guest: &mut Guest, plan: &Value) -> Result<()> {
             .collect();
         for (to, seen) in online.iter().zip(&row) {
             ensure!(
-                node["distances"][to.as_str()].to_string() == *seen,
+                node["distances"][to.as_str()].as_u64() == seen.parse().ok(),
                 "{node}: to {to} {seen}"
             );
         }
