@@ -1,6 +1,6 @@
 //! Every way in which a guest ends, and its exit code.
 
-use guest_tests::payload::{Guest, Program, Script};
+use guest_tests::payload::{Guest, Program, Running, SCRATCH, Script};
 use std::time::{Duration, Instant};
 use vmm::layout::ports;
 
@@ -124,4 +124,47 @@ fn first_of_several_ends_counts() {
         .output(ports::ACPI + 4, 1, S5)
         .fault();
     guest(script).run().expect(4);
+}
+
+/// A guest that sends more than a pipe holds, to a standard output that nobody reads.
+fn stalled(guest: &Guest) -> Running<'_> {
+    let mut running = guest.start();
+    running.wait_for_full_pipe();
+    running
+}
+
+/// More than a pipe holds; by a string instruction, which costs a slow KVM least.
+const TALK: usize = 100_000;
+
+fn talker() -> Guest {
+    let script = Script::new()
+        .output_string(ports::COM1, 1, SCRATCH, TALK as u64)
+        .exit(0);
+    guest(script).flag("console", "stdio")
+}
+
+#[test]
+fn signal_ends_a_guest_whose_output_nobody_reads() {
+    let guest = talker();
+    let running = stalled(&guest);
+    let since = Instant::now();
+    running.signal(libc::SIGTERM);
+    running.end().expect(143);
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+}
+
+#[test]
+fn timeout_ends_a_guest_whose_output_nobody_reads() {
+    let guest = talker().flag("timeout", "2");
+    let ended = guest.run();
+    assert!(ended.took < Duration::from_secs(5), "{:?}", ended.took);
+    ended.expect(124);
+}
+
+#[test]
+fn slow_reader_gets_every_byte() {
+    let guest = talker();
+    let mut running = stalled(&guest);
+    assert_eq!(running.read_pipe().len(), TALK);
+    running.end().expect(64);
 }

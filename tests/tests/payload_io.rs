@@ -275,3 +275,86 @@ fn random_mmio_accesses_end_nothing() {
     let guest = Guest::new(&Program::new(alive(script))).flag("agent-socket", "%/agent");
     assert!(guest.run().expect(75).ends_with(b"still alive"));
 }
+
+/// Registers of the first transport (virtio 1.2 4.2.2).
+mod register {
+    use vmm::layout::VIRTIO_MMIO;
+    pub const DRIVER_FEATURES: u64 = VIRTIO_MMIO.start.0 + 0x20;
+    pub const DRIVER_FEATURES_SEL: u64 = VIRTIO_MMIO.start.0 + 0x24;
+    pub const QUEUE_NUM: u64 = VIRTIO_MMIO.start.0 + 0x38;
+    pub const QUEUE_READY: u64 = VIRTIO_MMIO.start.0 + 0x44;
+    pub const QUEUE_NOTIFY: u64 = VIRTIO_MMIO.start.0 + 0x50;
+    pub const INTERRUPT_STATUS: u64 = VIRTIO_MMIO.start.0 + 0x60;
+    pub const STATUS: u64 = VIRTIO_MMIO.start.0 + 0x70;
+    pub const QUEUE_DESC: u64 = VIRTIO_MMIO.start.0 + 0x80;
+    pub const QUEUE_DRIVER: u64 = VIRTIO_MMIO.start.0 + 0x90;
+    pub const QUEUE_DEVICE: u64 = VIRTIO_MMIO.start.0 + 0xa0;
+}
+
+const DESCRIPTORS: u64 = SCRATCH;
+const AVAILABLE: u64 = SCRATCH + 0x1000;
+const USED: u64 = SCRATCH + 0x2000;
+const BUFFER: u64 = SCRATCH + 0x3000;
+
+/// From reset to one buffer of 64 bytes at `buffer` offered to the entropy source.
+fn ask_for_entropy(script: Script, buffer: u64) -> Script {
+    const DEVICE_WRITES: u64 = 2 << 32;
+    let steps = [
+        (register::STATUS, 0),
+        (register::STATUS, 1),
+        (register::STATUS, 3),
+        (register::DRIVER_FEATURES_SEL, 1),
+        (register::DRIVER_FEATURES, 1),
+        (register::STATUS, 11),
+        (register::QUEUE_NUM, 4),
+        (register::QUEUE_DESC, DESCRIPTORS),
+        (register::QUEUE_DRIVER, AVAILABLE),
+        (register::QUEUE_DEVICE, USED),
+        (register::QUEUE_READY, 1),
+        (register::STATUS, 15),
+    ];
+    let script = script
+        .store(DESCRIPTORS, 8, buffer)
+        .store(DESCRIPTORS + 8, 8, 64 | DEVICE_WRITES)
+        .store(AVAILABLE, 8, 1 << 16)
+        .store(USED, 8, 0);
+    let script = steps.iter().fold(script, |s, (at, value)| s.store(*at, 4, *value));
+    script.store(register::QUEUE_NOTIFY, 4, 0)
+}
+
+#[test]
+fn entropy_source_fills_a_payloads_buffer() {
+    let script = ask_for_entropy(Script::new(), BUFFER)
+        .wait(register::INTERRUPT_STATUS, 1)
+        .dump(USED, 12)
+        .dump(BUFFER, 64)
+        .exit(0);
+    let sent = Guest::new(&Program::new(script).data(SCRATCH, vec![0; 0x4000]))
+        .run()
+        .expect(64);
+    // One used element: descriptor 0, 64 bytes.
+    assert_eq!(sent[..12], [0, 0, 1, 0, 0, 0, 0, 0, 64, 0, 0, 0]);
+    assert!(sent[12..].iter().any(|b| *b != 0));
+}
+
+#[test]
+fn device_does_not_write_where_the_guest_has_no_memory_or_may_not() {
+    // An MMIO register, an address that is nobody's, the end of the address space, a read-only NVDIMM.
+    for buffer in [
+        layout::VIRTIO_MMIO.start.0,
+        0x8000_0000,
+        u64::MAX - 31,
+        layout::ABOVE_4G.0,
+    ] {
+        let script = ask_for_entropy(Script::new(), buffer).copy(SCRATCH + 0x4000, SCRATCH, 0x4000);
+        let script = ask_for_entropy(script, BUFFER)
+            .wait(register::INTERRUPT_STATUS, 1)
+            .dump(USED + 8, 4)
+            .exit(0);
+        let program = Program::new(script).data(SCRATCH, vec![0; 0x8000]);
+        let guest = Guest::new(&program).flag("nvdimm", "file=%/dimm,size=16M,readonly=on");
+        std::fs::write(guest.file("dimm"), vec![0; 16 << 20]).unwrap();
+        assert_eq!(guest.run().expect(64), [64, 0, 0, 0], "buffer at {buffer:#x}");
+        assert!(std::fs::read(guest.file("dimm")).unwrap().iter().all(|b| *b == 0));
+    }
+}

@@ -279,3 +279,37 @@ fn what_one_run_stores_the_next_one_loads() {
     let second = guest(Script::new().tables().load(DIMM + 8, 8)).flag("nvdimm", &path);
     assert_eq!(second.run().expect(64), 0xfeedu64.to_le_bytes());
 }
+
+#[test]
+fn killed_monitor_leaves_data_and_labels_to_the_next_one() {
+    let lsw = call(1, METHODS, dimm::LSW, &words(&[0, 0, 8, 0, 0xaaaa_bbbb, 0xcccc_dddd]));
+    // Label writes far from those bytes, with noise, go on until the monitor dies in the midst of them.
+    let noise = call(1, INTEL_DIMM_DSM, 6, &words(&[64 << 10, 16, 0, 0, 0, 0, 0, 0]));
+    let script = Script::new()
+        .tables()
+        .store(DIMM + 64, 8, 0xfeed)
+        .copy(MAILBOX, SCRATCH, lsw.len() as u64)
+        .output(ports::DSM_DOORBELL, 4, 0)
+        .say("stored")
+        .storm(u64::MAX, 0x9e37_79b9_7f4a_7c15, SCRATCH + 0x100);
+    let program = Program::new(script).data(SCRATCH, lsw).data(SCRATCH + 0x100, noise);
+    let first = Guest::new(&program).flag("nvdimm", "file=%/dimm,size=16M");
+    let mut running = first.start();
+    running.wait_for("stored");
+    drop(running);
+
+    let lsr = call(1, METHODS, dimm::LSR, &words(&[0, 0, 8, 0]));
+    let script = Script::new()
+        .tables()
+        .load(DIMM + 64, 8)
+        .copy(MAILBOX, SCRATCH, lsr.len() as u64)
+        .output(ports::DSM_DOORBELL, 4, 0)
+        .dump(MAILBOX + DATA, 4)
+        .exit(0);
+    let path = format!("file={},size=16M", first.file("dimm").display());
+    let second = Guest::new(&Program::new(script).data(SCRATCH, lsr)).flag("nvdimm", &path);
+    let sent = second.run().expect(64);
+    assert_eq!(sent[..8], 0xfeedu64.to_le_bytes());
+    assert_eq!(sent[8..], [0; 4], "labels are read");
+    assert_eq!(fs::metadata(first.file("dimm")).unwrap().len(), 16 << 20);
+}

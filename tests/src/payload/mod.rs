@@ -16,7 +16,7 @@ pub mod machine;
 mod run;
 
 pub use code::{Code, code};
-pub use run::{Ended, Guest, binary};
+pub use run::{Ended, Guest, Running, binary};
 
 use vmm::layout::{LAPIC, ports};
 

@@ -3,7 +3,8 @@
 use super::Program;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    env, fs, io,
+    env, fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -83,7 +84,14 @@ impl Guest {
                 .arg("--console")
                 .arg(format!("file:{}", self.file("console").display()));
         }
-        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(if has("--console") {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            });
         let stderr = fs::File::create(self.file("stderr")).expect("a file for the monitor's talk");
         let child = command
             .stderr(stderr)
@@ -123,6 +131,27 @@ impl Running<'_> {
             );
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits until the monitor's standard output, which nobody reads, has no room left.
+    pub fn wait_for_full_pipe(&mut self) {
+        let pipe = self.child.stdout.as_ref().expect("a guest with its console on a pipe");
+        // A pipe of 16 pages is full when its last page has been begun, and small writes do not straddle pages.
+        let full = || rustix::io::ioctl_fionread(pipe).expect("a pipe") >= 56 << 10;
+        while !full() {
+            assert!(self.since.elapsed() < DEADLINE, "the pipe does not fill");
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Two ticks of the monitor's loop, which must not get stuck in the pipe either.
+        thread::sleep(Duration::from_millis(120));
+    }
+
+    /// Reads the monitor's standard output to its end.
+    pub fn read_pipe(&mut self) -> Vec<u8> {
+        let mut bytes = vec![];
+        let mut pipe = self.child.stdout.take().expect("a guest with its console on a pipe");
+        pipe.read_to_end(&mut bytes).expect("a pipe");
+        bytes
     }
 
     /// Sends the monitor a signal.

@@ -68,7 +68,10 @@ mod tests {
             join(&default_cmdline(true), Some(" quiet panic=5 ")),
             "console=ttyS0 panic=-1 pci=off tsc=reliable reboot=acpi quiet panic=5"
         );
-        assert_eq!(join(&default_cmdline(false), None), "panic=-1 pci=off tsc=reliable reboot=acpi");
+        assert_eq!(
+            join(&default_cmdline(false), None),
+            "panic=-1 pci=off tsc=reliable reboot=acpi"
+        );
         assert_eq!(join("", Some("")), "");
     }
 
