@@ -9,7 +9,9 @@ use crate::layout::CMDLINE_MAX;
 /// - `pci=off`: there is no PCI bus; the kernel need not probe the configuration ports for one.
 /// - `tsc=reliable`: KVM keeps the counters of the vCPUs in step; the kernel need not test each pair for 20 ms, nor declare
 ///   the counter unstable because a loaded host delayed the test.
-const ALWAYS: &str = "panic=-1 pci=off tsc=reliable";
+/// - `cryptomgr.notests`: the kernel's self tests of its ciphers are half of the boot of a distribution's kernel, and test
+///   nothing that this machine could change. `cryptomgr.notests=0` after it brings them back.
+const ALWAYS: &str = "panic=-1 pci=off tsc=reliable cryptomgr.notests";
 /// The first serial port; only with a console, since each character costs the guest an exit.
 const CONSOLE: &str = "console=ttyS0";
 
@@ -64,9 +66,12 @@ mod tests {
     fn the_users_options_come_last() {
         assert_eq!(
             join(&default_cmdline(true), Some(" quiet panic=5 ")),
-            "console=ttyS0 panic=-1 pci=off tsc=reliable quiet panic=5"
+            "console=ttyS0 panic=-1 pci=off tsc=reliable cryptomgr.notests quiet panic=5"
         );
-        assert_eq!(join(&default_cmdline(false), None), "panic=-1 pci=off tsc=reliable");
+        assert_eq!(
+            join(&default_cmdline(false), None),
+            "panic=-1 pci=off tsc=reliable cryptomgr.notests"
+        );
         assert_eq!(join("", Some("")), "");
     }
 
