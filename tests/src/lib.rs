@@ -1,1 +1,28 @@
-//! skeleton
+//! What the tests that boot kernels stand on.
+//!
+//! ```text
+//! GuestBuilder --start--> Guest (monitor process, agent channel) --power_off, reboot, wait--> Ended
+//! QemuBuilder  --start--> Guest
+//! ```
+//! The tests run where `/dev/kvm` can run a kernel ([`host::require`]): on hardware, or in the nested host. Every wait has a
+//! deadline; a guest that is dropped is killed and reaped; one that fails says what its console and its monitor said, and its
+//! folder stays. What is retried is reported on standard error as a line that begins with `RETRY:`.
+
+pub mod facts;
+pub mod guest;
+pub mod host;
+pub mod payload;
+pub mod process;
+pub mod qemu;
+pub mod scratch;
+pub mod terminal;
+
+pub use guest::{Guest, GuestBuilder};
+pub use process::Ended;
+pub use qemu::QemuBuilder;
+pub use scratch::Scratch;
+
+/// Flavours of Debian kernels that the tests boot.
+pub const KERNELS: [&str; 3] = ["debian-6.1-amd64", "debian-6.1-cloud-amd64", "debian-6.12-amd64"];
+/// The one that boots fastest: for tests of something else than the kernel.
+pub const QUICK: &str = "debian-6.1-cloud-amd64";

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use guest_images::{Options, build, kernel_names};
 use std::{path::PathBuf, time::Instant};
+use vmm::images::Manifest;
 
 /// Where to, and which kernels.
 #[derive(Debug, ClapArgs)]
@@ -23,6 +24,21 @@ pub struct Args {
     /// Remove results of earlier builds. Guests that still run on them may miss their files.
     #[arg(long)]
     prune: bool,
+}
+
+/// Brings the images up to date, `kernels` among them; `say` hears of each stage that takes time.
+pub fn ensure(kernels: &[String], say: &mut dyn FnMut(&str)) -> Result<Manifest> {
+    let options = Options {
+        dir: vmm::images::default_dir(),
+        kernels: kernels.to_vec(),
+        ..Options::default()
+    };
+    build(&options, &mut |stage: &str| say(stage))
+}
+
+/// The default set; stages are lines on standard output.
+pub fn build_default() -> Result<()> {
+    ensure(&[], &mut |stage| println!("images: {stage}")).map(drop)
 }
 
 /// Runs the verb: progress on standard error, one line per image on standard output.

@@ -5,10 +5,7 @@
 //! sides may send at any time, and commands run side by side under ids that the host chooses. Output and exit status of
 //! a command travel here and nowhere else: nothing is ever scraped from a console.
 
-#![expect(
-    missing_docs,
-    reason = "fields of frames are named after what they carry, and the frames say the rest"
-)]
+pub mod client;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
@@ -23,6 +20,7 @@ pub const CHUNK: usize = 64 << 10;
 pub const PORT_NAME: &str = "org.daxvisor.agent.0";
 
 /// Host to agent.
+#[expect(missing_docs, reason = "each frame says what its fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
     /// A host introduces itself, answered by [`FromAgent::Hello`]. Commands of a host before it are killed, and nothing of
@@ -70,6 +68,7 @@ pub struct Exec {
 }
 
 /// Agent to host.
+#[expect(missing_docs, reason = "each frame says what its fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromAgent {
     /// The agent is ready for commands.

@@ -11,14 +11,16 @@ use crate::layout::CMDLINE_MAX;
 ///   the counter unstable because a loaded host delayed the test.
 /// - `cryptomgr.notests`: the kernel's self tests of its ciphers are half of the boot of a distribution's kernel, and test
 ///   nothing that this machine could change. `cryptomgr.notests=0` after it brings them back.
-const ALWAYS: &str = "panic=-1 pci=off tsc=reliable cryptomgr.notests";
+/// - `reboot=acpi`: on hardware-reduced ACPI Linux prefers EFI for a reset, without any EFI here, and then falls back to the
+///   BIOS's entry, where there is nothing. The FADT's reset register works.
+const ALWAYS: &str = "panic=-1 pci=off tsc=reliable reboot=acpi cryptomgr.notests";
 /// The first serial port; only with a console, since each character costs the guest an exit.
 const CONSOLE: &str = "console=ttyS0";
 
 /// The default kernel command line; `console`: whether the first serial port goes anywhere.
 ///
 /// Left out because the kernel does it by itself here: `no_timer_check` (KVM's signature implies it), `i8042.noprobe` (the FADT
-/// says that there is none), `reboot=` (the FADT's reset register is the first way tried). `quiet` is the user's choice.
+/// says that there is none). `quiet` is the user's choice.
 pub fn default_cmdline(console: bool) -> String {
     if console {
         format!("{CONSOLE} {ALWAYS}")
@@ -66,11 +68,11 @@ mod tests {
     fn the_users_options_come_last() {
         assert_eq!(
             join(&default_cmdline(true), Some(" quiet panic=5 ")),
-            "console=ttyS0 panic=-1 pci=off tsc=reliable cryptomgr.notests quiet panic=5"
+            "console=ttyS0 panic=-1 pci=off tsc=reliable reboot=acpi cryptomgr.notests quiet panic=5"
         );
         assert_eq!(
             join(&default_cmdline(false), None),
-            "panic=-1 pci=off tsc=reliable cryptomgr.notests"
+            "panic=-1 pci=off tsc=reliable reboot=acpi cryptomgr.notests"
         );
         assert_eq!(join("", Some("")), "");
     }

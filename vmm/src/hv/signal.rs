@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     sync::{
         OnceLock,
         atomic::{AtomicU8, Ordering},
@@ -24,7 +25,7 @@ pub fn last() -> u8 {
     LAST.load(Ordering::SeqCst)
 }
 
-/// An eventfd that fires when a signal asks the process to end.
+/// An eventfd that fires when a signal asks the process to end, and stays so.
 pub fn termination() -> io::Result<EventFd> {
     extern "C" fn terminate(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
         LAST.store(u8::try_from(signal).unwrap_or(0), Ordering::SeqCst);
@@ -33,15 +34,26 @@ pub fn termination() -> io::Result<EventFd> {
             let _ = event.write(1);
         }
     }
-    let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+    // One for the process: a signal asks every machine in it to end, those to come as well.
+    let event = match TERMINATE.get() {
+        Some(event) => event,
+        None => {
+            let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+            TERMINATE.get_or_init(|| event)
+        }
+    };
     let ours = event.try_clone()?;
-    if TERMINATE.set(event).is_err() {
-        return Err(io::Error::other("the termination handler is installed twice"));
-    }
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
         register_signal_handler(signal, terminate).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
     }
     Ok(ours)
+}
+
+/// The same, for a `poll` of its own.
+pub fn termination_fd() -> io::Result<OwnedFd> {
+    let event = termination()?;
+    // SAFETY: the descriptor is open for as long as `event`, and the clone is a descriptor of its own.
+    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }.try_clone_to_owned()
 }
 
 /// Runs `will` before the process dies of SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGABRT, says why in one sentence, and ends it.

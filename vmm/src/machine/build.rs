@@ -206,10 +206,18 @@ impl Machine {
         })
     }
 
+    /// Buses and counters, also for a look after the run.
+    pub fn platform(&self) -> &Arc<Platform> {
+        &self.parts.platform
+    }
+
     /// Runs the guest until something ends it; at most for `limit`.
     pub fn run(mut self, limit: Option<Duration>) -> io::Result<Outcome> {
         hv::install_kick_handler()?;
-        self.parts.deadline = limit.map(|l| Instant::now() + l);
+        if let Some(limit) = limit {
+            self.parts.deadline = Some(Instant::now() + limit);
+            self.parts.console.patience.limit(limit)?;
+        }
         let platform = self.parts.platform.clone();
         let mut threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
         let outcome = events::run(self.parts);

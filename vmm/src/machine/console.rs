@@ -1,6 +1,9 @@
 //! Where the first serial port goes, and where its input comes from.
 
-use super::terminal::{Escape, RawTerminal};
+use super::{
+    output::{Patience, PatientOutput},
+    terminal::{Escape, RawTerminal},
+};
 use crate::config::ConsoleConfig;
 use rustix::{
     fs::OFlags,
@@ -26,6 +29,9 @@ pub enum ConsoleError {
     /// No pseudo terminal.
     #[error("cannot open a pseudo terminal for the console")]
     Pty(#[source] io::Error),
+    /// No descriptors to wait with.
+    #[error("cannot prepare the wait for the console's reader")]
+    Patience(#[source] io::Error),
     /// The terminal refuses raw mode.
     #[error("cannot put the terminal into raw mode")]
     Terminal(#[source] io::Error),
@@ -35,6 +41,8 @@ pub enum ConsoleError {
 pub struct Console {
     /// For the guest's output; taken by the serial port.
     pub output: Option<Box<dyn Write + Send>>,
+    /// How long output waits for its reader.
+    pub patience: Patience,
     input: Option<Input>,
 }
 
@@ -59,16 +67,21 @@ pub enum Typed {
 impl Console {
     /// Opens what the configuration names; the name of a new pseudo terminal goes to standard error.
     pub fn open(config: &ConsoleConfig) -> Result<Self, ConsoleError> {
+        let patience = Patience::new().map_err(ConsoleError::Patience)?;
+        let twin = || patience.try_clone().map_err(ConsoleError::Patience);
         match config {
             ConsoleConfig::None => Ok(Self {
                 output: Some(Box::new(io::sink())),
+                patience,
                 input: None,
             }),
             ConsoleConfig::File(path) => {
                 let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
                 let file = file.map_err(|e| ConsoleError::File(path.clone(), e))?;
                 Ok(Self {
-                    output: Some(Box::new(file)),
+                    // It may be a named pipe.
+                    output: Some(Box::new(PatientOutput::new(file.into(), twin()?))),
+                    patience,
                     input: None,
                 })
             }
@@ -78,17 +91,20 @@ impl Console {
                     .as_fd()
                     .try_clone_to_owned()
                     .map_err(ConsoleError::Terminal)?;
+                let stdout = io::stdout().as_fd().try_clone_to_owned();
+                let stdout = stdout.map_err(ConsoleError::Terminal)?;
                 let escape = (raw.is_some() || std::env::var_os(TERMINAL).is_some()).then(Escape::default);
                 Ok(Self {
-                    output: Some(Box::new(io::stdout())),
+                    output: Some(Box::new(PatientOutput::new(stdout, twin()?))),
+                    patience,
                     input: Some(Input { fd, escape, _raw: raw }),
                 })
             }
-            ConsoleConfig::Pty => Self::pty().map_err(ConsoleError::Pty),
+            ConsoleConfig::Pty => Self::pty(patience).map_err(ConsoleError::Pty),
         }
     }
 
-    fn pty() -> io::Result<Self> {
+    fn pty(patience: Patience) -> io::Result<Self> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
@@ -108,6 +124,7 @@ impl Console {
         };
         Ok(Self {
             output: Some(Box::new(output)),
+            patience,
             input: Some(Input {
                 fd: master,
                 escape: None,

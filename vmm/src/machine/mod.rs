@@ -11,6 +11,7 @@ mod build;
 pub mod channel;
 pub mod console;
 pub mod events;
+pub mod output;
 pub mod terminal;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};

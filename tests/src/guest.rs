@@ -1,0 +1,345 @@
+//! A guest under daxvisor with its agent.
+
+use crate::{
+    Ended, Scratch,
+    host::{self, Mark},
+    process::{CONSOLE, Monitor},
+};
+use agent_protocol::client::{Client, ClientError, Output};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// From the monitor's start to the agent's hello. Nested and shared hosts are slow: 6 to 13 s is usual there.
+const HELLO: Duration = Duration::from_secs(100);
+/// From the agent's order to the monitor's end.
+const END: Duration = Duration::from_secs(40);
+/// A monitor that only refuses or plans.
+const SHORT: Duration = Duration::from_secs(30);
+/// The monitor's own end of the run: a guest that a killed test left behind does not stay.
+const RUN: Duration = Duration::from_secs(300);
+
+/// The `daxvisor` program under test: `$DAXVISOR_BIN`, else the one that was built with this test program.
+pub fn program() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("DAXVISOR_BIN") {
+        return Ok(path.into());
+    }
+    let me = env::current_exe().context("cannot tell where this test program is")?;
+    // target/PROFILE/deps/TEST
+    let beside = me.ancestors().skip(1).take(2).map(|folder| folder.join("daxvisor"));
+    beside
+        .into_iter()
+        .find(|path| path.is_file())
+        .with_context(|| format!("there is no daxvisor beside {}; hint: set DAXVISOR_BIN", me.display()))
+}
+
+/// What to boot.
+#[derive(Debug, Clone)]
+pub struct GuestBuilder {
+    kernel: String,
+    machine: Vec<String>,
+    cmdline: Vec<String>,
+    run: Vec<String>,
+    hello: Duration,
+    agent: bool,
+    console: Option<String>,
+}
+
+impl GuestBuilder {
+    /// A guest image's kernel, or a path.
+    pub fn new(kernel: &str) -> Self {
+        let path = kernel.starts_with('/');
+        Self {
+            kernel: if path { kernel.to_owned() } else { format!("@{kernel}") },
+            machine: vec![],
+            // The log costs half of a nested guest's boot.
+            cmdline: vec!["quiet".into()],
+            run: vec!["--timeout".into(), RUN.as_secs().to_string()],
+            hello: HELLO,
+            agent: true,
+            console: None,
+        }
+    }
+
+    /// A flag of the machine with its value.
+    pub fn arg(mut self, flag: &str, value: &str) -> Self {
+        self.machine.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// `--cpus`.
+    pub fn cpus(self, value: &str) -> Self {
+        self.arg("--cpus", value)
+    }
+
+    /// `--memory`.
+    pub fn memory(self, value: &str) -> Self {
+        self.arg("--memory", value)
+    }
+
+    /// One more `--nvdimm`.
+    pub fn nvdimm(self, value: &str) -> Self {
+        self.arg("--nvdimm", value)
+    }
+
+    /// More kernel parameters.
+    pub fn cmdline(mut self, words: &str) -> Self {
+        self.cmdline.push(words.to_owned());
+        self
+    }
+
+    /// The whole kernel log on the console.
+    pub fn loud(mut self) -> Self {
+        self.cmdline.retain(|w| w != "quiet");
+        self
+    }
+
+    /// `--timeout` of the monitor.
+    pub fn timeout(mut self, seconds: u64) -> Self {
+        self.run = vec!["--timeout".into(), seconds.to_string()];
+        self
+    }
+
+    /// How long the agent may take to say hello.
+    pub fn hello_within(mut self, limit: Duration) -> Self {
+        self.hello = limit;
+        self
+    }
+
+    /// Another `--console` than a file in the guest's folder.
+    pub fn console(mut self, value: &str) -> Self {
+        self.console = Some(value.to_owned());
+        self
+    }
+
+    /// No agent channel: [`GuestBuilder::launch`] only.
+    pub fn without_agent(mut self) -> Self {
+        self.agent = false;
+        self
+    }
+
+    fn machine_args(&self, folder: &Path) -> Vec<String> {
+        let mut args = vec!["--kernel".to_owned(), self.kernel.clone()];
+        args.extend(self.machine.iter().cloned());
+        if !self.cmdline.is_empty() {
+            args.extend(["--cmdline".to_owned(), self.cmdline.join(" ")]);
+        }
+        let file = || format!("file:{}", folder.join(CONSOLE).display());
+        args.extend(["--console".to_owned(), self.console.clone().unwrap_or_else(file)]);
+        if self.agent {
+            args.extend(["--agent-socket".to_owned(), socket(folder).display().to_string()]);
+        }
+        args
+    }
+
+    /// The command that runs this guest, with its files in `folder`.
+    pub fn command(&self, folder: &Path) -> Result<Command> {
+        let mut command = Command::new(program()?);
+        command.args(["run", "--host", "kvm"]).args(&self.run);
+        command.args(self.machine_args(folder));
+        Ok(command)
+    }
+
+    /// What `--dry-run --json` says of this guest.
+    pub fn dry_run(&self) -> Result<Value> {
+        let folder = Scratch::new("plan")?;
+        let mut command = self.command(folder.path())?;
+        command.args(["--dry-run", "--json"]);
+        let ended = Monitor::start(command, folder, false)?.wait(SHORT)?;
+        ensure!(ended.code == 0, "--dry-run: exit code {}: {}", ended.code, ended.stderr);
+        Ok(serde_json::from_str(&ended.stdout)?)
+    }
+
+    /// Writes the tables of this guest with `daxvisor acpi dump`.
+    pub fn acpi_dump(&self, to: &Path) -> Result<()> {
+        let folder = Scratch::new("dump")?;
+        let mut command = Command::new(program()?);
+        command
+            .args(["acpi", "dump"])
+            .arg(to)
+            .args(self.machine_args(folder.path()));
+        let ended = Monitor::start(command, folder, false)?.wait(SHORT)?;
+        ensure!(ended.code == 0, "acpi dump: exit code {}: {}", ended.code, ended.stderr);
+        Ok(())
+    }
+
+    /// Starts the monitor and does not wait for the guest.
+    pub fn launch(&self) -> Result<Monitor> {
+        host::require()?;
+        let folder = Scratch::new("guest")?;
+        let command = self.command(folder.path())?;
+        Monitor::start(command, folder, false)
+    }
+
+    /// Runs a monitor that is to end by itself at once, as after a bad flag.
+    pub fn refused(&self) -> Result<Ended> {
+        self.launch()?.wait(SHORT)
+    }
+
+    /// Boots to the agent's hello. A hang in which the host had its part is retried once, and reported.
+    pub fn start(&self) -> Result<Guest> {
+        let mark = Mark::now();
+        match Guest::boot(self.launch()?, &self.kernel, self.hello) {
+            Err(hang) if hang.is::<Hang>() => match mark.trouble() {
+                None => Err(hang),
+                Some(trouble) => {
+                    host::report_retry(&format!("{} never said hello", self.kernel), &trouble);
+                    Guest::boot(self.launch()?, &self.kernel, self.hello)
+                }
+            },
+            other => other,
+        }
+    }
+}
+
+/// Where a guest's agent is reached.
+pub fn socket(folder: &Path) -> PathBuf {
+    folder.join("agent.sock")
+}
+
+/// The guest never said hello, and nothing else happened either.
+#[derive(Debug)]
+pub struct Hang(String);
+
+impl fmt::Display for Hang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Hang {}
+
+/// A running guest with its agent.
+#[derive(Debug)]
+pub struct Guest {
+    client: Client,
+    /// The monitor; the client goes first.
+    monitor: Monitor,
+    name: String,
+}
+
+impl Guest {
+    /// Waits until the guest of a monitor says hello.
+    pub fn boot(mut monitor: Monitor, name: &str, limit: Duration) -> Result<Self> {
+        let path = socket(monitor.folder().path());
+        let begun = Instant::now();
+        let client = Client::connect_while(&path, begun + limit, || monitor.is_running());
+        match client {
+            Ok(client) => Ok(Self {
+                client,
+                monitor,
+                name: name.to_owned(),
+            }),
+            Err(e) => {
+                let running = monitor.is_running();
+                let text = format!(
+                    "{name} did not say hello in {:.1} s: {e}{}",
+                    begun.elapsed().as_secs_f32(),
+                    monitor.quote()
+                );
+                match e {
+                    ClientError::Deadline(_) if running => Err(Hang(text).into()),
+                    _ => Err(anyhow!(text)),
+                }
+            }
+        }
+    }
+
+    /// Adds what guest and monitor said to a failure.
+    fn explain<T>(&mut self, done: Result<T, ClientError>) -> Result<T> {
+        done.map_err(|e| anyhow!("{}: {e}{}", self.name, self.monitor.quote()))
+    }
+
+    /// The agent, for everything that has no method here.
+    pub fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// The monitor's process and files.
+    pub fn monitor(&mut self) -> &mut Monitor {
+        &mut self.monitor
+    }
+
+    /// Runs a script that may fail.
+    pub fn sh(&mut self, script: &str) -> Result<Output> {
+        let done = self.client.sh(script);
+        self.explain(done)
+    }
+
+    /// Runs a script that has to succeed; gives its standard output without the last line's end.
+    pub fn check(&mut self, script: &str) -> Result<String> {
+        let done = self.client.check(script);
+        Ok(self.explain(done)?.trim_end().to_owned())
+    }
+
+    /// Runs a script that has to fail; gives all it said.
+    pub fn fails(&mut self, script: &str) -> Result<String> {
+        let output = self.sh(script)?;
+        if output.success() {
+            bail!("`{script}` should have failed: {output}{}", self.monitor.quote());
+        }
+        Ok(output.to_string())
+    }
+
+    /// Runs a script whose standard output is JSON; no output is an empty list, as ndctl has it.
+    pub fn json(&mut self, script: &str) -> Result<Value> {
+        let text = self.check(script)?;
+        if text.is_empty() {
+            return Ok(Value::Array(vec![]));
+        }
+        serde_json::from_str(&text).with_context(|| format!("`{script}` is no JSON: {text}"))
+    }
+
+    /// Reads a file of the guest.
+    pub fn file(&mut self, path: &str) -> Result<Vec<u8>> {
+        let done = self.client.get_file(path);
+        self.explain(done)
+    }
+
+    /// Turns the guest off; the monitor has to end with 0.
+    pub fn power_off(self) -> Result<Ended> {
+        self.end(0, |client| client.power_off(Instant::now() + END))
+    }
+
+    /// Resets the guest; the monitor has to end with 3.
+    pub fn reboot(self) -> Result<Ended> {
+        self.end(3, |client| client.reboot(Instant::now() + END))
+    }
+
+    /// Ends a guest of QEMU, whose `-no-reboot` makes every end 0.
+    pub fn end(self, code: i32, how: impl FnOnce(Client) -> Result<(), ClientError>) -> Result<Ended> {
+        let Self {
+            client,
+            mut monitor,
+            name,
+        } = self;
+        how(client).map_err(|e| anyhow!("{name}: {e}{}", monitor.quote()))?;
+        let ended = monitor.wait(END)?;
+        if ended.code != code {
+            bail!("{name}: exit code {}, expected {code}{}", ended.code, monitor.quote());
+        }
+        Ok(ended)
+    }
+
+    /// Waits for an end that is under way.
+    pub fn wait(self) -> Result<Ended> {
+        let Self {
+            client, mut monitor, ..
+        } = self;
+        let ended = monitor.wait(END);
+        drop(client);
+        ended
+    }
+
+    /// Signals the monitor and waits for its end.
+    pub fn signal(mut self, signal: Signal) -> Result<Ended> {
+        self.monitor.signal(signal)?;
+        self.wait()
+    }
+}

@@ -1,0 +1,180 @@
+//! `cargo xtask test`: everything that CI runs, tier by tier, and one line of counts at the end.
+
+pub mod executables;
+mod fuzz;
+mod guests;
+mod output;
+pub mod report;
+pub mod runner;
+mod tally;
+pub mod unit;
+
+pub use tally::Tally;
+
+use crate::{check, host, images, packages, process, workspace};
+use anyhow::Result;
+use clap::{Args as ClapArgs, ValueEnum};
+use executables::Executable;
+use std::{process::ExitCode, time::Instant};
+
+/// What to run.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Only these tiers, repeatable [default: all of them, after the checks]
+    #[arg(long = "tier", value_enum, value_name = "TIER")]
+    tiers: Vec<Tier>,
+    /// Only tests whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Where guests run
+    #[arg(long, value_enum, default_value_t)]
+    host: host::Choice,
+    /// Seconds that each fuzz target runs
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    fuzz_seconds: u32,
+}
+
+/// A group of tests with the same needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tier {
+    /// Unit tests, golden files, command line; needs nothing but this machine
+    Unit,
+    /// Guests of a few instructions; any KVM will do
+    Payload,
+    /// The nested host itself
+    Nested,
+    /// Linux guests, through the agent
+    Linux,
+    /// Fuzz targets, each for a bounded time
+    Fuzz,
+}
+
+impl Tier {
+    const ALL: [Self; 5] = [Self::Unit, Self::Payload, Self::Nested, Self::Linux, Self::Fuzz];
+
+    /// As in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Payload => "payload",
+            Self::Nested => "nested",
+            Self::Linux => "linux",
+            Self::Fuzz => "fuzz",
+        }
+    }
+
+    /// The tier of a test executable by its name.
+    pub fn of(executable: &str) -> Self {
+        match executable {
+            "nested_host" => Self::Nested,
+            name if name.starts_with("payload_") => Self::Payload,
+            name if name.starts_with("linux_") => Self::Linux,
+            _ => Self::Unit,
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let tiers = if args.tiers.is_empty() {
+        Tier::ALL.to_vec()
+    } else {
+        args.tiers.clone()
+    };
+    let mut rows = Vec::new();
+    let (executables, prepared) = prepare(args);
+    rows.push(("checks", prepared));
+    // Without programs there is nothing that could run.
+    if let Some(executables) = executables {
+        for tier in Tier::ALL.into_iter().filter(|tier| tiers.contains(tier)) {
+            println!("\n== {} ==", tier.name());
+            let start = Instant::now();
+            let mut tally = run_tier(tier, args, &executables).unwrap_or_else(|error| {
+                let mut tally = Tally::default();
+                tally.fail(tier.name(), &process::explain(&error));
+                tally
+            });
+            if tally.total() == 0 && args.filter.is_none() {
+                tally.fail(tier.name(), "error: this tier ran no test, and that is not a pass\n");
+            }
+            tally.seconds = start.elapsed().as_secs_f64();
+            println!("== {}: {tally} ==", tier.name());
+            rows.push((tier.name(), tally));
+        }
+    }
+    Ok(report::finish(&rows))
+}
+
+/// Packages, checks and the build of every test; no executables when the build failed.
+fn prepare(args: &Args) -> (Option<Vec<Executable>>, Tally) {
+    println!("== checks ==");
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    let packages = [packages::BUILD, packages::TEST].concat();
+    match packages::install(&packages) {
+        Ok(installed) => installed.iter().for_each(|package| println!("installed {package}")),
+        Err(error) => tally.fail("packages", &process::explain(&error)),
+    }
+    if args.tiers.is_empty() && args.filter.is_none() {
+        tally.add(check::checks());
+    }
+    let executables = match executables::build() {
+        Ok(executables) => Some(executables),
+        Err(error) => {
+            tally.fail("build", &process::explain(&error));
+            None
+        }
+    };
+    if args.tiers.is_empty() && args.filter.is_none() && executables.is_some() {
+        tally.add(check::documentation());
+    }
+    tally.seconds = start.elapsed().as_secs_f64();
+    println!(
+        "== checks: {} in {:.0} s ==",
+        if tally.failed == 0 { "ok" } else { "FAILED" },
+        tally.seconds
+    );
+    (executables, tally)
+}
+
+fn run_tier(tier: Tier, args: &Args, all: &[Executable]) -> Result<Tally> {
+    let filter = args.filter.as_deref();
+    let ours: Vec<_> = all.iter().filter(|e| e.tier() == tier).cloned().collect();
+    let daxvisor = workspace::daxvisor(false);
+    match tier {
+        Tier::Unit => unit::run_built(filter, &ours),
+        Tier::Fuzz => fuzz::run(args.fuzz_seconds, filter),
+        Tier::Payload => {
+            let (place, line) = host::check(&daxvisor)?.for_payloads(args.host);
+            println!("payload guests run {line}");
+            if place == host::Place::Nested {
+                images::build_default()?;
+            }
+            guests::run(tier, place, &ours, filter)
+        }
+        Tier::Nested => {
+            images::build_default()?;
+            guests::run(tier, host::Place::Here, &ours, filter)
+        }
+        Tier::Linux => {
+            images::build_default()?;
+            let (place, line) = host::check(&daxvisor)?.for_kernels(args.host)?;
+            println!("{line}");
+            guests::run(tier, place, &ours, filter)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_belong_to_tiers_by_name() {
+        assert_eq!(Tier::of("payload_mailbox"), Tier::Payload);
+        assert_eq!(Tier::of("linux_boot"), Tier::Linux);
+        assert_eq!(Tier::of("nested_host"), Tier::Nested);
+        assert_eq!(Tier::of("acpi_tables"), Tier::Unit);
+        assert_eq!(Tier::of("vmm"), Tier::Unit);
+    }
+}

@@ -1,0 +1,65 @@
+//! The end of a test run: what failed, a table, and the line of counts, which is the last.
+
+use super::Tally;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// Prints the report; the exit code says whether nothing failed.
+pub fn finish(rows: &[(&str, Tally)]) -> ExitCode {
+    let text = text(rows);
+    // A reader that has gone does not change the verdict.
+    let _ = io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().flush();
+    if rows.iter().all(|(_, tally)| tally.failed == 0) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn text(rows: &[(&str, Tally)]) -> String {
+    let mut text = String::new();
+    for (name, tally) in rows {
+        for failure in &tally.failures {
+            text += &format!("\nfailed: {name}: {failure}");
+        }
+    }
+    text += &format!("\n{:<10} {:>7} {:>7} {:>8}\n", "tier", "passed", "failed", "seconds");
+    let (mut passed, mut failed, mut seconds) = (0, 0, 0.0);
+    for (name, tally) in rows {
+        text += &format!(
+            "{name:<10} {:>7} {:>7} {:>8.0}\n",
+            tally.passed, tally.failed, tally.seconds
+        );
+        passed += tally.passed;
+        failed += tally.failed;
+        seconds += tally.seconds;
+    }
+    text += &format!("{:<10} {passed:>7} {failed:>7} {seconds:>8.0}\n", "all");
+    text + &format!("{passed} passed, {failed} failed\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_the_last_line() {
+        let mut unit = Tally {
+            passed: 40,
+            seconds: 2.0,
+            ..Tally::default()
+        };
+        unit.failed = 1;
+        unit.failures.push("a::b".into());
+        let linux = Tally {
+            passed: 2,
+            ..Tally::default()
+        };
+        let text = text(&[("unit", unit), ("linux", linux)]);
+        assert!(text.contains("failed: unit: a::b\n"), "{text}");
+        assert!(text.ends_with("\n42 passed, 1 failed\n"), "{text}");
+    }
+}
