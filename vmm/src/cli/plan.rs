@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::{
     config::{
-        BootProtocol, VmConfig,
+        BootProtocol, Unpack, VmConfig,
         probe::{BackingFacts, Purpose},
     },
     images::{self, KernelImage, Manifest},
@@ -61,7 +61,8 @@ impl MachinePlan {
     }
 }
 
-/// Puts paths in place of `@NAME`. A kernel of an image brings its initramfs when there is no other.
+/// Puts paths in place of `@NAME`. A kernel of an image brings its initramfs when there is no other; it is the image's
+/// vmlinux, which nobody has to unpack, unless unpacking is asked for or forbidden by name.
 fn resolve_images(config: &mut VmConfig) -> Result<(), Failure> {
     let name = |path: &Option<PathBuf>| {
         path.as_deref()
@@ -85,7 +86,7 @@ fn resolve_images(config: &mut VmConfig) -> Result<(), Failure> {
             ..
         } = manifest.kernel(&name)?;
         config.kernel = Some(
-            if config.boot.protocol == BootProtocol::Pvh {
+            if config.boot.protocol == BootProtocol::Pvh || config.boot.unpack == Unpack::Auto {
                 vmlinux
             } else {
                 bzimage

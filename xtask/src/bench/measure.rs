@@ -21,7 +21,7 @@ use std::{
 /// What the agent says when it is up.
 const READY: &[u8] = b"daxvisor-agent: ready";
 /// Longest boot that is no hang, in the time of the machine that measures.
-const BOOT_LIMIT: Duration = Duration::from_secs(20);
+const BOOT_LIMIT: Duration = Duration::from_secs(8);
 /// How often the console is looked at; half of it is the mean error of a boot's time.
 const LOOK: Duration = Duration::from_millis(2);
 /// The same while exits are counted: each look is one more of them.
@@ -36,6 +36,10 @@ const REASONS: [(u64, &str); 3] = [
 
 /// All runs of a plan.
 pub fn all(plan: &Plan) -> Result<Vec<Run>> {
+    if plan.overcommit {
+        // QEMU reserves its guest's RAM, of which the nested host has less than the largest of the rows.
+        fs::write("/proc/sys/vm/overcommit_memory", "1").context("cannot let memory be overcommitted")?;
+    }
     let bench = Bench {
         staged: Staged::new(plan)?,
         trace: Trace::new()?,
@@ -56,7 +60,7 @@ pub fn all(plan: &Plan) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-/// Counts repeat, so the first round has them.
+/// Counts repeat, and unpacking is a matter of seconds: the first round has them.
 fn scenarios(plan: &Plan, round: u32) -> Vec<Scenario> {
     let mut all: Vec<_> = [1, 4, 16].map(|gib| Scenario::Start { gib }).into();
     for log in [Log::Quiet, Log::Full] {
@@ -65,7 +69,7 @@ fn scenarios(plan: &Plan, round: u32) -> Vec<Scenario> {
             all.push(Scenario::Count { log });
         }
     }
-    for kernel in plan.unpack.keys() {
+    for kernel in plan.unpack.keys().filter(|_| round == 1) {
         for how in [Unpack::Vmlinux, Unpack::Monitor, Unpack::Guest] {
             let kernel = kernel.clone();
             all.push(Scenario::Unpack { kernel, how });

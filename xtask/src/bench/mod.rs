@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use record::{Plan, Run};
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -97,21 +98,22 @@ fn boot(args: &BootArgs) -> Result<()> {
     };
     let manifest = Manifest::load(&default_dir())?;
     let qemu = manifest.host.as_ref().and_then(|host| host.qemu.clone());
+    let nested = match args.host {
+        HostChoice::Kvm => false,
+        HostChoice::Nested => true,
+        HostChoice::Auto => !runs_kernels(&daxvisor)?,
+    };
     let plan = Plan {
         rounds: args.rounds,
         qemu: qemu.context("the images have no QEMU to compare with; hint: run `cargo xtask images`")?,
         kernel: manifest.kernel(&args.kernel)?.clone(),
+        overcommit: nested,
         unpack: if args.unpack {
             manifest.kernels.clone()
         } else {
-            Default::default()
+            BTreeMap::new()
         },
         daxvisor,
-    };
-    let nested = match args.host {
-        HostChoice::Kvm => false,
-        HostChoice::Nested => true,
-        HostChoice::Auto => !runs_kernels(&plan.daxvisor)?,
     };
     let runs = if nested {
         in_nested_host(&plan)?
@@ -155,16 +157,32 @@ fn runs_kernels(daxvisor: &Path) -> Result<bool> {
         .success())
 }
 
+/// Those of `folders` that the nested host has an empty folder of its own in place of.
+fn unseen<const N: usize>(folders: [Option<&Path>; N]) -> Vec<PathBuf> {
+    let private = |path: &Path| {
+        ["/tmp", "/run", "/var/tmp", "/dev/shm"]
+            .iter()
+            .any(|p| path.starts_with(p))
+    };
+    let unseen = folders.into_iter().flatten().filter(|path| private(path));
+    unseen.map(Path::to_owned).collect()
+}
+
 /// All runs inside one start of the nested host, which sees this machine's files.
 fn in_nested_host(plan: &Plan) -> Result<Vec<Run>> {
     let dir = tempfile::Builder::new().prefix("daxvisor-bench-").tempdir()?;
     let (plan_file, runs) = (dir.path().join("plan.json"), dir.path().join("runs.json"));
     fs::write(&plan_file, serde_json::to_vec(plan)?)?;
-    let status = Command::new(&plan.daxvisor)
-        .args(["host", "run", "--icount", "--no-stdin", "--memory", "4G", "--share"])
-        .arg(dir.path())
+    let program = env::current_exe()?;
+    let mut host = Command::new(&plan.daxvisor);
+    host.args(["host", "run", "--icount", "--no-stdin", "--memory", "4G", "--share"])
+        .arg(dir.path());
+    for folder in unseen([program.parent(), plan.daxvisor.parent(), Some(&default_dir())]) {
+        host.arg("--share").arg(folder);
+    }
+    let status = host
         .arg("--")
-        .arg(env::current_exe()?)
+        .arg(&program)
         .args(["bench", "measure"])
         .args([&plan_file, &runs])
         .status()
@@ -173,4 +191,20 @@ fn in_nested_host(plan: &Plan) -> Result<Vec<Run>> {
         bail!("the runs in the nested host ended with {status}");
     }
     serde_json::from_slice(&fs::read(&runs)?).context("the nested host's figures cannot be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_the_nested_host_hides_are_shared() {
+        let folders = [
+            Some(Path::new("/tmp/a")),
+            None,
+            Some(Path::new("/home/a")),
+            Some(Path::new("/tmpfs")),
+        ];
+        assert_eq!(unseen(folders), [PathBuf::from("/tmp/a")]);
+    }
 }

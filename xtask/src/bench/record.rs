@@ -15,6 +15,8 @@ pub struct Plan {
     pub qemu: QemuImage,
     /// What all of them boot.
     pub kernel: KernelImage,
+    /// Whether the host may be told to promise more memory than it has; only a host that is ours.
+    pub overcommit: bool,
     /// Kernels for the comparison of unpacking; may be empty.
     pub unpack: BTreeMap<String, KernelImage>,
 }

@@ -105,14 +105,10 @@ impl Staged {
         }
         let (kernel, initrd) = (file, &image.initramfs);
         if vmm == Vmm::Daxvisor {
-            command.args([
-                "--host",
-                "kvm",
-                "--memory",
-                &format!("{ram}G"),
-                "--cmdline",
-                quiet.trim(),
-            ]);
+            command.args(["--host", "kvm", "--memory", &format!("{ram}G")]);
+            if !quiet.is_empty() {
+                command.args(["--cmdline", quiet.trim()]);
+            }
             command.arg("--kernel").arg(kernel).arg("--initrd").arg(initrd);
             command.arg("--console").arg(join("file:", &self.console()));
         } else {
@@ -140,9 +136,9 @@ impl Staged {
                 .arg(kernel)
                 .arg("-initrd")
                 .arg(initrd);
-            command
-                .arg("-append")
-                .arg(format!("console=ttyS0 panic=-1 tsc=reliable{pci}{quiet}"));
+            command.arg("-append").arg(format!(
+                "console=ttyS0 panic=-1{pci} tsc=reliable cryptomgr.notests{quiet}"
+            ));
             command.arg("-serial").arg(join("file:", &self.console()));
         }
         Ok(command)
