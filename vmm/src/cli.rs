@@ -27,7 +27,11 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand};
 use devices::units::ByteSize;
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 #[derive(Parser)]
 #[command(
@@ -144,16 +148,14 @@ fn run(args: RunArgs, log: &log::LogArgs) -> Result<ExitCode, Failure> {
             false => say(&report.to_string()),
         };
     }
+    log::start(log, &plan.config)?;
     match nested::choose(args.options.host) {
-        Place::Here => {
-            log::start(log, &plan.config)?;
-            start(&plan, &args.options)
-        }
+        Place::Here => start(&plan, &args.options),
         Place::Nested(announcement) => {
             if let Some(line) = announcement {
                 eprintln!("{line}");
             }
-            start_nested(&plan, args.vm.file())
+            start_nested(&plan, args.vm.file(), log.folder())
         }
     }
 }
@@ -189,7 +191,7 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
 }
 
 /// Runs the same command in the nested host; its exit code is ours.
-fn start_nested(plan: &MachinePlan, file: Option<&std::path::Path>) -> Result<ExitCode, Failure> {
+fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let nested = |error: HostError| Failure::new(ExitCode::PassedOn(error.exit_code()), error);
     // Locks do not cross the boundary: held here, they keep a second run out of the files.
     let held: Result<Vec<_>, _> = plan.config.nvdimm.iter().map(backing::hold).collect();
@@ -199,6 +201,7 @@ fn start_nested(plan: &MachinePlan, file: Option<&std::path::Path>) -> Result<Ex
     host.memory = host
         .memory
         .max(ByteSize(plan.layout.ram_size().0.saturating_add(ByteSize::gib(2).0)));
+    host.shares.extend(log);
     let request = Reexec {
         args: std::env::args().skip(1).collect(),
         shares: nested::shares_of(&plan.config, file).map_err(nested)?,
@@ -210,9 +213,9 @@ fn start_nested(plan: &MachinePlan, file: Option<&std::path::Path>) -> Result<Ex
 }
 
 /// Writes the ACPI tables of the machine that was planned.
-fn dump(dir: &std::path::Path, plan: &MachinePlan) -> Result<ExitCode, Failure> {
+fn dump(dir: &Path, plan: &MachinePlan) -> Result<ExitCode, Failure> {
     let tables = acpi::assemble(&acpi_input(&plan.config, &plan.topology, &plan.layout)).map_err(Failure::vmm)?;
-    let bad = |what: &str, path: &std::path::Path, e| {
+    let bad = |what: &str, path: &Path, e| {
         Failure::new(
             ExitCode::BadConfig,
             anyhow::Error::new(e).context(format!("cannot {what} {}", path.display())),

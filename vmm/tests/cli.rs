@@ -96,7 +96,9 @@ fn missing_kernel_is_refused_before_anything_is_created() {
         BAD,
         &[
             "error: cannot use vmlinuz as the kernel: No such file or directory (os error 2)",
+            "hint: check the path, which begins at the working directory unless it is absolute",
             "error: cannot use initrd as the initrd: No such file or directory (os error 2)",
+            "hint: check the path, which begins at the working directory unless it is absolute",
         ],
     );
 }
@@ -131,16 +133,17 @@ fn guest_image_that_is_not_there_says_how_to_get_it() {
             path.display()
         )
     };
-    bench.refused(
-        &["run", "--kernel", "@debian"],
-        BAD,
-        &[&lost("bz", "kernel"), &lost("cpio", "initrd")],
-    );
-    bench.refused(
-        &["run", "--kernel=@debian", "--boot=pvh"],
-        BAD,
-        &[&lost("elf", "kernel"), &lost("cpio", "initrd")],
-    );
+    let path_hint = "hint: check the path, which begins at the working directory unless it is absolute";
+    for (flags, kernel) in [
+        (vec![], "elf"),
+        (vec!["--boot=pvh"], "elf"),
+        (vec!["--unpack=on"], "bz"),
+        (vec!["--unpack=off"], "bz"),
+    ] {
+        let args = [vec!["run", "--kernel=@debian"], flags].concat();
+        let lines = [&lost(kernel, "kernel"), path_hint, &lost("cpio", "initrd"), path_hint];
+        bench.refused(&args, BAD, &lines);
+    }
 }
 
 #[test]

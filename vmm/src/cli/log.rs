@@ -7,6 +7,18 @@ use clap::Args;
 use std::{fs::OpenOptions, path::PathBuf, sync::Mutex};
 use tracing_subscriber::EnvFilter;
 
+impl LogArgs {
+    /// The folder of the log's file.
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        let parent = self.log_file.as_ref()?.parent()?;
+        Some(if parent.as_os_str().is_empty() {
+            ".".into()
+        } else {
+            parent.to_owned()
+        })
+    }
+}
+
 const QUIET: &str = "virtio_queue=off";
 
 /// Where the log goes and what is in it.

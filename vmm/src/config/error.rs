@@ -32,7 +32,7 @@ pub enum ConfigError {
     #[error("the kernel command line has the control character {0:?}: expected one line of text")]
     Cmdline(char),
     /// A named file that cannot be used.
-    #[error("cannot use {path} as {role}")]
+    #[error("cannot use {path} as {role}{}", hint(source))]
     Unusable {
         /// What it is named for.
         role: String,
@@ -268,4 +268,15 @@ pub enum ConfigError {
         /// Next size that fits.
         rounded: ByteSize,
     },
+}
+
+/// What to do about a file that cannot be used.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "; hint: check the path, which begins at the working directory unless it is absolute"
+        }
+        io::ErrorKind::PermissionDenied => "; hint: give this user the right to it, or run as its owner",
+        _ => "",
+    }
 }

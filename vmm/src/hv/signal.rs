@@ -17,8 +17,8 @@ static LAST: AtomicU8 = AtomicU8::new(0);
 /// Run before the process dies of a crash; must be async-signal-safe.
 static LAST_WILL: OnceLock<fn()> = OnceLock::new();
 
-/// Exit status of a crashed monitor.
-const CRASHED: libc::c_int = 70;
+/// Exit status of a crashed monitor: that of every failure of daxvisor itself (`cli::ExitCode::VmmError`).
+const CRASHED: libc::c_int = 1;
 
 /// Number of the last signal that asked the process to end; 0: none did.
 pub fn last() -> u8 {
