@@ -22,6 +22,8 @@ impl RawTerminal {
         raw.make_raw();
         // Output processing stays: the guest's lines end as the user's own do.
         raw.output_modes = before.output_modes;
+        // Before the terminal changes: a signal that ends the process by its default would leave it raw.
+        drop(crate::hv::signal::termination()?);
         crate::hv::signal::on_crash(restore)?;
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
