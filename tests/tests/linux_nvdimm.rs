@@ -114,32 +114,46 @@ fn namespaces_of_every_mode_survive_reset_and_power_off() -> Result<()> {
 }
 
 #[test]
-fn read_only_dimm_refuses_writes_and_its_file_stays_as_it_was() -> Result<()> {
+fn read_only_dimms_refuse_writes_and_their_files_stay_as_they_were() -> Result<()> {
+    // ndctl's default keeps the page structures of an fsdax namespace on the DIMM: Linux writes them at every boot.
+    const KINDS: [&str; 2] = ["raw", "fsdax"];
     let files = Scratch::new("readonly")?;
-    let file = files.text("dimm");
-    let mut guest = GuestBuilder::new(QUICK)
-        .nvdimm(&format!("{file},size={WHOLE}"))
-        .start()?;
-    guest.check("ndctl create-namespace -f -e namespace0.0 -m raw")?;
-    let (filled, made) = (guest.check(&fill("raw", 0))?, namespaces(&mut guest)?);
-    guest.power_off()?;
+    let dimm = |n: usize, more: &str| format!("{},size={WHOLE}{more}", files.text(&format!("dimm{n}")));
+    let guest = |more: &str| {
+        KINDS
+            .iter()
+            .enumerate()
+            .fold(GuestBuilder::new(QUICK), |g, (n, _)| g.nvdimm(&dimm(n, more)))
+    };
+    let mut first = guest("").start()?;
+    let mut filled = Vec::new();
+    for (n, mode) in KINDS.iter().enumerate() {
+        first.check(&format!("ndctl create-namespace -f -e namespace{n}.0 -m {mode}"))?;
+        filled.push(first.check(&fill(mode, n))?);
+    }
+    let made = namespaces(&mut first)?;
+    first.power_off()?;
 
-    let before = facts::sha256(&files.join("dimm"))?;
-    let config = GuestBuilder::new(QUICK).nvdimm(&format!("{file},size={WHOLE},readonly=on"));
-    let mut guest = config.start()?;
-    ensure!(namespaces(&mut guest)? == made, "on the read-only DIMM");
-    ensure!(guest.check("cat /sys/bus/nd/devices/region0/read_only /sys/block/pmem0/ro")? == "1\n1");
-    ensure!(guest.check(&checksum("raw", 0))? == filled);
-    guest.fails("dd if=/dev/zero of=/dev/pmem0 bs=4096 count=1 conv=fsync")?;
-    guest.check("ndctl disable-region region0")?;
-    // Whatever ndctl makes of the refusal, the labels are still there.
-    guest.sh("ndctl zero-labels nmem0")?;
-    guest.check("ndctl check-labels nmem0")?;
-    guest.power_off()?;
-    ensure!(
-        facts::sha256(&files.join("dimm"))? == before,
-        "a read-only backing file changed"
-    );
+    let sums = || {
+        (0..KINDS.len())
+            .map(|n| facts::sha256(&files.join(&format!("dimm{n}"))))
+            .collect::<Result<Vec<_>>>()
+    };
+    let before = sums()?;
+    let mut second = guest(",readonly=on").start()?;
+    ensure!(namespaces(&mut second)? == made, "on the read-only DIMMs");
+    for (n, mode) in KINDS.iter().enumerate() {
+        let flags = format!("cat /sys/bus/nd/devices/region{n}/read_only /sys/block/pmem{n}/ro");
+        ensure!(second.check(&flags)? == "1\n1", "{mode}");
+        ensure!(second.check(&checksum(mode, n))? == filled[n], "{mode}");
+        second.fails(&format!("dd if=/dev/zero of=/dev/pmem{n} bs=4096 count=1 conv=fsync"))?;
+        second.check(&format!("ndctl disable-region region{n}"))?;
+        // Whatever ndctl makes of the refusal, the labels are still there.
+        second.sh(&format!("ndctl zero-labels nmem{n}"))?;
+        second.check(&format!("ndctl check-labels nmem{n}"))?;
+    }
+    second.power_off()?;
+    ensure!(sums()? == before, "a read-only backing file changed");
     Ok(())
 }
 

@@ -338,7 +338,7 @@ fn entropy_source_fills_a_payloads_buffer() {
 }
 
 #[test]
-fn device_does_not_write_where_the_guest_has_no_memory_or_may_not() {
+fn device_does_not_write_where_the_guest_has_no_memory_nor_into_a_read_only_file() {
     // An MMIO register, an address that is nobody's, the end of the address space, a read-only NVDIMM.
     for buffer in [
         layout::VIRTIO_MMIO.start.0,

@@ -43,6 +43,17 @@ pub enum Report {
     },
 }
 
+/// Where a vCPU was when its thread was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoppedAt {
+    /// Whose.
+    pub apic_id: u32,
+    /// Its next instruction.
+    pub rip: u64,
+    /// Its flags; bit 9 is the interrupt flag.
+    pub rflags: u64,
+}
+
 /// Exits to this process, by kind.
 #[derive(Debug, Default)]
 pub struct ExitCounters {
@@ -67,6 +78,7 @@ pub struct Platform {
     /// Statistics.
     pub exits: ExitCounters,
     stop: AtomicBool,
+    halted_at: Mutex<Vec<StoppedAt>>,
     reports: mpsc::Sender<Report>,
     wake: EventFd,
 }
@@ -89,6 +101,7 @@ impl Platform {
                 collected,
                 exits: ExitCounters::default(),
                 stop,
+                halted_at: Mutex::default(),
                 reports,
                 wake,
             }),
@@ -111,6 +124,13 @@ impl Platform {
         if drained > 0 {
             self.exits.collected.fetch_add(drained, Ordering::Relaxed);
         }
+    }
+
+    /// Where the vCPUs were when they were stopped, in order of their APIC ids: what a guest that hangs was doing.
+    pub fn stopped_at(&self) -> Vec<StoppedAt> {
+        let mut all = self.halted_at.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.sort_by_key(|at| at.apic_id);
+        all
     }
 
     fn report(&self, report: Report) {
@@ -222,5 +242,13 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
             platform.report(report);
             return;
         }
+    }
+    if let Ok((rip, rflags)) = vcpu.position() {
+        let at = StoppedAt { apic_id, rip, rflags };
+        platform
+            .halted_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(at);
     }
 }

@@ -234,6 +234,12 @@ impl Vcpu {
         format!("KVM gave up at instruction {at}: {kind} (suberror {suberror}, data {shown:x?})")
     }
 
+    /// Next instruction and flags.
+    pub fn position(&self) -> Result<(u64, u64), HvError> {
+        let regs = self.fd.get_regs().map_err(self.refused("read the registers"))?;
+        Ok((regs.rip, regs.rflags))
+    }
+
     /// Stops `run` at once the next time, or lets it run again.
     pub fn set_immediate_exit(&mut self, on: bool) {
         self.fd.set_kvm_immediate_exit(u8::from(on));

@@ -223,6 +223,18 @@ impl Machine {
         let outcome = events::run(self.parts);
         threads.stop();
         platform.drain_collected();
+        if matches!(outcome, Ok(Outcome::TimedOut)) {
+            // Whoever looks into a guest that hangs wants to know where.
+            for at in platform.stopped_at() {
+                let interrupts = if at.rflags & 1 << 9 == 0 { "off" } else { "on" };
+                tracing::warn!(
+                    vcpu = at.apic_id,
+                    rip = format_args!("{:#x}", at.rip),
+                    interrupts,
+                    "at the time limit"
+                );
+            }
+        }
         let exits = &platform.exits;
         tracing::info!(
             port = exits.port.load(std::sync::atomic::Ordering::Relaxed),

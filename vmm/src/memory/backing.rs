@@ -87,18 +87,13 @@ pub struct Opened {
     pub mapping: Mapping,
     /// The label area, if the DIMM has one.
     pub labels: Option<Box<dyn LabelStore>>,
-    /// Whether the guest may write.
+    /// Whether stores reach the mapping. Those to a read-only DIMM never reach its file, either way.
     pub access: Access,
 }
 
 /// Opens, locks and maps the backing of one DIMM, whose size and page size have been looked up before.
 pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, BackingError> {
     let BackingFacts { size, page: align } = facts;
-    let access = if config.readonly {
-        Access::ReadOnly
-    } else {
-        Access::ReadWrite
-    };
     let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
     let (file, kind) = match &config.file {
         None => (
@@ -118,22 +113,24 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         hint,
         source,
     };
-    let prot = if config.readonly {
-        libc::PROT_READ
+    let (read, write) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE);
+    // Linux keeps the page structures of a namespace on the DIMM itself and writes them even when the region is
+    // read-only. A slot that refuses stores would make each of them an exit, minutes of them: so a read-only DIMM is a
+    // private copy, of which only the pages that were written exist. device-dax has no private mappings.
+    let (access, prot, sharing) = match (config.readonly, kind) {
+        (false, _) => (Access::ReadWrite, write, libc::MAP_SHARED),
+        (true, Kind::Devdax) => (Access::ReadOnly, read, libc::MAP_SHARED),
+        (true, _) => (Access::ReadWrite, write, libc::MAP_PRIVATE),
+    };
+    let reserve = if kind == Kind::Hugetlbfs {
+        0
     } else {
-        libc::PROT_READ | libc::PROT_WRITE
+        libc::MAP_NORESERVE
     };
     let handle = Arc::new(file);
     let mapping = MmapRegionBuilder::<()>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
         .with_mmap_prot(prot)
-        .with_mmap_flags(
-            libc::MAP_SHARED
-                | if kind == Kind::Hugetlbfs {
-                    0
-                } else {
-                    libc::MAP_NORESERVE
-                },
-        )
+        .with_mmap_flags(sharing | reserve)
         .with_file_offset(FileOffset::from_arc(handle.clone(), 0))
         .with_hugetlbfs(kind == Kind::Hugetlbfs)
         .build()
@@ -150,7 +147,7 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
             let window = label.next_multiple_of(align.0);
             let mapping =
                 MmapRegionBuilder::<()>::new(usize::try_from(window).map_err(|e| failed(io::Error::other(e)))?)
-                    .with_mmap_prot(prot)
+                    .with_mmap_prot(if config.readonly { read } else { write })
                     .with_mmap_flags(libc::MAP_SHARED)
                     .with_file_offset(FileOffset::from_arc(handle, size.0 - window))
                     .with_hugetlbfs(kind == Kind::Hugetlbfs)
