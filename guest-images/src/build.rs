@@ -141,7 +141,7 @@ impl Builder<'_> {
     fn write(&self, fingerprint: &str) -> Result<String> {
         let dir = self.store.dir();
         let text = serde_json::to_string_pretty(&self.manifest)? + "\n";
-        write_atomically(&dir.join("manifest.json"), text.as_bytes())?;
+        write_atomically(&dir.join(vmm::images::MANIFEST), text.as_bytes())?;
         write_atomically(&dir.join(FINGERPRINT), fingerprint.as_bytes())?;
         Ok(text)
     }

@@ -100,6 +100,9 @@ pub enum ManifestError {
     NoHost(PathBuf),
 }
 
+/// The manifest's name in the folder of images.
+pub const MANIFEST: &str = "manifest.json";
+
 /// `$DAXVISOR_IMAGES`, else `$XDG_CACHE_HOME/daxvisor/images`, else `~/.cache/daxvisor/images`.
 pub fn default_dir() -> PathBuf {
     if let Some(dir) = env::var_os("DAXVISOR_IMAGES") {
@@ -117,7 +120,7 @@ pub fn default_dir() -> PathBuf {
 impl Manifest {
     /// Reads `dir/manifest.json` and makes every path absolute.
     pub fn load(dir: &Path) -> Result<Self, ManifestError> {
-        let path = dir.join("manifest.json");
+        let path = dir.join(MANIFEST);
         let text = match fs::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ManifestError::Missing(dir.to_owned())),
             other => other.map_err(|e| ManifestError::Read(path.clone(), e))?,

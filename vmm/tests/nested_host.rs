@@ -153,7 +153,12 @@ fn only_shared_folders_can_be_written() {
         "{}",
         text(&output.stderr)
     );
-    assert!(text(&output.stderr).contains("Read-only file system"));
+    // Below /tmp the nested host has a folder of its own, where ours is not at all.
+    let why = match closed.starts_with("/tmp") {
+        true => "nonexistent",
+        false => "Read-only file system",
+    };
+    assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
     fs::remove_dir_all(open).unwrap();
     fs::remove_dir_all(closed).unwrap();
 }

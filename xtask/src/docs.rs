@@ -13,6 +13,7 @@ use std::{
 const FOREIGN: &[(&str, &str)] = &[
     ("--locked", "cargo"),
     ("--manifest-path", "cargo"),
+    ("--map", "ndctl"),
     ("--no-install-recommends", "apt-get"),
     ("--package", "cargo"),
     ("--release", "cargo"),

@@ -1,13 +1,13 @@
 //! `daxvisor host run|check`.
 
-use super::{HostOptions, Outcome, RunOptions, StdinMode, host::default_image, run_command};
+use super::{HostOptions, Outcome, RunOptions, StdinMode, host::default_image, reexec::hidden_folders, run_command};
 use crate::hv::probe::{Probe, probe_and_remember};
 use clap::{Args, Subcommand};
 use devices::units::ByteSize;
 use rustix::{stdio::stdin, termios::isatty};
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -114,9 +114,13 @@ pub fn run(args: HostArgs) -> ExitCode {
 
 fn run_here(args: RunArgs) -> ExitCode {
     let forward = args.interactive || !args.no_stdin && !isatty(stdin());
+    let mut shares = args.share;
+    if let (Ok(cwd), Some(program)) = (std::env::current_dir(), args.command.first()) {
+        shares.extend(hidden_folders(&cwd, Path::new(program)));
+    }
     let options = RunOptions {
         host: HostOptions {
-            shares: args.share,
+            shares,
             cpus: args.cpus,
             memory: args.memory,
             icount: args.icount,

@@ -2,6 +2,7 @@
 
 use super::{HostError, HostOptions, Outcome, RunOptions, StdinMode, plan_shares, run_command};
 use crate::config::{ConsoleConfig, VmConfig};
+use crate::images;
 use crate::machine::console::TERMINAL;
 use rustix::{stdio::stdin, termios::isatty};
 use std::{
@@ -32,7 +33,7 @@ pub fn reexec_in_host(request: &Reexec) -> Result<Outcome, HostError> {
     let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
     let mut host = request.host.clone();
     host.shares.extend(request.shares.iter().cloned());
-    host.shares.extend(needed_folder(&cwd, &program, false));
+    host.shares.extend(hidden_folders(&cwd, &program));
     let mut argv = vec![program.to_string_lossy().into_owned()];
     argv.extend(pin_to_kvm(&request.args));
     let stdin = match (request.interactive, isatty(stdin())) {
@@ -73,6 +74,19 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
     let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();
     folders.extend(written.filter_map(|file| needed_folder(&cwd, file, true)));
     plan_shares(&cwd, &folders.into_iter().collect::<Vec<_>>())
+}
+
+/// Folders that a command needs from places which the nested host hides behind its own: its program's and the guest images'.
+pub(super) fn hidden_folders(cwd: &Path, program: &Path) -> Vec<PathBuf> {
+    // A bare name is looked up in PATH, which is not hidden.
+    let program = (program.components().count() > 1).then(|| program.to_owned());
+    let images = images::default_dir().join(images::MANIFEST);
+    let images = images.exists().then_some(images);
+    [program, images]
+        .into_iter()
+        .flatten()
+        .filter_map(|file| needed_folder(cwd, &file, false))
+        .collect()
 }
 
 /// The folder to share for `file`, if one must be. A file that is a link counts as what it points to.
