@@ -7,7 +7,7 @@ use crate::{
     process::{CONSOLE, Monitor},
 };
 use anyhow::{Context, Result};
-use std::{env, ffi::OsString, path::Path, process::Command, time::Duration};
+use std::{env, path::Path, process::Command, time::Duration};
 use vmm::images::{self, Manifest};
 
 /// As for our own guests; firmware comes on top.
@@ -47,8 +47,8 @@ impl QemuBuilder {
                     command.arg("-L").arg(d);
                 });
                 if !qemu.libraries.is_empty() {
-                    let old = env::var_os("LD_LIBRARY_PATH");
-                    let paths = qemu.libraries.iter().cloned().map(OsString::from).chain(old);
+                    let old = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+                    let paths = qemu.libraries.iter().cloned().chain(env::split_paths(&old));
                     command.env("LD_LIBRARY_PATH", env::join_paths(paths).context("library folders")?);
                 }
                 command
