@@ -29,6 +29,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut checks = checks();
     if checks.failed == 0 {
         checks.add(test::unit::run(args.filter.as_deref())?);
+        checks.add(documentation());
     }
     Ok(test::report::finish(&[("check", checks)]))
 }

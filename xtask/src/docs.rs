@@ -17,6 +17,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("--no-install-recommends", "apt-get"),
     ("--package", "cargo"),
     ("--release", "cargo"),
+    ("--test", "cargo"),
     ("--test-threads", "libtest"),
     ("--verbose", "ndctl"),
     ("--workspace", "cargo"),
