@@ -141,13 +141,13 @@ fn bad_input_is_2_and_makes_nothing() -> Result<()> {
     complains(
         &with_dimm("/nonexistent/vmlinuz"),
         2,
-        &["/nonexistent/vmlinuz", "No such file"],
+        &["/nonexistent/vmlinuz", "No such file", "hint:"],
     )?;
     let junk = files.text("junk");
     fs::write(&junk, vec![0x55; 100_000])?;
-    complains(&with_dimm(&junk), 2, &["kernel"])?;
+    complains(&with_dimm(&junk), 2, &[&junk, "kernel", "hint:"])?;
     fs::write(&junk, b"MZ")?;
-    complains(&with_dimm(&junk), 2, &["kernel"])?;
+    complains(&with_dimm(&junk), 2, &[&junk, "kernel", "hint:"])?;
     complains(&with_dimm(QUICK).memory("64M"), 2, &["hint:"])?;
     complains(&with_dimm(QUICK).arg("--memory", "1G,color=red"), 2, &["color"])?;
     complains(&with_dimm(QUICK).arg("--numa", "node=1,cpus=7"), 2, &["7"])?;

@@ -86,9 +86,9 @@ pub enum BuildError {
     /// Writing it.
     #[error(transparent)]
     Load(#[from] boot::LoadError),
-    /// A kernel or initrd that cannot be read.
-    #[error(transparent)]
-    Image(#[from] boot::ImageError),
+    /// A kernel that cannot be read, or is none.
+    #[error("cannot use {0} as the kernel")]
+    Image(PathBuf, #[source] boot::ImageError),
     /// The initrd cannot be read.
     #[error("cannot read initrd {0}")]
     Initrd(PathBuf, #[source] io::Error),
@@ -255,7 +255,8 @@ struct Images {
 
 impl Images {
     fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa) -> Result<Self, BuildError> {
-        let kernel = Kernel::open(config.kernel.as_deref().ok_or(BuildError::NoKernel)?)?;
+        let path = config.kernel.as_deref().ok_or(BuildError::NoKernel)?;
+        let kernel = Kernel::open(path).map_err(|e| BuildError::Image(path.to_owned(), e))?;
         let kernel = boot::prepare(kernel, &config.boot)?;
         let initrd = config.initrd.as_ref().map(|path| {
             let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
