@@ -1,5 +1,6 @@
 //! Where guests run: on this machine's KVM, or in the nested host. daxvisor decides; this asks it.
 
+use crate::workspace;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -89,14 +90,20 @@ impl Check {
     }
 }
 
-/// A command that runs `program` there. Folders of `shares` can be written to.
+/// Folders that the nested host hides behind its own.
+const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+
+/// A command that runs `program` there. A checkout in a place that the nested host hides is shared as a whole, since what
+/// runs there needs more of it than the program. Folders of `shares` can be written to.
 pub fn command(place: Place, daxvisor: &Path, shares: &[&Path], timeout: u64, program: &Path) -> Command {
     if place == Place::Here {
         return Command::new(program);
     }
     let mut command = Command::new(daxvisor);
     command.args(["host", "run", "--no-stdin", "--timeout", &timeout.to_string()]);
-    for share in shares {
+    let root = workspace::root();
+    let hidden = HIDDEN.iter().any(|place| root.starts_with(place));
+    for share in shares.iter().copied().chain(hidden.then_some(root)) {
         command.arg("--share").arg(share);
     }
     command.arg("--").arg(program);
