@@ -45,11 +45,17 @@ pub fn run(options: &Options) -> ExitCode {
     match play(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let mut reason = process::explain(&error)
+                .trim_start_matches("error: ")
+                .trim_end()
+                .to_owned();
+            // A monitor that ended by itself says why: without it a closed channel is a riddle.
+            let said = tail(&options.dir.join(MESSAGES));
+            if !said.is_empty() {
+                reason = format!("{reason}\ndaxvisor said:\n  {}", said.join("\n  "));
+            }
             tell(&Event::Failed {
-                reason: process::explain(&error)
-                    .trim_start_matches("error: ")
-                    .trim_end()
-                    .to_owned(),
+                reason,
                 console: tail(&options.dir.join(CONSOLE)),
             });
             ExitCode::FAILURE
