@@ -3,9 +3,9 @@
 #![no_main]
 
 use devices::{
-    BusDevice, Effect, GuestMemory,
+    BusDevice, Clock, Effect, GuestMemory,
     nvdimm::{
-        LabelStore, MailboxPlan, NvdimmBus, NvdimmPlan,
+        LabelStore, MailboxPlan, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan,
         guid::{INTEL_DIMM_DSM, METHODS, ROOT_DSM},
         mailbox::ROOT_HANDLE,
     },
@@ -37,23 +37,23 @@ fn make_plausible(page: &mut [u8], choice: u8) {
 }
 
 fn bus(memory: &GuestMemory) -> NvdimmBus {
-    let dimm = |slot: u8, labels: usize, read_only| {
-        let spa = GpaRange::new(Gpa((4 + u64::from(slot)) << 30), 1 << 24);
-        let store: Box<dyn LabelStore> = Box::new(vec![0u8; labels]);
-        (
-            NvdimmPlan::new(slot, format!("nvdimm{slot}"), spa, 0, store.size(), read_only),
-            store,
-        )
+    let dimm = |slot: u8, labels: u32, read_only| {
+        let start = Gpa((4 + u64::from(slot)) << 30);
+        (NvdimmPlan::plain(slot, format!("nvdimm{slot}"), 1 << 24, labels, read_only), start, 0)
     };
-    let plan = MailboxPlan {
-        memory: MAILBOX,
-        doorbell: 0xa18,
+    let nfit = NfitPlan::plain([dimm(0, 0x2000, false), dimm(1, 0x1000, true)]);
+    let store = |plan: &NvdimmPlan| Box::new(vec![0u8; plan.label_size as usize]) as Box<dyn LabelStore>;
+    let labels = nfit.dimms.iter().map(store).collect();
+    let plan = NvdimmBusPlan {
+        number: 0,
+        mailbox: MailboxPlan {
+            memory: MAILBOX,
+            doorbell: 0xa18,
+        },
+        slots: vec![],
+        nfit,
     };
-    NvdimmBus::new(
-        memory.clone(),
-        plan,
-        vec![dimm(0, 0x2000, false), dimm(1, 0x1000, true)],
-    )
+    NvdimmBus::new(memory.clone(), plan, labels, (), &Clock::manual())
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -84,8 +84,9 @@ fuzz_target!(|data: &[u8]| {
         memory.memory().read_slice(&mut found, fence).expect("in memory");
         assert!(found == FENCE, "the page at {fence:?} was written");
     }
-    assert_eq!(
-        bus.dimms().iter().map(|dimm| dimm.labels.size()).collect::<Vec<_>>(),
-        [0x2000, 0x1000]
-    );
+    let sizes: Vec<u32> = [1, 2]
+        .into_iter()
+        .filter_map(|handle| bus.with(|state| Some(state.dimm(NfitHandle(handle))?.labels.size())))
+        .collect();
+    assert_eq!(sizes, [0x2000, 0x1000]);
 });

@@ -140,7 +140,7 @@ fn fit_is_paged_through_the_mailbox_until_an_empty_piece() {
         .run(&dimms);
     assert_eq!(
         replies[1],
-        (4, words(&[root::FIT_CHANGED])),
+        (4, words(&[root::FIT_CHANGED.0])),
         "pieces of another generation do not mix"
     );
     assert_eq!(replies[2], (8, words(&[0, generation])), "the end");

@@ -8,7 +8,10 @@ use crate::{
     config::{MAX_NVDIMMS, VmConfig, probe::BackingFacts},
     topology::{NodePlan, Topology},
 };
-use devices::units::{ByteSize, Gpa, GpaRange};
+use devices::{
+    nvdimm::MailboxPlan,
+    units::{ByteSize, Gpa, GpaRange},
+};
 
 const PAGE: u64 = 4096;
 
@@ -35,11 +38,13 @@ pub const ACPI_TABLES: GpaRange = GpaRange {
     start: Gpa(0x10_0000),
     len: 0x8_0000,
 };
-/// Shared page run of the NVDIMM mailbox (e820 type 4, ACPI NVS).
+/// Shared page run of the first NVDIMM mailbox (e820 type 4, ACPI NVS). See [`dsm_mailbox`].
 pub const DSM_MAILBOX: GpaRange = GpaRange {
     start: Gpa(0x18_0000),
     len: 0x1_0000,
 };
+/// Most NVDIMM buses of a machine.
+pub const MAX_NVDIMM_BUSES: u8 = 4;
 /// End of the firmware's part of extended memory.
 pub const FIRMWARE_END: Gpa = Gpa(0x20_0000);
 /// Where 32-bit addresses stop being RAM: 3 GiB.
@@ -63,6 +68,24 @@ pub const NVDIMM_ALIGN: u64 = ByteSize::gib(1).0;
 /// The kernel's memory section (x86-64): NVDIMMs stay clear of RAM's last one.
 pub const SECTION: u64 = ByteSize::mib(128).0;
 
+/// The mailbox of the NVDIMM bus `number`: they follow each other in memory and in port space.
+pub const fn dsm_mailbox(number: u8) -> MailboxPlan {
+    assert!(number < MAX_NVDIMM_BUSES);
+    let start = DSM_MAILBOX.start.0 + number as u64 * DSM_MAILBOX.len;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a port number, four buses above 0xa18 at most"
+    )]
+    let first = ports::DSM_DOORBELL as u16;
+    MailboxPlan {
+        memory: GpaRange {
+            start: Gpa(start),
+            len: DSM_MAILBOX.len,
+        },
+        doorbell: first + 4 * number as u16,
+    }
+}
+
 /// Port numbers.
 pub mod ports {
     /// 16550 serial port, 8 ports.
@@ -73,7 +96,7 @@ pub mod ports {
     pub const PVPANIC: u64 = 0x505;
     /// Generic event device and sleep/reset registers: +0 selector (4 bytes, read-to-clear), +4 sleep control, +5 sleep status, +6 reset.
     pub const ACPI: u64 = 0x600;
-    /// NVDIMM mailbox doorbell, 4 ports.
+    /// Doorbell of the first NVDIMM mailbox, 4 ports.
     pub const DSM_DOORBELL: u64 = 0xa18;
 }
 

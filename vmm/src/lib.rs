@@ -11,5 +11,6 @@ pub mod layout;
 pub mod machine;
 pub mod memory;
 pub mod nested;
+pub mod nvdimm;
 pub mod topology;
 pub mod vcpu;

@@ -15,6 +15,18 @@ impl Guid {
 
 /// Type of an SPA range that is persistent memory. ACPI 6.5 5.2.25.2.
 pub const PERSISTENT_MEMORY: Guid = Guid::new(uuid!("66f0d379-b4f3-4074-ac43-0d3318b78cdb"));
+/// Volatile memory.
+pub const VOLATILE_MEMORY: Guid = Guid::new(uuid!("7305944f-fdda-44e3-b16c-3f22d252e5d0"));
+/// NVDIMM control region.
+pub const CONTROL_REGION: Guid = Guid::new(uuid!("92f701f6-13b4-405d-910b-299367e8234c"));
+/// RAM disk whose contents are lost.
+pub const VOLATILE_DISK: Guid = Guid::new(uuid!("77ab535a-45fc-624b-5560-f7b281d1f96e"));
+/// RAM CD whose contents are lost.
+pub const VOLATILE_CD: Guid = Guid::new(uuid!("3d5abd30-4175-87ce-6d64-d2ade523c4bb"));
+/// RAM disk whose contents stay.
+pub const PERSISTENT_DISK: Guid = Guid::new(uuid!("5cea02c9-4d07-69d3-269f-4496fbe096f9"));
+/// RAM CD whose contents stay.
+pub const PERSISTENT_CD: Guid = Guid::new(uuid!("08018188-42cd-bb48-100f-5387d53ded3d"));
 /// `_DSM` of the NVDIMM root device. ACPI 6.5 9.20.7.
 pub const ROOT_DSM: Guid = Guid::new(uuid!("2f10e7a4-9e91-11e4-89d3-123b93f75cba"));
 /// `_DSM` of an Intel-family NVDIMM.

@@ -10,20 +10,23 @@
 pub mod aml;
 pub mod config;
 pub mod dsm;
+mod events;
 pub mod guid;
 pub mod label;
 pub mod mailbox;
 pub mod nfit;
+pub mod plan;
 
 pub use aml::NvdimmAml;
+pub use events::PendingEvents;
 pub use label::{LabelArea, LabelStore};
 pub use mailbox::MailboxPlan;
-pub use nfit::{NfitHandle, NvdimmPlan};
+pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
 
-use crate::{BusDevice, Effect, GuestMemory};
-use dsm::{DsmCall, DsmStatus, root};
+use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
+use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
 use mailbox::{Mailbox, ROOT_HANDLE};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One live NVDIMM.
 pub struct Dimm {
@@ -31,11 +34,13 @@ pub struct Dimm {
     pub plan: NvdimmPlan,
     /// Label area.
     pub labels: LabelArea,
+    /// Time, for what takes some.
+    pub clock: Clock,
 }
 
 impl Dimm {
     /// The DIMM of `plan` with its labels in `store`.
-    pub fn new(plan: NvdimmPlan, store: Box<dyn LabelStore>) -> Self {
+    pub fn new(plan: NvdimmPlan, store: Box<dyn LabelStore>, clock: &Clock) -> Self {
         let labels = LabelArea::new(store, plan.read_only);
         let (found, planned) = (labels.size(), plan.label_size);
         assert_eq!(
@@ -43,47 +48,116 @@ impl Dimm {
             "the label store of {} must have the planned size",
             plan.id
         );
-        Self { plan, labels }
+        Self {
+            plan,
+            labels,
+            clock: clock.clone(),
+        }
     }
 
     fn has_labels(&self) -> bool {
         self.labels.size() != 0
     }
+
+    /// Whether the configuration leaves the DIMM its `_DSM` function `index`.
+    fn allows(&self, index: u32) -> bool {
+        self.plan.functions & (1 << index) != 0
+    }
 }
 
-/// All NVDIMMs of a machine behind their mailbox. The bus device is the doorbell.
-pub struct NvdimmBus {
-    mailbox: Mailbox,
-    dimms: Vec<Dimm>,
-    fit: Vec<u8>,
-    state: Mutex<State>,
+/// Everything behind one NVDIMM root device that a guest or the machine can change. Mailbox calls work on it one at a
+/// time.
+pub struct BusState {
+    /// What `_FIT` describes.
+    pub nfit: NfitPlan,
+    /// DIMMs in slot order.
+    pub dimms: Vec<Dimm>,
+    /// Structures that `_FIT` returns.
+    pub fit: Vec<u8>,
+    /// Counts the versions of `fit`, from 1.
+    pub fit_generation: u32,
+    /// Newest version that the guest has read to the end; 0: none yet.
+    pub fit_seen: u32,
+    /// What the guest has not been notified of yet.
+    pub events: PendingEvents,
+    /// Time, for what takes some.
+    pub clock: Clock,
 }
 
-/// Volatile state. Its lock also makes mailbox calls one at a time.
-struct State {
-    fit_generation: u32,
-    fit_seen: u32,
-}
-
-impl NvdimmBus {
-    /// The bus with `dimms`, its mailbox in `memory` at the place `plan` says.
-    pub fn new(memory: GuestMemory, plan: MailboxPlan, dimms: Vec<(NvdimmPlan, Box<dyn LabelStore>)>) -> Self {
-        let dimms: Vec<_> = dimms.into_iter().map(|(plan, store)| Dimm::new(plan, store)).collect();
-        let plans: Vec<_> = dimms.iter().map(|d| d.plan.clone()).collect();
+impl BusState {
+    /// The state at power-on.
+    pub fn new(nfit: NfitPlan, dimms: Vec<Dimm>, clock: Clock) -> Self {
         Self {
-            mailbox: Mailbox::new(memory, plan),
-            fit: nfit::fit(&plans),
+            fit: nfit::fit(&nfit),
+            nfit,
             dimms,
-            state: Mutex::new(State {
-                fit_generation: 1,
-                fit_seen: 0,
-            }),
+            fit_generation: 1,
+            fit_seen: 0,
+            events: PendingEvents::default(),
+            clock,
         }
     }
 
-    /// DIMMs in slot order.
-    pub fn dimms(&self) -> &[Dimm] {
-        &self.dimms
+    /// The DIMM with `handle`.
+    pub fn dimm(&mut self, handle: NfitHandle) -> Option<&mut Dimm> {
+        self.dimms.iter_mut().find(|dimm| dimm.plan.handle == handle)
+    }
+
+    fn answer(&mut self, call: &DsmCall<'_>) -> Vec<u8> {
+        if call.handle == ROOT_HANDLE {
+            let Answer { bytes, tell } = root::answer(self, call);
+            if tell == Tell::Event {
+                self.events.uncorrectable_error();
+            }
+            return bytes;
+        }
+        let Some(dimm) = self.dimm(NfitHandle(call.handle)) else {
+            return dsm::unknown(call, DsmStatus::NO_SUCH_DIMM).bytes;
+        };
+        let Answer { bytes, tell } = dsm::dimm::answer(dimm, call);
+        let slot = dimm.plan.slot;
+        if tell == Tell::Event {
+            self.events.dimm_health(slot);
+        }
+        bytes
+    }
+}
+
+/// The NVDIMMs behind one root device and its mailbox. The bus device is the doorbell.
+pub struct NvdimmBus {
+    mailbox: Mailbox,
+    line: Box<dyn Line>,
+    state: Mutex<BusState>,
+}
+
+impl NvdimmBus {
+    /// The bus of `plan` with `labels` of its DIMMs in the plan's order, its mailbox in `memory`. `line` makes the guest
+    /// evaluate the root's event method.
+    pub fn new(
+        memory: GuestMemory,
+        plan: NvdimmBusPlan,
+        labels: Vec<Box<dyn LabelStore>>,
+        line: impl Line + 'static,
+        clock: &Clock,
+    ) -> Self {
+        let NvdimmBusPlan { mailbox, nfit, .. } = plan;
+        assert_eq!(nfit.dimms.len(), labels.len(), "each NVDIMM must have a label store");
+        let dimms = nfit.dimms.iter().cloned().zip(labels);
+        let dimms = dimms.map(|(plan, store)| Dimm::new(plan, store, clock)).collect();
+        Self {
+            mailbox: Mailbox::new(memory, mailbox),
+            line: Box::new(line),
+            state: Mutex::new(BusState::new(nfit, dimms, clock.clone())),
+        }
+    }
+
+    /// Runs `change` on the state, between two calls of the guest, and interrupts the guest if there is something new to
+    /// tell it.
+    pub fn with<T>(&self, change: impl FnOnce(&mut BusState) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        self.ring(state);
+        result
     }
 
     /// Version of what `_FIT` returns.
@@ -96,28 +170,16 @@ impl NvdimmBus {
         self.lock().fit_seen
     }
 
-    fn answer(&self, state: &mut State, call: &DsmCall<'_>) -> Vec<u8> {
-        if call.handle == ROOT_HANDLE {
-            let reply = root::answer(
-                &root::Root {
-                    fit: &self.fit,
-                    generation: state.fit_generation,
-                },
-                call,
-            );
-            if root::ends_fit_read(call, &reply) {
-                state.fit_seen = state.fit_generation;
-            }
-            return reply;
-        }
-        match self.dimms.iter().find(|dimm| dimm.plan.handle.0 == call.handle) {
-            Some(dimm) => dsm::dimm::answer(dimm, call),
-            None => dsm::unknown(call, DsmStatus::NoSuchDimm),
-        }
+    fn lock(&self) -> MutexGuard<'_, BusState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ring(&self, mut state: MutexGuard<'_, BusState>) {
+        let is_new = state.events.take_new();
+        drop(state);
+        if is_new {
+            self.line.pulse();
+        }
     }
 }
 
@@ -130,9 +192,10 @@ impl BusDevice for NvdimmBus {
     /// Any write rings.
     fn write(&self, _: u64, _: &[u8]) -> Effect {
         let mut state = self.lock();
-        if let Err(error) = self.mailbox.serve(|call| self.answer(&mut state, call)) {
+        if let Err(error) = self.mailbox.serve(|call| state.answer(call)) {
             tracing::warn!(%error, "an NVDIMM mailbox call is lost");
         }
+        self.ring(state);
         Effect::None
     }
 }

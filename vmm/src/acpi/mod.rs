@@ -10,12 +10,10 @@ mod dsdt;
 mod numa;
 mod platform;
 
-pub use dsdt::MAILBOX;
-
 use crate::layout::{self, RamRegion};
 use acpi_tables::{Aml, sdt::Sdt};
 use devices::{
-    nvdimm::{NvdimmPlan, nfit},
+    nvdimm::{NvdimmBusPlan, nfit},
     units::{Gpa, GpaRange},
 };
 
@@ -38,8 +36,8 @@ pub struct AcpiInput {
     pub ram: Vec<RamRegion>,
     /// Nodes and distances. None, and no NVDIMM: neither SRAT nor SLIT.
     pub numa: Option<AcpiNuma>,
-    /// NVDIMMs by slot.
-    pub nvdimms: Vec<NvdimmPlan>,
+    /// NVDIMM buses by number; the first one's NFIT is the static table.
+    pub nvdimm: Vec<NvdimmBusPlan>,
     /// virtio-mmio transports: registers and interrupt.
     pub virtio: Vec<(GpaRange, u32)>,
     /// The 16550 at [`layout::ports::COM1`] exists.
@@ -157,7 +155,7 @@ impl Tables {
 /// Authors and places all tables.
 pub fn assemble(input: &AcpiInput) -> Result<Tables, AcpiError> {
     let numa = match &input.numa {
-        None if !input.nvdimms.is_empty() => Some(AcpiNuma::single()),
+        None if !input.nvdimm.is_empty() => Some(AcpiNuma::single()),
         numa => numa.clone(),
     };
     if let Some(numa) = &numa {
@@ -175,8 +173,8 @@ pub fn assemble(input: &AcpiInput) -> Result<Tables, AcpiError> {
         listed.push(placer.put("SRAT", numa::srat(input)));
         listed.push(placer.put("SLIT", numa::slit(numa)));
     }
-    if !input.nvdimms.is_empty() {
-        listed.push(placer.put("NFIT", nfit::table(&input.nvdimms, OEM_ID, OEM_TABLE_ID)));
+    if let Some(bus) = input.nvdimm.first() {
+        listed.push(placer.put("NFIT", nfit::table(&bus.nfit, OEM_ID, OEM_TABLE_ID)));
     }
     let mut xsdt = acpi_tables::xsdt::XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     listed.iter().for_each(|gpa| xsdt.add_entry(gpa.0));

@@ -4,7 +4,7 @@
 //! gives a namespace its `target_node`.
 
 use super::{AcpiError, AcpiInput, AcpiNuma, NODE_LIMIT, platform::short_apic_id, sdt};
-use devices::units::GpaRange;
+use devices::{nvdimm::plan::SpaKind, units::GpaRange};
 use zerocopy::{
     Immutable, IntoBytes,
     little_endian::{U16, U32, U64},
@@ -84,8 +84,12 @@ pub(super) fn srat(input: &AcpiInput) -> Vec<u8> {
     for region in &input.ram {
         body.extend_from_slice(memory_affinity(region.range, region.node, AffinityFlags::ENABLED).as_bytes());
     }
-    for plan in &input.nvdimms {
-        body.extend_from_slice(memory_affinity(plan.spa, plan.proximity, AffinityFlags::all()).as_bytes());
+    for spa in input.nvdimm.iter().flat_map(|bus| &bus.nfit.spas) {
+        let flags = match spa.kind {
+            SpaKind::Persistent => AffinityFlags::all(),
+            _ => AffinityFlags::ENABLED | AffinityFlags::HOT_PLUGGABLE,
+        };
+        body.extend_from_slice(memory_affinity(spa.range, spa.proximity, flags).as_bytes());
     }
     sdt(*b"SRAT", SRAT_REVISION, &body)
 }
@@ -170,10 +174,8 @@ pub(super) fn check(numa: &AcpiNuma, input: &AcpiInput) -> Result<(), AcpiError>
         .ram
         .iter()
         .map(|region| (format!("RAM {}", region.range), region.node));
-    let nvdimms = input
-        .nvdimms
-        .iter()
-        .map(|plan| (format!("NVDIMM '{}'", plan.id), plan.proximity));
+    let spas = input.nvdimm.iter().flat_map(|bus| &bus.nfit.spas);
+    let nvdimms = spas.map(|spa| (format!("SPA range {}", spa.range), spa.proximity));
     for (what, node) in cpus.chain(ram).chain(nvdimms) {
         if !numa.nodes.contains(&node) {
             return Err(AcpiError::UnknownNode {

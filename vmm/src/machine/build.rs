@@ -21,13 +21,14 @@ use crate::{
         backing::{self, BackingError},
         ram::{self, RamError},
     },
+    nvdimm,
     topology::Topology,
     vcpu::{Platform, VcpuThreads},
 };
 use devices::{
-    Bus, BusError, GuestMemory,
-    acpi::AcpiDevice,
-    nvdimm::{LabelStore, MailboxPlan, NvdimmBus, NvdimmPlan},
+    Bus, BusError, Clock, GuestMemory,
+    acpi::{AcpiDevice, AcpiEvent, EventLine},
+    nvdimm::{LabelStore, MailboxPlan, NvdimmBus, NvdimmBusPlan},
     pvpanic::PvPanic,
     serial::SerialPort,
     test_exit::TestExit,
@@ -152,20 +153,11 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
             .collect(),
         ram: layout.ram.clone(),
         numa: (!config.numa.is_empty()).then_some(AcpiNuma { nodes, distances }),
-        nvdimms: nvdimm_plans(config, layout),
+        nvdimm: nvdimm::plan(config, layout),
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
     }
-}
-
-fn nvdimm_plans(config: &VmConfig, layout: &Layout) -> Vec<NvdimmPlan> {
-    let plan = |(place, nvdimm): (&layout::NvdimmPlacement, &crate::config::NvdimmConfig)| {
-        let id = nvdimm.id.clone().unwrap_or_else(|| format!("nvdimm{}", place.slot));
-        let label = u32::try_from(place.label_size.0).unwrap_or(u32::MAX);
-        NvdimmPlan::new(place.slot, id, place.spa, place.node, label, nvdimm.readonly)
-    };
-    layout.nvdimms.iter().zip(&config.nvdimm).map(plan).collect()
 }
 
 impl Machine {
@@ -294,24 +286,30 @@ impl Images {
     }
 }
 
-/// NVDIMMs with their labels, by slot.
-type Dimms = Vec<(NvdimmPlan, Box<dyn LabelStore>)>;
+/// Buses, each with the label stores of its DIMMs.
+type NvdimmBuses = Vec<(NvdimmBusPlan, Vec<Box<dyn LabelStore>>)>;
 
-fn open_nvdimms(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<Dimms, BuildError> {
-    let mut dimms = Vec::new();
-    for ((plan, nvdimm), facts) in nvdimm_plans(config, plans.layout)
-        .into_iter()
-        .zip(&config.nvdimm)
-        .zip(plans.backings)
-    {
-        let opened = backing::open(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
-            id: plan.id.clone(),
-            source,
-        })?;
-        map.add(vm, plan.spa.start, plan.spa.len, opened.mapping, opened.access)?;
-        dimms.push((plan, opened.labels.unwrap_or_else(|| Box::new(Vec::new()))));
+fn open_nvdimms(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<NvdimmBuses, BuildError> {
+    let mut buses = Vec::new();
+    for bus in nvdimm::plan(config, plans.layout) {
+        let mut labels: Vec<Box<dyn LabelStore>> = Vec::new();
+        for ((plan, spa), (nvdimm, facts)) in bus
+            .nfit
+            .dimms
+            .iter()
+            .zip(&bus.nfit.spas)
+            .zip(config.nvdimm.iter().zip(plans.backings))
+        {
+            let opened = backing::open(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
+                id: plan.id.clone(),
+                source,
+            })?;
+            map.add(vm, spa.range.start, spa.range.len, opened.mapping, opened.access)?;
+            labels.push(opened.labels.unwrap_or_else(|| Box::new(Vec::new())));
+        }
+        buses.push((bus, labels));
     }
-    Ok(dimms)
+    Ok(buses)
 }
 
 fn create_vcpus(
@@ -379,7 +377,7 @@ impl Devices {
         layout: &Layout,
         vm: &Vm,
         memory: &GuestMemory,
-        dimms: Dimms,
+        nvdimms: NvdimmBuses,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
         let mut console = Console::open(&config.console)?;
@@ -392,10 +390,13 @@ impl Devices {
         ports.insert(at(ports::TEST_EXIT, TestExit::PORTS), Arc::new(TestExit))?;
         ports.insert(at(ports::PVPANIC, PvPanic::PORTS), Arc::new(PvPanic))?;
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
-        ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi)?;
-        if !dimms.is_empty() {
-            let bus = NvdimmBus::new(memory.clone(), acpi::MAILBOX, dimms);
-            ports.insert(at(ports::DSM_DOORBELL, MailboxPlan::DOORBELL_PORTS), Arc::new(bus))?;
+        ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
+        let clock = Clock::default();
+        for (plan, labels) in nvdimms {
+            let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
+            let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
+            let bus = NvdimmBus::new(memory.clone(), plan, labels, line, &clock);
+            ports.insert(doorbell, Arc::new(bus))?;
         }
         let (models, agent) = virtio_devices(config)?;
         let mut virtio = Vec::new();
