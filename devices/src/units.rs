@@ -148,6 +148,61 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+/// A number that people write in hexadecimal: a handle, an identifier, a mask. Read as `0x101` or `257`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Hex(pub u32);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// Why a text is no such number.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("'{0}' is not a 32-bit number: expected hexadecimal such as 0x101, or decimal")]
+pub struct HexError(String);
+
+impl FromStr for Hex {
+    type Err = HexError;
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            Some(digits) if !digits.starts_with('+') => u32::from_str_radix(digits, 16),
+            Some(_) => return Err(HexError(text.to_owned())),
+            None => text.parse(),
+        };
+        number.map(Self).map_err(|_| HexError(text.to_owned()))
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Hex;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a 32-bit number such as 0x101 or 257")
+            }
+            fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Hex, E> {
+                v.parse().map_err(E::custom)
+            }
+            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Hex, E> {
+                u32::try_from(v).map(Hex).map_err(E::custom)
+            }
+            fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<Hex, E> {
+                u32::try_from(v).map(Hex).map_err(E::custom)
+            }
+        }
+        d.deserialize_any(Visitor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,6 +233,17 @@ mod tests {
         #[test]
         fn any_text_is_a_size_or_an_error(text in "\\PC{0,12}") {
             let _ = text.parse::<ByteSize>();
+        }
+    }
+
+    #[test]
+    fn hex_numbers_read_back_as_they_are_written() {
+        for (text, number) in [("0x101", 0x101), ("257", 257), ("0XFFFFFFFF", u32::MAX), ("0", 0)] {
+            let hex: Hex = text.parse().unwrap();
+            assert_eq!((hex, hex.to_string().parse()), (Hex(number), Ok(hex)));
+        }
+        for text in ["", "0x", "0x+1", "-1", "0x100000000", "1g"] {
+            assert!(text.parse::<Hex>().is_err(), "{text}");
         }
     }
 }

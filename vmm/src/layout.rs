@@ -3,6 +3,9 @@
 //! Everything here is guest ABI, documented in docs/guest-abi.md: the same configuration gives the same map on every host.
 
 pub mod map;
+mod nvdimm;
+
+pub use nvdimm::{NvdimmAsk, NvdimmPlacement, SpaPlacement};
 
 use crate::{
     config::{MAX_NVDIMMS, VmConfig, probe::BackingFacts},
@@ -119,34 +122,6 @@ pub struct RamRegion {
     pub node: u32,
 }
 
-/// Where an NVDIMM's data (without its label area) is seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NvdimmPlacement {
-    /// Position in the configuration; NFIT handle is slot + 1.
-    pub slot: u8,
-    /// SPA range; as many bytes from the start of the backing.
-    pub spa: GpaRange,
-    /// Proximity domain.
-    pub node: u32,
-    /// Where the label area begins in the backing: its last bytes, as QEMU has them.
-    pub label_offset: u64,
-    /// Bytes of the label area; 0: none.
-    pub label_size: ByteSize,
-}
-
-/// An NVDIMM that needs a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NvdimmAsk {
-    /// Slot.
-    pub slot: u8,
-    /// Proximity domain.
-    pub node: u32,
-    /// Size and pages of the backing.
-    pub backing: BackingFacts,
-    /// Bytes of the label area.
-    pub label: ByteSize,
-}
-
 /// What the host sets limits to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLimits {
@@ -180,6 +155,8 @@ pub struct Layout {
     pub ram: Vec<RamRegion>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<NvdimmPlacement>,
+    /// SPA ranges in address order.
+    pub spas: Vec<SpaPlacement>,
     /// virtio-mmio pages in use, with their GSIs.
     pub virtio: Vec<(GpaRange, u32)>,
 }
@@ -219,6 +196,14 @@ pub enum LayoutError {
         /// Label area.
         label: ByteSize,
     },
+    /// A set whose lines cannot be mapped.
+    #[error("interleave set {id}: {why}")]
+    Set {
+        /// Name.
+        id: String,
+        /// What is wrong, and a hint.
+        why: String,
+    },
     /// The size is known neither from the configuration nor from the host.
     #[error("the size of nvdimm slot {0} is not known; hint: add size=SIZE")]
     NoSize(u8),
@@ -234,73 +219,13 @@ impl Layout {
         // Slot 0 is the entropy source; the agent's channel follows when there is one.
         let transports = if config.agent_socket.is_some() { 2 } else { 1 };
         let virtio = (0..transports).map(virtio_slot).collect();
-        let mut layout = Self {
+        let layout = Self {
             ram,
             nvdimms: Vec::new(),
+            spas: Vec::new(),
             virtio,
         };
-        for (index, nvdimm) in config.nvdimm.iter().enumerate() {
-            let slot = u8::try_from(index)
-                .ok()
-                .filter(|_| index < MAX_NVDIMMS)
-                .ok_or(LayoutError::NoSlot(index))?;
-            let own = || {
-                Some(BackingFacts {
-                    size: nvdimm.size?,
-                    page: ByteSize(PAGE),
-                })
-            };
-            let backing = host
-                .backings
-                .get(index)
-                .copied()
-                .or_else(own)
-                .ok_or(LayoutError::NoSize(slot))?;
-            let ask = NvdimmAsk {
-                slot,
-                node: nvdimm.node,
-                backing,
-                label: nvdimm.label,
-            };
-            (layout, _) = layout.with(&ask, host.phys_bits)?;
-        }
-        Ok(layout)
-    }
-
-    /// The map with one more NVDIMM, above all others, and its place.
-    pub fn with(&self, ask: &NvdimmAsk, phys_bits: u8) -> Result<(Self, GpaRange), LayoutError> {
-        let NvdimmAsk {
-            slot,
-            backing: BackingFacts { size, page },
-            label,
-            ..
-        } = *ask;
-        let label_offset = size.0.saturating_sub(label.0);
-        // As QEMU does: the label area keeps the exact end of the backing, the data is cut to whole pages before it.
-        let len = label_offset - label_offset % page.0.max(PAGE);
-        if len == 0 {
-            return Err(LayoutError::NoData {
-                slot,
-                size,
-                page,
-                label,
-            });
-        }
-        let ram = self.ram.last().map_or(0, |r| r.range.end().0);
-        // Kernels before 5.3 fail on persistent memory that shares a section with RAM.
-        let ram = ram.max(ABOVE_4G.0).next_multiple_of(SECTION);
-        let taken = self.nvdimms.last().map_or(ram, |n| n.spa.end().0);
-        let start = taken.next_multiple_of(NVDIMM_ALIGN);
-        let spa = below_limit(phys_bits, start, len, || format!("nvdimm slot {slot}"))?;
-        let mut layout = self.clone();
-        layout.nvdimms.push(NvdimmPlacement {
-            slot,
-            spa,
-            node: ask.node,
-            label_offset,
-            label_size: label,
-        });
-        Ok((layout, spa))
+        layout.with_nvdimms(config, host)
     }
 
     /// The memory map handed to the guest (zero page or PVH), in address order, neighbours of one type merged.
@@ -327,7 +252,8 @@ impl Layout {
                 _ => map.push((span(start, range.end()), E820Type::Ram)),
             }
         }
-        map.extend(self.nvdimms.iter().map(|n| (n.spa, E820Type::Persistent)));
+        let persistent = self.spas.iter().filter(|spa| spa.plan.kind.is_persistent());
+        map.extend(persistent.map(|spa| (spa.plan.range, E820Type::Persistent)));
         map
     }
 

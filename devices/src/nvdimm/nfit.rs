@@ -203,7 +203,7 @@ fn platform_capabilities(domain: PersistenceDomain) -> PlatformCapabilities {
     let capabilities = match domain {
         PersistenceDomain::CpuCache => Capabilities::all(),
         PersistenceDomain::MemoryController => Capabilities::MEMORY_CONTROLLER_FLUSH,
-        PersistenceDomain::Unknown => Capabilities::empty(),
+        PersistenceDomain::None => Capabilities::empty(),
     };
     PlatformCapabilities {
         kind: 7.into(),
@@ -327,7 +327,7 @@ mod tests {
         for (domain, bits) in [
             (PersistenceDomain::CpuCache, "03"),
             (PersistenceDomain::MemoryController, "02"),
-            (PersistenceDomain::Unknown, "00"),
+            (PersistenceDomain::None, "00"),
         ] {
             let expected = hex(&format!("0700 1000 01 000000 {bits}000000 00000000"));
             assert_eq!(platform_capabilities(domain).as_bytes(), expected);
@@ -355,7 +355,7 @@ mod tests {
         let plan = NfitPlan {
             dimms: dimms.to_vec(),
             spas: vec![set],
-            domain: PersistenceDomain::CpuCache,
+            ..NfitPlan::default()
         };
         let fit = fit(&plan);
         assert_eq!(

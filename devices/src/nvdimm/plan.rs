@@ -12,6 +12,7 @@ use super::{
     mailbox::MailboxPlan,
 };
 use crate::units::{Gpa, GpaRange};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Most DIMMs of one machine.
@@ -185,6 +186,11 @@ impl SpaKind {
         }
     }
 
+    /// Whether contents outlive the machine.
+    pub fn is_persistent(self) -> bool {
+        matches!(self, Self::Persistent | Self::PersistentDisk | Self::PersistentCd)
+    }
+
     /// Virtual disks and CDs have no mappings, and index 0.
     pub fn is_virtual(self) -> bool {
         !matches!(self, Self::Persistent | Self::Volatile | Self::Control)
@@ -254,7 +260,8 @@ impl SpaPlan {
 }
 
 /// Where the persistence domain begins. ACPI 6.5 5.2.25.9.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PersistenceDomain {
     /// The processors' caches are flushed on power loss.
     #[default]
@@ -262,11 +269,11 @@ pub enum PersistenceDomain {
     /// The memory controller's buffers are; caches are the guest's business.
     MemoryController,
     /// Nothing is said.
-    Unknown,
+    None,
 }
 
 /// All of one NFIT.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NfitPlan {
     /// DIMMs by slot.
     pub dimms: Vec<NvdimmPlan>,
@@ -274,6 +281,19 @@ pub struct NfitPlan {
     pub spas: Vec<SpaPlan>,
     /// Platform capabilities.
     pub domain: PersistenceDomain,
+    /// `_DSM` functions the root may have, one bit each.
+    pub functions: u32,
+}
+
+impl Default for NfitPlan {
+    fn default() -> Self {
+        Self {
+            dimms: vec![],
+            spas: vec![],
+            domain: PersistenceDomain::default(),
+            functions: u32::MAX,
+        }
+    }
 }
 
 impl NfitPlan {
@@ -294,7 +314,7 @@ impl NfitPlan {
         Self {
             dimms,
             spas,
-            domain: PersistenceDomain::default(),
+            ..Self::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 //! locked or changed, so that a mistake anywhere is reported before anything happens.
 
 use super::{ConfigError, ConsoleConfig, NvdimmBacking, NvdimmConfig, VmConfig, validate::check_size};
-use devices::units::ByteSize;
+use devices::{nvdimm::plan::SpaKind, units::ByteSize};
 use rustix::fs::{StatFs, major, minor};
 use std::{
     fs::{self, Metadata},
@@ -70,6 +70,10 @@ impl VmConfig {
                 Err(problem) => problems.push(problem),
             }
         }
+        for (position, disk) in self.virtual_disk.iter().enumerate() {
+            let id = format!("virtual disk {position}");
+            problems.extend(probe_nvdimm(&id, &crate::nvdimm::disk_backing(disk)).err());
+        }
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
     }
 
@@ -101,6 +105,13 @@ impl VmConfig {
                 role: role(),
                 path,
                 written: true,
+            }));
+        }
+        for (position, disk) in self.virtual_disk.iter().enumerate() {
+            named.extend(disk.file.as_deref().map(|path| Named {
+                role: format!("virtual disk {position}"),
+                path,
+                written: SpaKind::from(disk.kind).is_persistent(),
             }));
         }
         if let ConsoleConfig::File(path) = &self.console {

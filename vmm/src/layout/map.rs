@@ -2,13 +2,13 @@
 
 use super::{
     ACPI_TABLES, DSM_MAILBOX, E820Type, FIRMWARE_END, Gpa, GpaRange, HIGH_MEMORY, IOAPIC, LAPIC, LOW_RAM_END, Layout,
-    PAGE,
+    PAGE, SpaPlacement,
 };
 use crate::{
     config::VmConfig,
     topology::{Topology, VcpuPlan},
 };
-use devices::units::ByteSize;
+use devices::{nvdimm::plan::SpaKind, units::ByteSize};
 use serde::{Serialize, Serializer};
 use std::{collections::BTreeMap, fmt};
 
@@ -27,6 +27,8 @@ pub struct Report {
     pub vcpus: Vec<VcpuPlan>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<Nvdimm>,
+    /// SPA ranges in address order.
+    pub regions: Vec<Region>,
 }
 
 /// One range of the map.
@@ -78,13 +80,15 @@ pub struct Nvdimm {
     pub slot: u8,
     /// Name.
     pub id: String,
+    /// Number of its root device.
+    pub bus: u8,
     /// NFIT device handle.
     pub handle: u32,
-    /// Proximity domain.
+    /// Proximity domain of its own range.
     pub node: u32,
-    /// First guest physical address of its data.
-    pub start: u64,
-    /// Bytes of data that the guest sees.
+    /// First guest physical address of its own range, if it has one.
+    pub start: Option<u64>,
+    /// Bytes of data.
     #[serde(serialize_with = "bytes")]
     pub len: ByteSize,
     /// Where the label area begins in the backing.
@@ -92,6 +96,49 @@ pub struct Nvdimm {
     /// Bytes of the label area.
     #[serde(serialize_with = "bytes")]
     pub label_size: ByteSize,
+}
+
+/// One SPA range.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Region {
+    /// Name.
+    pub name: String,
+    /// Number of the root device that describes it.
+    pub bus: u8,
+    /// Index of its structure in the NFIT.
+    pub range_index: u16,
+    /// What it is.
+    pub kind: &'static str,
+    /// First guest physical address.
+    pub start: u64,
+    /// Bytes.
+    #[serde(serialize_with = "bytes")]
+    pub len: ByteSize,
+    /// Proximity domain.
+    pub node: u32,
+    /// Bytes of a line, where DIMMs take turns.
+    pub line: Option<u32>,
+    /// Slots of its DIMMs in the order of their lines.
+    pub dimms: Vec<u8>,
+}
+
+fn kind(kind: SpaKind) -> &'static str {
+    match kind {
+        SpaKind::Persistent => "persistent memory",
+        SpaKind::Volatile => "volatile memory",
+        SpaKind::Control => "control region",
+        SpaKind::VolatileDisk => "volatile disk",
+        SpaKind::VolatileCd => "volatile CD",
+        SpaKind::PersistentDisk => "persistent disk",
+        SpaKind::PersistentCd => "persistent CD",
+    }
+}
+
+/// The range that shows all of the DIMM in `slot` and nothing else.
+fn own_range(layout: &Layout, slot: u8) -> Option<GpaRange> {
+    let plain = u16::from(slot + 1) * 2;
+    let own = |spa: &&SpaPlacement| spa.plan.index == plain && matches!(&spa.plan.mappings[..], [m] if m.slot == slot);
+    layout.spas.iter().find(own).map(|spa| spa.plan.range)
 }
 
 fn bytes<S: Serializer>(size: &ByteSize, s: S) -> Result<S::Ok, S::Error> {
@@ -117,20 +164,33 @@ impl Report {
         let nvdimms = layout.nvdimms.iter().map(|n| Nvdimm {
             slot: n.slot,
             id: config.nvdimm_name(n.slot.into()),
-            handle: u32::from(n.slot) + 1,
-            node: n.node,
-            start: n.spa.start.0,
-            len: ByteSize(n.spa.len),
+            bus: n.bus,
+            handle: config.nvdimm_handle(n.slot.into()),
+            node: config.nvdimm.get(usize::from(n.slot)).map_or(0, |n| n.node),
+            start: own_range(layout, n.slot).map(|range| range.start.0),
+            len: ByteSize(n.capacity),
             label_offset: n.label_offset,
             label_size: n.label_size,
         });
+        let regions = layout.spas.iter().map(|SpaPlacement { bus, name, plan }| Region {
+            name: name.clone(),
+            bus: *bus,
+            range_index: plan.index,
+            kind: kind(plan.kind),
+            start: plan.range.start.0,
+            len: ByteSize(plan.range.len),
+            node: plan.proximity,
+            line: plan.interleave.map(|i| i.line),
+            dimms: plan.mappings.iter().map(|m| m.slot).collect(),
+        });
         Self {
             phys_bits,
-            map: entries(config, layout),
+            map: entries(layout),
             iomem: layout.iomem().into_iter().map(line).collect(),
             nodes: nodes.collect(),
             vcpus: topology.vcpus.clone(),
             nvdimms: nvdimms.collect(),
+            regions: regions.collect(),
         }
     }
 }
@@ -139,7 +199,7 @@ fn last(range: GpaRange) -> u64 {
     range.end().0.saturating_sub(1)
 }
 
-fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
+fn entries(layout: &Layout) -> Vec<Entry> {
     let entry = |range: GpaRange, kind, e820: Option<E820Type>| Entry {
         start: range.start.0,
         last: last(range),
@@ -175,13 +235,17 @@ fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
             ..entry(*range, "virtio-mmio", None)
         });
     }
-    for nvdimm in &layout.nvdimms {
-        let name = Some(config.nvdimm_name(nvdimm.slot.into()));
-        let node = Some(nvdimm.node);
+    for SpaPlacement { name, plan, .. } in &layout.spas {
+        let e820 = plan.kind.is_persistent().then_some(E820Type::Persistent);
+        let what = if plan.kind.is_virtual() {
+            "virtual disk"
+        } else {
+            "NVDIMM"
+        };
         map.push(Entry {
-            node,
-            name,
-            ..entry(nvdimm.spa, "NVDIMM", Some(E820Type::Persistent))
+            node: Some(plan.proximity),
+            name: Some(name.clone()),
+            ..entry(plan.range, what, e820)
         });
     }
     map.sort_by_key(|e| e.start);
@@ -242,6 +306,7 @@ impl fmt::Display for Report {
         for Nvdimm {
             slot,
             id,
+            bus,
             handle,
             node,
             start,
@@ -254,10 +319,35 @@ impl fmt::Display for Report {
                 0 => "no labels".to_owned(),
                 _ => format!("labels {label_size} at {label_offset:#x} of the backing"),
             };
+            let bus = if *bus == 0 {
+                String::new()
+            } else {
+                format!("bus {bus}, ")
+            };
+            let place = match start {
+                Some(start) => format!("node {node}, {len} at {start:#x}"),
+                None => format!("{len}, no range of its own"),
+            };
             writeln!(
                 f,
-                "nvdimm {id}: slot {slot}, handle {handle:#x}, node {node}, {len} at {start:#x}, {labels}"
+                "nvdimm {id}: {bus}slot {slot}, handle {handle:#x}, {place}, {labels}"
             )?;
+        }
+        for region in self.regions.iter().filter(|region| region.dimms.len() != 1) {
+            let (len, start, node) = (region.len, region.start, region.node);
+            write!(f, "{} {}: {len} at {start:#x}, node {node}", region.kind, region.name)?;
+            match region.line {
+                Some(line) => {
+                    let slots: Vec<_> = region.dimms.iter().map(u8::to_string).collect();
+                    writeln!(
+                        f,
+                        ", lines of {} over slots {}",
+                        ByteSize(line.into()),
+                        slots.join(", ")
+                    )?;
+                }
+                None => writeln!(f)?,
+            }
         }
         Ok(())
     }

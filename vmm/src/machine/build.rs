@@ -18,7 +18,7 @@ use crate::{
     layout::{self, Layout, ports},
     memory::{
         Access, GuestMap, GuestMapError,
-        backing::{self, BackingError},
+        backing::BackingError,
         ram::{self, RamError},
     },
     nvdimm,
@@ -28,7 +28,7 @@ use crate::{
 use devices::{
     Bus, BusError, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine},
-    nvdimm::{LabelStore, MailboxPlan, NvdimmBus, NvdimmBusPlan},
+    nvdimm::{MailboxPlan, NvdimmBus},
     pvpanic::PvPanic,
     serial::SerialPort,
     test_exit::TestExit,
@@ -72,6 +72,15 @@ pub enum BuildError {
     /// Memory in the way of memory.
     #[error(transparent)]
     Map(#[from] GuestMapError),
+    /// The memory of an SPA range.
+    #[error("cannot map SPA range {name}")]
+    Spa {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// An NVDIMM's backing.
     #[error("NVDIMM {id} cannot be used")]
     Nvdimm {
@@ -187,7 +196,7 @@ impl Machine {
                 .write_slice(&table.bytes, GuestAddress(table.gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
-        let dimms = open_nvdimms(config, plans, &vm, &mut map)?;
+        let dimms = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(&vm, &vcpus)?;
         Ok(Self {
@@ -286,32 +295,6 @@ impl Images {
     }
 }
 
-/// Buses, each with the label stores of its DIMMs.
-type NvdimmBuses = Vec<(NvdimmBusPlan, Vec<Box<dyn LabelStore>>)>;
-
-fn open_nvdimms(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<NvdimmBuses, BuildError> {
-    let mut buses = Vec::new();
-    for bus in nvdimm::plan(config, plans.layout) {
-        let mut labels: Vec<Box<dyn LabelStore>> = Vec::new();
-        for ((plan, spa), (nvdimm, facts)) in bus
-            .nfit
-            .dimms
-            .iter()
-            .zip(&bus.nfit.spas)
-            .zip(config.nvdimm.iter().zip(plans.backings))
-        {
-            let opened = backing::open(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
-                id: plan.id.clone(),
-                source,
-            })?;
-            map.add(vm, spa.range.start, spa.range.len, opened.mapping, opened.access)?;
-            labels.push(opened.labels.unwrap_or_else(|| Box::new(Vec::new())));
-        }
-        buses.push((bus, labels));
-    }
-    Ok(buses)
-}
-
 fn create_vcpus(
     config: &VmConfig,
     topology: &Topology,
@@ -377,7 +360,7 @@ impl Devices {
         layout: &Layout,
         vm: &Vm,
         memory: &GuestMemory,
-        nvdimms: NvdimmBuses,
+        nvdimms: super::nvdimm::NvdimmBuses,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
         let mut console = Console::open(&config.console)?;

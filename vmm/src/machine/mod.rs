@@ -11,6 +11,7 @@ mod build;
 pub mod channel;
 pub mod console;
 pub mod events;
+mod nvdimm;
 pub mod output;
 pub mod terminal;
 

@@ -89,6 +89,19 @@ pub struct Opened {
     pub labels: Option<Box<dyn LabelStore>>,
     /// Whether stores reach the mapping. Those to a read-only DIMM never reach its file, either way.
     pub access: Access,
+    /// For mappings of its parts.
+    pub source: Source,
+}
+
+/// An opened backing as `mmap` wants it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file, which holds the lock.
+    pub file: Arc<fs::File>,
+    /// Protection of every mapping.
+    pub prot: libc::c_int,
+    /// Flags of every mapping.
+    pub flags: libc::c_int,
 }
 
 /// Opens, locks and maps the backing of one DIMM, whose size and page size have been looked up before.
@@ -135,6 +148,11 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         .with_hugetlbfs(kind == Kind::Hugetlbfs)
         .build()
         .map_err(|e| failed(io::Error::other(e)))?;
+    let source = Source {
+        file: handle.clone(),
+        prot,
+        flags: sharing | reserve,
+    };
     let labels = match (config.label.0, kind) {
         (0, _) => None,
         (label, Kind::File | Kind::Memory) => Some(Box::new(FileLabels {
@@ -164,6 +182,7 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         mapping,
         labels,
         access,
+        source,
     })
 }
 

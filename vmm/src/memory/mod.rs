@@ -4,6 +4,7 @@
 //! that a slot can never outlive its mapping.
 
 pub mod backing;
+pub mod interleave;
 pub mod ram;
 
 use crate::hv::{HvError, MemorySlot, SlotFlags, Vm};
