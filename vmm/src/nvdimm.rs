@@ -4,7 +4,7 @@ use crate::{
     config::VmConfig,
     layout::{self, Layout, NvdimmPlacement},
 };
-use devices::nvdimm::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, plan::MAX_SLOTS};
+use devices::nvdimm::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, RootPlan, plan::MAX_SLOTS};
 
 /// The buses of a machine, by number; none when it has no NVDIMM.
 pub fn plan(config: &VmConfig, layout: &Layout) -> Vec<NvdimmBusPlan> {
@@ -22,5 +22,6 @@ pub fn plan(config: &VmConfig, layout: &Layout) -> Vec<NvdimmBusPlan> {
         mailbox: layout::dsm_mailbox(0),
         slots: (0..MAX_SLOTS).map(|n| (n, NfitHandle(u32::from(n) + 1))).collect(),
         nfit: NfitPlan::plain(layout.nvdimms.iter().zip(&config.nvdimm).map(dimm)),
+        root: RootPlan::default(),
     }]
 }

@@ -8,6 +8,7 @@
 //! both monitors.
 
 use super::{
+    ars::RootPlan,
     guid::{self, Guid},
     mailbox::MailboxPlan,
 };
@@ -310,6 +311,8 @@ pub struct NvdimmBusPlan {
     pub slots: Vec<(u8, NfitHandle)>,
     /// What it says.
     pub nfit: NfitPlan,
+    /// How its root's functions behave.
+    pub root: RootPlan,
 }
 
 impl NvdimmBusPlan {
