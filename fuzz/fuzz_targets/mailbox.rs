@@ -5,7 +5,7 @@
 use devices::{
     BusDevice, Clock, Effect, GuestMemory,
     nvdimm::{
-        LabelStore, MailboxPlan, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan,
+        LabelStore, MailboxPlan, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan, RootPlan,
         guid::{INTEL_DIMM_DSM, METHODS, ROOT_DSM},
         mailbox::ROOT_HANDLE,
     },
@@ -52,6 +52,7 @@ fn bus(memory: &GuestMemory) -> NvdimmBus {
         },
         slots: vec![],
         nfit,
+        root: RootPlan::default(),
     };
     NvdimmBus::new(memory.clone(), plan, labels, (), &Clock::manual())
 }

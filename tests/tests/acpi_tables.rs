@@ -5,7 +5,7 @@
 //! now makes.
 
 use devices::{
-    nvdimm::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, plan::MAX_SLOTS},
+    nvdimm::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, RootPlan, plan::MAX_SLOTS},
     units::{ByteSize, Gpa, GpaRange},
 };
 use std::{
@@ -34,6 +34,7 @@ fn bus(dimms: impl IntoIterator<Item = (NvdimmPlan, Gpa, u32)>) -> NvdimmBusPlan
         mailbox: layout::dsm_mailbox(0),
         slots: (0..MAX_SLOTS).map(|n| (n, NfitHandle(u32::from(n) + 1))).collect(),
         nfit: NfitPlan::plain(dimms),
+        root: RootPlan::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
 };
 use devices::{
     nvdimm::{
-        NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan,
+        NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, RootPlan,
         plan::{Identity, MAX_SLOTS, SpaKind},
     },
     units::Hex,
@@ -24,6 +24,7 @@ fn bus(config: &VmConfig, layout: &Layout, number: u8) -> NvdimmBusPlan {
     let dimms = layout.nvdimms.iter().filter(|dimm| dimm.bus == number);
     let dimms = dimms.filter_map(|place| Some(dimm(config, place, config.nvdimm.get(usize::from(place.slot))?)));
     let spas = layout.spas.iter().filter(|spa| spa.bus == number);
+    let root = RootPlan::default();
     NvdimmBusPlan {
         number,
         mailbox: layout::dsm_mailbox(number),
@@ -32,7 +33,10 @@ fn bus(config: &VmConfig, layout: &Layout, number: u8) -> NvdimmBusPlan {
             dimms: dimms.collect(),
             spas: spas.map(|spa| spa.plan.clone()).collect(),
             domain: said.map(|bus| bus.persistence).unwrap_or_default(),
-            functions: said.and_then(|bus| bus.functions).map_or(u32::MAX, |mask| mask.0),
+        },
+        root: RootPlan {
+            functions: said.and_then(|bus| bus.functions).map_or(root.functions, |mask| mask.0),
+            ..root
         },
     }
 }

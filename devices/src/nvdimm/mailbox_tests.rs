@@ -3,7 +3,7 @@ use crate::{
     BusDevice, Clock, Effect,
     line::CountingLine,
     nvdimm::{
-        LabelStore, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan,
+        LabelStore, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan, RootPlan,
         dsm::{dimm, root},
         guid::{INTEL_DIMM_DSM, METHODS, ROOT_DSM},
         nfit,
@@ -39,6 +39,7 @@ fn bus(memory: GuestMemory, nfit: NfitPlan, line: Arc<CountingLine>) -> NvdimmBu
         number: 0,
         mailbox: PLAN,
         slots: nfit.dimms.iter().map(|d| (d.slot, d.handle)).collect(),
+        root: RootPlan::default(),
         nfit,
     };
     NvdimmBus::new(memory, plan, labels, line, &Clock::manual())
@@ -123,7 +124,7 @@ fn calls_are_routed_by_handle_and_guid() {
     assert_eq!(machine.call(1, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x2_0000, 4096]));
     assert_eq!(machine.call(2, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x1000, 4096]));
     assert_eq!(machine.call(2, METHODS, dimm::LSI, &[]), words(&[0, 0x1000, 4096]));
-    assert_eq!(machine.call(ROOT_HANDLE, ROOT_DSM, 0, &[]), words(&[0]));
+    assert_eq!(machine.call(ROOT_HANDLE, ROOT_DSM, 0, &[]), words(&[0x3bf]));
     assert_eq!(machine.call(ROOT_HANDLE, INTEL_DIMM_DSM, 4, &[]), words(&[1]));
     assert_eq!(machine.call(1, INTEL_DIMM_DSM, 0, &[]), words(&[0x71]));
 }

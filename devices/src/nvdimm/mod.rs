@@ -4,27 +4,36 @@
 //! authored by pure functions from [`NvdimmPlan`]s: the tables by [`nfit`], the ACPI devices by [`aml::NvdimmAml`].
 //!
 //! ```text
-//! guest: _DSM, _FIT, _LSx -> AML (aml) -> mailbox page, doorbell -> NvdimmBus -> dsm::{root, dimm} -> label
+//! guest: _DSM, _FIT, _LSx -> AML (aml) -> mailbox page, doorbell -> NvdimmBus -> dsm::{root, dimm} -> label, ars
 //! ```
 
 pub mod aml;
+pub mod ars;
 pub mod config;
 pub mod dsm;
+pub mod errors;
 mod events;
 pub mod guid;
+mod interleave;
 pub mod label;
 pub mod mailbox;
+pub mod media;
 pub mod nfit;
 pub mod plan;
 
 pub use aml::NvdimmAml;
+pub use ars::RootPlan;
 pub use events::PendingEvents;
+pub use interleave::DimmAddress;
 pub use label::{LabelArea, LabelStore};
 pub use mailbox::MailboxPlan;
+pub use media::MediaState;
 pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
 
 use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
+use ars::Ars;
 use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
+use errors::Injected;
 use mailbox::{Mailbox, ROOT_HANDLE};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +43,8 @@ pub struct Dimm {
     pub plan: NvdimmPlan,
     /// Label area.
     pub labels: LabelArea,
+    /// Bad ranges.
+    pub media: MediaState,
     /// Time, for what takes some.
     pub clock: Clock,
 }
@@ -51,6 +62,7 @@ impl Dimm {
         Self {
             plan,
             labels,
+            media: MediaState::default(),
             clock: clock.clone(),
         }
     }
@@ -70,6 +82,8 @@ impl Dimm {
 pub struct BusState {
     /// What `_FIT` describes.
     pub nfit: NfitPlan,
+    /// How the root's functions behave.
+    pub root: RootPlan,
     /// DIMMs in slot order.
     pub dimms: Vec<Dimm>,
     /// Structures that `_FIT` returns.
@@ -80,6 +94,10 @@ pub struct BusState {
     pub fit_seen: u32,
     /// What the guest has not been notified of yet.
     pub events: PendingEvents,
+    /// The scrub.
+    pub ars: Ars,
+    /// What the guest injected.
+    injected: Injected,
     /// Time, for what takes some.
     pub clock: Clock,
 }
@@ -90,10 +108,13 @@ impl BusState {
         Self {
             fit: nfit::fit(&nfit),
             nfit,
+            root: RootPlan::default(),
             dimms,
             fit_generation: 1,
             fit_seen: 0,
             events: PendingEvents::default(),
+            ars: Ars::default(),
+            injected: Injected::default(),
             clock,
         }
     }
@@ -140,14 +161,20 @@ impl NvdimmBus {
         line: impl Line + 'static,
         clock: &Clock,
     ) -> Self {
-        let NvdimmBusPlan { mailbox, nfit, .. } = plan;
+        let NvdimmBusPlan {
+            mailbox, nfit, root, ..
+        } = plan;
         assert_eq!(nfit.dimms.len(), labels.len(), "each NVDIMM must have a label store");
         let dimms = nfit.dimms.iter().cloned().zip(labels);
         let dimms = dimms.map(|(plan, store)| Dimm::new(plan, store, clock)).collect();
+        let state = BusState {
+            root,
+            ..BusState::new(nfit, dimms, clock.clone())
+        };
         Self {
             mailbox: Mailbox::new(memory, mailbox),
             line: Box::new(line),
-            state: Mutex::new(BusState::new(nfit, dimms, clock.clone())),
+            state: Mutex::new(state),
         }
     }
 

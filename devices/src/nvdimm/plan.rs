@@ -8,6 +8,7 @@
 //! both monitors.
 
 use super::{
+    ars::RootPlan,
     guid::{self, Guid},
     mailbox::MailboxPlan,
 };
@@ -273,7 +274,7 @@ pub enum PersistenceDomain {
 }
 
 /// All of one NFIT.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NfitPlan {
     /// DIMMs by slot.
     pub dimms: Vec<NvdimmPlan>,
@@ -281,19 +282,6 @@ pub struct NfitPlan {
     pub spas: Vec<SpaPlan>,
     /// Platform capabilities.
     pub domain: PersistenceDomain,
-    /// `_DSM` functions the root may have, one bit each.
-    pub functions: u32,
-}
-
-impl Default for NfitPlan {
-    fn default() -> Self {
-        Self {
-            dimms: vec![],
-            spas: vec![],
-            domain: PersistenceDomain::default(),
-            functions: u32::MAX,
-        }
-    }
 }
 
 impl NfitPlan {
@@ -330,6 +318,8 @@ pub struct NvdimmBusPlan {
     pub slots: Vec<(u8, NfitHandle)>,
     /// What it says.
     pub nfit: NfitPlan,
+    /// How its root's functions behave.
+    pub root: RootPlan,
 }
 
 impl NvdimmBusPlan {
