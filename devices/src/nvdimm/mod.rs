@@ -12,6 +12,7 @@ pub mod config;
 pub mod dsm;
 mod events;
 pub mod guid;
+pub mod health;
 pub mod label;
 pub mod mailbox;
 pub mod nfit;
@@ -25,6 +26,7 @@ pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
 
 use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
 use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
+use health::Health;
 use mailbox::{Mailbox, ROOT_HANDLE};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +36,8 @@ pub struct Dimm {
     pub plan: NvdimmPlan,
     /// Label area.
     pub labels: LabelArea,
+    /// Sensors, thresholds and shutdown count.
+    pub health: Health,
     /// Time, for what takes some.
     pub clock: Clock,
 }
@@ -49,6 +53,7 @@ impl Dimm {
             plan.id
         );
         Self {
+            health: Health::new(plan.health),
             plan,
             labels,
             clock: clock.clone(),
