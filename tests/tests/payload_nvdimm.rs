@@ -90,7 +90,7 @@ fn mailbox_serves_the_intel_label_functions() {
         .add(&call(1, INTEL_DIMM_DSM, 5, &words(&[252, 16])), 20)
         .run(&[("nvdimm", "size=16M")]);
     let reply = |values: &[u32]| (u32::try_from(4 * values.len()).unwrap(), words(values));
-    assert_eq!(replies[0], reply(&[0x71]));
+    assert_eq!(replies[0], reply(&[0x47f]));
     assert_eq!(replies[1], reply(&[0, 128 << 10, 4096]));
     assert_eq!(replies[2], reply(&[0]));
     assert_eq!(replies[3], reply(&[0, 0, 0xdead_beef, 0x0123_4567, 0]));

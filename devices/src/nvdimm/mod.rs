@@ -14,6 +14,7 @@ pub mod dsm;
 pub mod errors;
 mod events;
 pub mod guid;
+pub mod health;
 mod interleave;
 pub mod label;
 pub mod mailbox;
@@ -34,6 +35,7 @@ use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
 use ars::Ars;
 use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
 use errors::Injected;
+use health::Health;
 use mailbox::{Mailbox, ROOT_HANDLE};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -45,6 +47,8 @@ pub struct Dimm {
     pub labels: LabelArea,
     /// Bad ranges.
     pub media: MediaState,
+    /// Sensors, thresholds and shutdown count.
+    pub health: Health,
     /// Time, for what takes some.
     pub clock: Clock,
 }
@@ -60,6 +64,7 @@ impl Dimm {
             plan.id
         );
         Self {
+            health: Health::new(plan.health),
             plan,
             labels,
             media: MediaState::default(),

@@ -10,6 +10,7 @@
 use super::{
     ars::RootPlan,
     guid::{self, Guid},
+    health::HealthPlan,
     mailbox::MailboxPlan,
 };
 use crate::units::{Gpa, GpaRange};
@@ -121,6 +122,8 @@ pub struct NvdimmPlan {
     pub flush_hints: Vec<Gpa>,
     /// `_DSM` functions the DIMM may have, one bit each; functions it has no use for are left out in any case.
     pub functions: u32,
+    /// Sensors and counters of a DIMM that was never used.
+    pub health: HealthPlan,
 }
 
 impl NvdimmPlan {
@@ -144,6 +147,7 @@ impl NvdimmPlan {
             identity: Identity::plain(slot),
             flush_hints: vec![],
             functions: u32::MAX,
+            health: HealthPlan::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Functions of one DIMM: the Intel-family `_DSM` and our own calls behind `_LSI`, `_LSR` and `_LSW`.
 
-use super::{Answer, DsmCall, DsmFamily, DsmFunction, DsmReply, DsmResult, DsmStatus, u32_at, u64_at, unknown};
+use super::{Answer, DsmCall, DsmFamily, DsmFunction, DsmReply, DsmResult, DsmStatus, smart, u32_at, u64_at, unknown};
 use crate::nvdimm::{
     Dimm,
     guid::{INTEL_DIMM_DSM, METHODS},
@@ -11,7 +11,7 @@ use crate::nvdimm::{
 static INTEL: DsmFamily<Dimm> = DsmFamily {
     guid: INTEL_DIMM_DSM,
     latest: 2,
-    functions: &[LABELS],
+    functions: &[LABELS, smart::FUNCTIONS],
 };
 
 static LABELS: &[DsmFunction<Dimm>] = &[
@@ -172,27 +172,39 @@ mod tests {
         words.iter().flat_map(|w| w.to_le_bytes()).collect()
     }
 
-    #[test]
-    fn intel_family_offers_the_label_functions_in_both_revisions() {
-        let mut dimm = new_dimm(0x2_0000, false);
-        for (revision, mask) in [(0, 0), (1, 0x71u32), (2, 0x71), (3, 0)] {
-            let call = DsmCall {
-                handle: 1,
-                guid: INTEL_DIMM_DSM,
-                revision,
-                function: 0,
-                input: &[],
-            };
-            assert_eq!(answer(&mut dimm, &call).bytes, mask.to_le_bytes());
-        }
+    fn mask(dimm: &mut Dimm, revision: u32) -> u32 {
+        let call = DsmCall {
+            handle: 1,
+            guid: INTEL_DIMM_DSM,
+            revision,
+            function: 0,
+            input: &[],
+        };
+        u32::from_le_bytes(answer(dimm, &call).bytes.try_into().unwrap())
     }
 
     #[test]
-    fn dimm_without_labels_offers_nothing() {
+    fn intel_family_offers_the_old_functions_in_both_revisions_and_the_new_in_the_second() {
+        let mut dimm = new_dimm(0x2_0000, false);
+        assert_eq!(mask(&mut dimm, 1), 0x47f);
+        let both = mask(&mut dimm, 2);
+        assert_eq!((both & 0x47f, both & 0x6_0000), (0x47f, 0x6_0000));
+        assert_eq!((mask(&mut dimm, 0), mask(&mut dimm, 3)), (0, 0));
+    }
+
+    #[test]
+    fn dimm_without_labels_offers_no_label_functions() {
         let mut dimm = new_dimm(0, false);
-        assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 0, &[]), [0; 4]);
+        assert_eq!(mask(&mut dimm, 1), 0x40f);
         assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 4, &[]), [1, 0, 0, 0]);
         assert_eq!(ask(&mut dimm, METHODS, LSI, &[]), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn dimm_whose_functions_are_all_masked_has_none() {
+        let mut dimm = new_dimm(0x2_0000, false);
+        dimm.plan.functions = 0;
+        assert_eq!(mask(&mut dimm, 2), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod dimm;
 pub mod root;
+mod smart;
 
 use super::guid::Guid;
 
