@@ -6,6 +6,7 @@
 //! Data goes to stdout, talk to stderr. Whatever goes wrong is printed here, once, as `error:` and `hint:` lines, and becomes
 //! an [`ExitCode`]. Until a plan is complete nothing is created or changed.
 
+mod ctl;
 mod exit;
 mod failure;
 mod log;
@@ -53,6 +54,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// The nested host, for machines whose KVM cannot run a kernel
     Host(nested::cli::HostArgs),
+    /// Ask something of a running machine
+    Ctl(ctl::CtlArgs),
     /// Look at ACPI tables
     #[command(subcommand)]
     Acpi(AcpiCommand),
@@ -124,6 +127,7 @@ pub fn main() -> std::process::ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(args) => run(*args, &cli.log),
+        Command::Ctl(args) => ctl::run(&args),
         Command::Host(_) => unreachable!("`host` has exit codes of its own and never comes here"),
         Command::Acpi(AcpiCommand::Dump(args)) => {
             let plan = MachinePlan::prepare(args.vm.config()?, Purpose::Plan)?;
@@ -180,6 +184,7 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
     let plans = Plans {
         topology: &plan.topology,
         layout: &plan.layout,
+        phys_bits: plan.phys_bits,
         backings: &plan.backings,
     };
     let machine = Machine::build(&plan.config, &plans)?;

@@ -9,11 +9,11 @@ use crate::{
     topology::{Topology, VcpuPlan},
 };
 use devices::units::ByteSize;
-use serde::{Serialize, Serializer};
-use std::{collections::BTreeMap, fmt};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 /// The plan of a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Guest physical address bits it was planned for.
     pub phys_bits: u8,
@@ -30,14 +30,14 @@ pub struct Report {
 }
 
 /// One range of the map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// First address.
     pub start: u64,
     /// Last address.
     pub last: u64,
     /// Kind, one word or two.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Proximity domain of memory.
     pub node: Option<u32>,
     /// Type in the memory map handed to the guest.
@@ -47,32 +47,32 @@ pub struct Entry {
 }
 
 /// A line of `/proc/iomem`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IomemLine {
     /// First address.
     pub start: u64,
     /// Last address.
     pub last: u64,
     /// What the kernel calls it.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
 }
 
 /// One node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Proximity domain.
     pub node: u32,
     /// vCPUs, as a list.
     pub vcpus: String,
     /// Boot RAM in bytes.
-    #[serde(serialize_with = "bytes")]
+    #[serde(with = "bytes")]
     pub memory: ByteSize,
     /// Distance to every node of the machine.
     pub distances: BTreeMap<u32, u8>,
 }
 
 /// One NVDIMM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nvdimm {
     /// Slot.
     pub slot: u8,
@@ -85,26 +85,36 @@ pub struct Nvdimm {
     /// First guest physical address of its data.
     pub start: u64,
     /// Bytes of data that the guest sees.
-    #[serde(serialize_with = "bytes")]
+    #[serde(with = "bytes")]
     pub len: ByteSize,
     /// Where the label area begins in the backing.
     pub label_offset: u64,
     /// Bytes of the label area.
-    #[serde(serialize_with = "bytes")]
+    #[serde(with = "bytes")]
     pub label_size: ByteSize,
 }
 
-fn bytes<S: Serializer>(size: &ByteSize, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_u64(size.0)
+/// A size as a plain number of bytes.
+mod bytes {
+    use super::ByteSize;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(size: &ByteSize, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u64(size.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<ByteSize, D::Error> {
+        u64::deserialize(d).map(ByteSize)
+    }
 }
 
 impl Report {
     /// Puts the plan together.
     pub fn new(config: &VmConfig, topology: &Topology, layout: &Layout, phys_bits: u8) -> Self {
-        let line = |(range, name): (GpaRange, _)| IomemLine {
+        let line = |(range, name): (GpaRange, &'static str)| IomemLine {
             start: range.start.0,
             last: last(range),
-            name,
+            name: name.into(),
         };
         let ids: Vec<_> = topology.nodes.iter().map(|n| n.node).collect();
         let distances = |from| ids.iter().map(|to| (*to, topology.distance(from, *to))).collect();
@@ -140,10 +150,10 @@ fn last(range: GpaRange) -> u64 {
 }
 
 fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
-    let entry = |range: GpaRange, kind, e820: Option<E820Type>| Entry {
+    let entry = |range: GpaRange, kind: &'static str, e820: Option<E820Type>| Entry {
         start: range.start.0,
         last: last(range),
-        kind,
+        kind: kind.into(),
         node: None,
         e820: e820.map(|t| t as u32),
         name: None,

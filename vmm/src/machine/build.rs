@@ -5,9 +5,11 @@
 
 use super::{
     Outcome,
-    channel::{Channel, ChannelError},
+    channel::Channel,
     console::{Console, ConsoleError},
+    control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
+    socket::SocketError,
 };
 use crate::{
     acpi::{self, AcpiCpu, AcpiInput, AcpiNuma},
@@ -104,9 +106,9 @@ pub enum BuildError {
     /// The console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    /// The agent's socket.
+    /// The agent's or the control socket.
     #[error(transparent)]
-    Channel(#[from] ChannelError),
+    Socket(#[from] SocketError),
     /// Two devices at one address: a mistake in the layout.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -130,6 +132,8 @@ pub struct Plans<'a> {
     pub topology: &'a Topology,
     /// Addresses.
     pub layout: &'a Layout,
+    /// Guest physical address bits that they were planned for.
+    pub phys_bits: u8,
     /// NVDIMM backings by slot.
     pub backings: &'a [BackingFacts],
 }
@@ -197,7 +201,8 @@ impl Machine {
         }
         let dimms = open_nvdimms(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
-        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(&vm, &vcpus)?;
+        let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
+        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(plan, &vm, &vcpus)?;
         Ok(Self {
             vcpus,
             parts,
@@ -219,10 +224,8 @@ impl Machine {
             self.parts.console.patience.limit(limit)?;
         }
         let platform = self.parts.platform.clone();
-        let mut threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
-        let outcome = events::run(self.parts);
-        threads.stop();
-        platform.drain_collected();
+        let threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
+        let outcome = events::run(self.parts, threads);
         if matches!(outcome, Ok(Outcome::TimedOut)) {
             // Whoever looks into a guest that hangs wants to know where.
             for at in platform.stopped_at() {
@@ -357,6 +360,9 @@ struct Devices {
     serial_room: EventFd,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
     agent: Option<Agent>,
+    control: Option<Control>,
+    acpi: Arc<AcpiDevice>,
+    nvdimm: Option<Arc<NvdimmBus>>,
 }
 
 fn event() -> Result<EventFd, BuildError> {
@@ -392,10 +398,11 @@ impl Devices {
         ports.insert(at(ports::TEST_EXIT, TestExit::PORTS), Arc::new(TestExit))?;
         ports.insert(at(ports::PVPANIC, PvPanic::PORTS), Arc::new(PvPanic))?;
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
-        ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi)?;
-        if !dimms.is_empty() {
-            let bus = NvdimmBus::new(memory.clone(), acpi::MAILBOX, dimms);
-            ports.insert(at(ports::DSM_DOORBELL, MailboxPlan::DOORBELL_PORTS), Arc::new(bus))?;
+        ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
+        let bus = || Arc::new(NvdimmBus::new(memory.clone(), acpi::MAILBOX, dimms));
+        let nvdimm = (!layout.nvdimms.is_empty()).then(bus);
+        if let Some(bus) = &nvdimm {
+            ports.insert(at(ports::DSM_DOORBELL, MailboxPlan::DOORBELL_PORTS), bus.clone())?;
         }
         let (models, agent) = virtio_devices(config)?;
         let mut virtio = Vec::new();
@@ -413,10 +420,13 @@ impl Devices {
             serial_room,
             virtio,
             agent,
+            control: config.control_socket.as_deref().map(Control::listen).transpose()?,
+            acpi,
+            nvdimm,
         })
     }
 
-    fn into_loop(self, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(self, plan: layout::map::Report, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
             for queue in 0..transport.queue_count() {
@@ -442,6 +452,10 @@ impl Devices {
             virtio: self.virtio.into_iter().map(|(_, t)| t).collect(),
             doorbells,
             agent: self.agent,
+            control: self.control,
+            acpi: self.acpi,
+            nvdimm: self.nvdimm,
+            plan,
             deadline: None,
         })
     }
