@@ -22,7 +22,7 @@ use crate::{
     acpi,
     config::{ConsoleConfig, file, probe::Purpose},
     layout::map::Report,
-    machine::{Machine, Outcome, Plans, acpi_input},
+    machine::{Machine, Outcome, Plans, acpi_input, socket::Socket},
     memory::backing,
     nested::{self, HostChoice, HostError, HostOptions, Place, Reexec},
 };
@@ -201,6 +201,9 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
     // Locks do not cross the boundary: held here, they keep a second run out of the files.
     let held: Result<Vec<_>, _> = plan.config.nvdimm.iter().map(backing::hold).collect();
     let _held = held.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let control = plan.config.control_socket.as_deref();
+    let control = control.map(|path| Socket::listen("control", path)).transpose();
+    let control = control.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
     let mut host = HostOptions::default();
     // What the guest touches is the nested host's memory, beside what that needs itself.
     host.memory = host
@@ -213,7 +216,7 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
         interactive: plan.config.console == ConsoleConfig::Stdio,
         host,
     };
-    let outcome = nested::reexec_in_host(&request).map_err(nested)?;
+    let outcome = nested::reexec_in_host(&request, control).map_err(nested)?;
     Ok(ExitCode::PassedOn(outcome.code()))
 }
 

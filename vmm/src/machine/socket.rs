@@ -8,7 +8,7 @@ use rustix::{
 use std::{
     fs, io,
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
         unix::{
             fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::{UnixListener, UnixStream},
@@ -67,6 +67,11 @@ impl Socket {
     /// Where clients knock.
     pub fn fd(&self) -> RawFd {
         self.listener.as_raw_fd()
+    }
+
+    /// The same, borrowed.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// A waiting client, non-blocking; `None` when there is none (any more).

@@ -165,6 +165,7 @@ fn run(fake: &Fake, options: &RunOptions) -> (Result<Outcome, HostError>, String
         &fake.image(),
         options,
         &["cmd".into(), "arg".into()],
+        None,
         &mut out,
         &mut err,
     );
