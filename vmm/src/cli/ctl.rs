@@ -31,13 +31,13 @@ pub(super) struct CtlArgs {
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
     /// Print replies as JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     /// Wait so long for a reply
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     timeout: Duration,
     /// Try to connect for so long [default: once]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     connect_timeout: Option<Duration>,
     #[command(subcommand)]
     verb: Verb,
