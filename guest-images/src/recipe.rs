@@ -142,6 +142,8 @@ pub const GUEST_BOOT: &[Module] = &[
     Wanted("dax_pmem"),
     Wanted("dax_hmem"),
     Wanted("pvpanic_mmio"),
+    Wanted("button"),
+    Wanted("evdev"),
 ];
 
 /// In the guest's file system for the kernel or the user to ask for.

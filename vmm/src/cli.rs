@@ -6,6 +6,7 @@
 //! Data goes to stdout, talk to stderr. Whatever goes wrong is printed here, once, as `error:` and `hint:` lines, and becomes
 //! an [`ExitCode`]. Until a plan is complete nothing is created or changed.
 
+mod ctl;
 mod exit;
 mod failure;
 mod log;
@@ -21,7 +22,7 @@ use crate::{
     acpi,
     config::{ConsoleConfig, file, probe::Purpose},
     layout::map::Report,
-    machine::{Machine, Outcome, Plans, acpi_input},
+    machine::{Machine, Outcome, Plans, acpi_input, socket::Socket},
     memory::backing,
     nested::{self, HostChoice, HostError, HostOptions, Place, Reexec},
 };
@@ -53,6 +54,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// The nested host, for machines whose KVM cannot run a kernel
     Host(nested::cli::HostArgs),
+    /// Ask something of a running machine
+    Ctl(ctl::CtlArgs),
     /// Look at ACPI tables
     #[command(subcommand)]
     Acpi(AcpiCommand),
@@ -124,6 +127,7 @@ pub fn main() -> std::process::ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(args) => run(*args, &cli.log),
+        Command::Ctl(args) => ctl::run(&args),
         Command::Host(_) => unreachable!("`host` has exit codes of its own and never comes here"),
         Command::Acpi(AcpiCommand::Dump(args)) => {
             let plan = MachinePlan::prepare(args.vm.config()?, Purpose::Plan)?;
@@ -180,6 +184,7 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
     let plans = Plans {
         topology: &plan.topology,
         layout: &plan.layout,
+        phys_bits: plan.phys_bits,
         backings: &plan.backings,
     };
     let machine = Machine::build(&plan.config, &plans)?;
@@ -196,6 +201,9 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
     // Locks do not cross the boundary: held here, they keep a second run out of the files.
     let held: Result<Vec<_>, _> = plan.config.nvdimm.iter().map(backing::hold).collect();
     let _held = held.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let control = plan.config.control_socket.as_deref();
+    let control = control.map(|path| Socket::listen("control", path)).transpose();
+    let control = control.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
     let mut host = HostOptions::default();
     // What the guest touches is the nested host's memory, beside what that needs itself.
     host.memory = host
@@ -208,7 +216,7 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
         interactive: plan.config.console == ConsoleConfig::Stdio,
         host,
     };
-    let outcome = nested::reexec_in_host(&request).map_err(nested)?;
+    let outcome = nested::reexec_in_host(&request, control).map_err(nested)?;
     Ok(ExitCode::PassedOn(outcome.code()))
 }
 

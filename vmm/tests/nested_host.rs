@@ -284,3 +284,53 @@ fn this_hosts_kvm_runs_kernels() {
         "{report}"
     );
 }
+
+#[test]
+fn machine_in_there_is_controlled_from_here() {
+    let setup = Setup::new();
+    let socket = setup.temporary.path().join("control");
+    let mut run = Command::new(env!("CARGO_BIN_EXE_daxvisor"));
+    run.args(["run", "--host", "nested", "--kernel", "@debian-6.1-cloud-amd64"])
+        .args(["--memory", "512M", "--nvdimm", "size=64M,id=far", "--console", "none"])
+        .args(["--timeout", "200", "--control-socket"])
+        .arg(&socket);
+    run.current_dir(setup.work.path()).stdin(Stdio::null());
+    let machine = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let ctl = |args: &[&str]| {
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_daxvisor"));
+        ctl.args(["ctl", "--timeout", "150", "--connect-timeout", "30", "--socket"])
+            .arg(&socket);
+        ctl.args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let done = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    // Both at once, and before the machine is up.
+    let (first, second) = (ctl(&["describe"]), ctl(&["--json", "nvdimm", "list"]));
+    let described = done(first);
+    assert!(
+        described.contains("machine: running") && described.contains("far: slot 0"),
+        "{described}"
+    );
+    assert!(done(second).contains("\"id\": \"far\""));
+    assert_eq!(done(ctl(&["pause"])), "the machine is paused\n");
+    let refused = ctl(&["pause"]).wait_with_output().unwrap();
+    assert_eq!(code(&refused), 1);
+    assert!(
+        text(&refused.stderr).contains("the machine is paused"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert_eq!(done(ctl(&["resume"])), "the machine is running\n");
+    assert_eq!(done(ctl(&["quit"])), "the machine is ending\n");
+    let ended = machine.wait_with_output().unwrap();
+    assert_eq!(code(&ended), 6, "{}", text(&ended.stderr));
+    assert!(!socket.exists(), "the socket is left");
+    assert_eq!(setup.qemus(), Vec::<u32>::new(), "QEMU was left behind");
+}

@@ -151,6 +151,7 @@ impl BusState {
 
 /// The NVDIMMs behind one root device and its mailbox. The bus device is the doorbell.
 pub struct NvdimmBus {
+    number: u8,
     mailbox: Mailbox,
     line: Box<dyn Line>,
     state: Mutex<BusState>,
@@ -167,7 +168,11 @@ impl NvdimmBus {
         clock: &Clock,
     ) -> Self {
         let NvdimmBusPlan {
-            mailbox, nfit, root, ..
+            number,
+            mailbox,
+            nfit,
+            root,
+            ..
         } = plan;
         assert_eq!(nfit.dimms.len(), labels.len(), "each NVDIMM must have a label store");
         let dimms = nfit.dimms.iter().cloned().zip(labels);
@@ -177,10 +182,16 @@ impl NvdimmBus {
             ..BusState::new(nfit, dimms, clock.clone())
         };
         Self {
+            number,
             mailbox: Mailbox::new(memory, mailbox),
             line: Box::new(line),
             state: Mutex::new(state),
         }
+    }
+
+    /// Number of the root device.
+    pub fn number(&self) -> u8 {
+        self.number
     }
 
     /// Runs `change` on the state, between two calls of the guest, and interrupts the guest if there is something new to

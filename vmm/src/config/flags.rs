@@ -248,6 +248,14 @@ pub const FLAGS: &[Flag] = &[
         read: |c, texts| set(&mut c.agent_socket, texts),
         write: |c| show(&c.agent_socket),
     },
+    Flag {
+        name: "control-socket",
+        value: "PATH",
+        help: "Take requests of `daxvisor ctl` on this unix socket",
+        repeatable: false,
+        read: |c, texts| set(&mut c.control_socket, texts),
+        write: |c| show(&c.control_socket),
+    },
 ];
 
 /// Puts the texts of flags over `config`; `given` yields a flag's texts in the order of the command line. Reports every

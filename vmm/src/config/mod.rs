@@ -69,6 +69,8 @@ pub struct VmConfig {
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.
     pub agent_socket: Option<PathBuf>,
+    /// Unix socket on which the running machine takes requests; none: it takes none.
+    pub control_socket: Option<PathBuf>,
 }
 
 /// How the kernel is entered.

@@ -9,11 +9,11 @@ use crate::{
     topology::{Topology, VcpuPlan},
 };
 use devices::{nvdimm::plan::SpaKind, units::ByteSize};
-use serde::{Serialize, Serializer};
-use std::{collections::BTreeMap, fmt};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 /// The plan of a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Guest physical address bits it was planned for.
     pub phys_bits: u8,
@@ -32,14 +32,14 @@ pub struct Report {
 }
 
 /// One range of the map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// First address.
     pub start: u64,
     /// Last address.
     pub last: u64,
     /// Kind, one word or two.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Proximity domain of memory.
     pub node: Option<u32>,
     /// Type in the memory map handed to the guest.
@@ -49,32 +49,32 @@ pub struct Entry {
 }
 
 /// A line of `/proc/iomem`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IomemLine {
     /// First address.
     pub start: u64,
     /// Last address.
     pub last: u64,
     /// What the kernel calls it.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
 }
 
 /// One node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Proximity domain.
     pub node: u32,
     /// vCPUs, as a list.
     pub vcpus: String,
     /// Boot RAM in bytes.
-    #[serde(serialize_with = "bytes")]
+    #[serde(with = "bytes")]
     pub memory: ByteSize,
     /// Distance to every node of the machine.
     pub distances: BTreeMap<u32, u8>,
 }
 
 /// One NVDIMM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nvdimm {
     /// Slot.
     pub slot: u8,
@@ -89,17 +89,17 @@ pub struct Nvdimm {
     /// First guest physical address of its own range, if it has one.
     pub start: Option<u64>,
     /// Bytes of data.
-    #[serde(serialize_with = "bytes")]
+    #[serde(with = "bytes")]
     pub len: ByteSize,
     /// Where the label area begins in the backing.
     pub label_offset: u64,
     /// Bytes of the label area.
-    #[serde(serialize_with = "bytes")]
+    #[serde(with = "bytes")]
     pub label_size: ByteSize,
 }
 
 /// One SPA range.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {
     /// Name.
     pub name: String,
@@ -108,11 +108,11 @@ pub struct Region {
     /// Index of its structure in the NFIT.
     pub range_index: u16,
     /// What it is.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// First guest physical address.
     pub start: u64,
     /// Bytes.
-    #[serde(serialize_with = "bytes")]
+    #[serde(with = "bytes")]
     pub len: ByteSize,
     /// Proximity domain.
     pub node: u32,
@@ -141,17 +141,27 @@ fn own_range(layout: &Layout, slot: u8) -> Option<GpaRange> {
     layout.spas.iter().find(own).map(|spa| spa.plan.range)
 }
 
-fn bytes<S: Serializer>(size: &ByteSize, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_u64(size.0)
+/// A size as a plain number of bytes.
+mod bytes {
+    use super::ByteSize;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(size: &ByteSize, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u64(size.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<ByteSize, D::Error> {
+        u64::deserialize(d).map(ByteSize)
+    }
 }
 
 impl Report {
     /// Puts the plan together.
     pub fn new(config: &VmConfig, topology: &Topology, layout: &Layout, phys_bits: u8) -> Self {
-        let line = |(range, name): (GpaRange, _)| IomemLine {
+        let line = |(range, name): (GpaRange, &'static str)| IomemLine {
             start: range.start.0,
             last: last(range),
-            name,
+            name: name.into(),
         };
         let ids: Vec<_> = topology.nodes.iter().map(|n| n.node).collect();
         let distances = |from| ids.iter().map(|to| (*to, topology.distance(from, *to))).collect();
@@ -176,7 +186,7 @@ impl Report {
             name: name.clone(),
             bus: *bus,
             range_index: plan.index,
-            kind: kind(plan.kind),
+            kind: kind(plan.kind).into(),
             start: plan.range.start.0,
             len: ByteSize(plan.range.len),
             node: plan.proximity,
@@ -200,10 +210,10 @@ fn last(range: GpaRange) -> u64 {
 }
 
 fn entries(layout: &Layout) -> Vec<Entry> {
-    let entry = |range: GpaRange, kind, e820: Option<E820Type>| Entry {
+    let entry = |range: GpaRange, kind: &'static str, e820: Option<E820Type>| Entry {
         start: range.start.0,
         last: last(range),
-        kind,
+        kind: kind.into(),
         node: None,
         e820: e820.map(|t| t as u32),
         name: None,

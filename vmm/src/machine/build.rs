@@ -5,9 +5,11 @@
 
 use super::{
     Outcome,
-    channel::{Channel, ChannelError},
+    channel::Channel,
     console::{Console, ConsoleError},
+    control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
+    socket::SocketError,
 };
 use crate::{
     acpi::{self, AcpiCpu, AcpiInput, AcpiNuma},
@@ -114,9 +116,9 @@ pub enum BuildError {
     /// The console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    /// The agent's socket.
+    /// The agent's or the control socket.
     #[error(transparent)]
-    Channel(#[from] ChannelError),
+    Socket(#[from] SocketError),
     /// Two devices at one address: a mistake in the layout.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -140,6 +142,8 @@ pub struct Plans<'a> {
     pub topology: &'a Topology,
     /// Addresses.
     pub layout: &'a Layout,
+    /// Guest physical address bits that they were planned for.
+    pub phys_bits: u8,
     /// NVDIMM backings by slot.
     pub backings: &'a [BackingFacts],
 }
@@ -198,7 +202,8 @@ impl Machine {
         }
         let dimms = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
-        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(&vm, &vcpus)?;
+        let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
+        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(plan, &vm, &vcpus)?;
         Ok(Self {
             vcpus,
             parts,
@@ -220,10 +225,8 @@ impl Machine {
             self.parts.console.patience.limit(limit)?;
         }
         let platform = self.parts.platform.clone();
-        let mut threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
-        let outcome = events::run(self.parts);
-        threads.stop();
-        platform.drain_collected();
+        let threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
+        let outcome = events::run(self.parts, threads);
         if matches!(outcome, Ok(Outcome::TimedOut)) {
             // Whoever looks into a guest that hangs wants to know where.
             for at in platform.stopped_at() {
@@ -338,6 +341,9 @@ struct Devices {
     serial_room: EventFd,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
     agent: Option<Agent>,
+    control: Option<Control>,
+    acpi: Arc<AcpiDevice>,
+    nvdimm: Vec<Arc<NvdimmBus>>,
 }
 
 fn event() -> Result<EventFd, BuildError> {
@@ -375,11 +381,13 @@ impl Devices {
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
+        let mut buses = Vec::new();
         for (plan, labels) in nvdimms {
             let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
             let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
-            let bus = NvdimmBus::new(memory.clone(), plan, labels, line, &clock);
-            ports.insert(doorbell, Arc::new(bus))?;
+            let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
+            ports.insert(doorbell, bus.clone())?;
+            buses.push(bus);
         }
         let (models, agent) = virtio_devices(config)?;
         let mut virtio = Vec::new();
@@ -397,10 +405,13 @@ impl Devices {
             serial_room,
             virtio,
             agent,
+            control: config.control_socket.as_deref().map(Control::listen).transpose()?,
+            acpi,
+            nvdimm: buses,
         })
     }
 
-    fn into_loop(self, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(self, plan: layout::map::Report, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
             for queue in 0..transport.queue_count() {
@@ -426,6 +437,10 @@ impl Devices {
             virtio: self.virtio.into_iter().map(|(_, t)| t).collect(),
             doorbells,
             agent: self.agent,
+            control: self.control,
+            acpi: self.acpi,
+            nvdimm: self.nvdimm,
+            plan,
             deadline: None,
         })
     }

@@ -3,9 +3,12 @@
 use super::{
     HostError, HostOptions, Outcome, RunOptions,
     host::{Event, Host},
-    run::run_with,
+    run::{Offer, run_with},
 };
-use crate::images::{HostImage, QemuImage};
+use crate::{
+    images::{HostImage, QemuImage},
+    machine::socket::Socket,
+};
 use agent_protocol::{Exec, ExitStatus, FromAgent, Hello, ToAgent, VERSION, receive, send};
 use std::{
     fs::{self, OpenOptions},
@@ -165,6 +168,7 @@ fn run(fake: &Fake, options: &RunOptions) -> (Result<Outcome, HostError>, String
         &fake.image(),
         options,
         &["cmd".into(), "arg".into()],
+        None,
         &mut out,
         &mut err,
     );
@@ -229,6 +233,65 @@ fn command_gets_its_place_and_its_streams_stay_apart() {
         exec.env
             .ends_with(&[("DAXVISOR_HOST".into(), "nested".into()), ("A".into(), "b".into())])
     );
+}
+
+#[test]
+fn control_client_out_here_is_a_command_in_there() {
+    let fake = Fake::staying();
+    let path = fake.dir.path().join("control");
+    let offer = Offer {
+        socket: Socket::listen("control", &path).unwrap(),
+        argv: vec!["client".into()],
+    };
+    let peer = fake.peer(|peer| {
+        peer.hello();
+        let machine = peer.exec();
+        let client = peer.exec();
+        let Some(ToAgent::Stdin { id, data }) = peer.request() else {
+            panic!("the client's bytes must come")
+        };
+        assert_eq!((id, data.as_slice()), (client.id, b"ask\n".as_slice()));
+        let data = b"answer\n".to_vec();
+        peer.say(&FromAgent::Stdout { id, data });
+        peer.exits(client.id, ExitStatus::Code(0));
+        peer.exits(machine.id, ExitStatus::Code(6));
+        peer.drain();
+        (machine, client)
+    });
+    let user = thread::spawn({
+        let path = path.clone();
+        move || {
+            let mut stream = UnixStream::connect(path).unwrap();
+            stream.write_all(b"ask\n").unwrap();
+            let mut answer = String::new();
+            std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+            answer
+        }
+    });
+    let killer = thread::spawn({
+        let pids = fake.dir.path().join("pids");
+        move || {
+            let answer = user.join().unwrap();
+            let pid = fs::read_to_string(pids).unwrap();
+            assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success());
+            answer
+        }
+    });
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let outcome = run_with(
+        &fake.image(),
+        &options(),
+        &["machine".into()],
+        Some(offer),
+        &mut out,
+        &mut err,
+    );
+    assert_eq!(killer.join().unwrap(), "answer\n");
+    assert_eq!(outcome.unwrap().code(), 6, "{}", String::from_utf8_lossy(&err));
+    let (machine, client) = peer.join().unwrap();
+    assert_eq!((machine.argv.concat(), machine.stdin), ("machine".to_owned(), false));
+    assert_eq!((client.argv.concat(), client.stdin), ("client".to_owned(), true));
+    assert!(!path.exists(), "the socket is left");
 }
 
 #[test]
