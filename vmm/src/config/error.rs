@@ -191,6 +191,13 @@ pub enum ConfigError {
         second: u8,
     },
 
+    /// Latency, bandwidth, caches, initiators.
+    #[error(transparent)]
+    Hmat(#[from] super::HmatError),
+    /// Ranges of the guest physical map.
+    #[error(transparent)]
+    Range(#[from] super::RangeError),
+
     /// More NVDIMMs than slots.
     #[error("{0} nvdimms are asked for: expected at most {MAX_NVDIMMS}")]
     NvdimmCount(usize),
