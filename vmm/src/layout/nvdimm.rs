@@ -3,7 +3,7 @@
 //! Ranges follow each other above RAM, each on a whole gigabyte: those of the DIMMs that have one of their own by slot, then
 //! interleave sets, then virtual disks, in the order of the configuration. A range that is added later comes last.
 
-use super::{ABOVE_4G, HostLimits, Layout, LayoutError, NVDIMM_ALIGN, PAGE, SECTION, below_limit};
+use super::{HostLimits, Layout, LayoutError, NVDIMM_ALIGN, PAGE, below_limit};
 use crate::config::{InterleaveSetConfig, MAX_NVDIMMS, NvdimmConfig, VirtualDiskConfig, VmConfig, probe::BackingFacts};
 use devices::{
     nvdimm::{
@@ -279,10 +279,10 @@ impl Layout {
 
     /// The place of a range of `len` bytes above all others.
     fn next_range(&self, len: u64, phys_bits: u8, what: impl FnOnce() -> String) -> Result<GpaRange, LayoutError> {
-        let ram = self.ram.last().map_or(0, |r| r.range.end().0);
-        // Kernels before 5.3 fail on persistent memory that shares a section with RAM.
-        let ram = ram.max(ABOVE_4G.0).next_multiple_of(SECTION);
-        let taken = self.spas.last().map_or(ram, |spa| spa.plan.range.end().0);
+        let taken = self
+            .spas
+            .last()
+            .map_or_else(|| self.memory_end(), |spa| spa.plan.range.end().0);
         below_limit(phys_bits, taken.next_multiple_of(NVDIMM_ALIGN), len, what)
     }
 }
