@@ -21,6 +21,7 @@ pub mod mailbox;
 pub mod media;
 pub mod nfit;
 pub mod plan;
+pub mod security;
 
 pub use aml::NvdimmAml;
 pub use ars::RootPlan;
@@ -30,6 +31,7 @@ pub use label::{LabelArea, LabelStore};
 pub use mailbox::MailboxPlan;
 pub use media::MediaState;
 pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
+pub use security::Security;
 
 use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
 use ars::Ars;
@@ -51,6 +53,8 @@ pub struct Dimm {
     pub health: Health,
     /// Time, for what takes some.
     pub clock: Clock,
+    /// Passphrases; none: the DIMM has no security functions.
+    pub security: Option<Security>,
 }
 
 impl Dimm {
@@ -69,6 +73,7 @@ impl Dimm {
             labels,
             media: MediaState::default(),
             clock: clock.clone(),
+            security: None,
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod dimm;
 pub mod root;
 mod smart;
+mod security;
 
 use super::guid::Guid;
 
