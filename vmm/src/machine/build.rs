@@ -21,6 +21,7 @@ use crate::{
     memory::{
         Access, GuestMap, GuestMapError,
         backing::BackingError,
+        encrypted::writeback::WriteBack,
         ram::{self, RamError},
     },
     nvdimm,
@@ -92,6 +93,15 @@ pub enum BuildError {
         #[source]
         source: BackingError,
     },
+    /// The contents of an NVDIMM.
+    #[error("the contents of NVDIMM {id} cannot be read")]
+    Contents {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Kernel or initrd.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
@@ -132,6 +142,7 @@ pub struct Machine {
     // Dropped in this order: processors, then what they reach, then memory.
     vcpus: Vec<Vcpu>,
     parts: Loop,
+    write_back: WriteBack,
     _memory: GuestMap,
     _vm: Vm,
 }
@@ -235,13 +246,15 @@ impl Machine {
                 .write_slice(&table.bytes, GuestAddress(table.gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
-        let dimms = super::nvdimm::open(config, plans, &vm, &mut map)?;
+        let mut dimms = super::nvdimm::open(config, plans, &vm, &mut map)?;
+        let encrypted = std::mem::take(&mut dimms.encrypted);
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
         let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(plan, &vm, &vcpus)?;
         Ok(Self {
             vcpus,
             parts,
+            write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             _memory: map,
             _vm: vm,
         })
@@ -262,6 +275,7 @@ impl Machine {
         let platform = self.parts.platform.clone();
         let threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
         let outcome = events::run(self.parts, threads);
+        self.write_back.finish()?;
         if matches!(outcome, Ok(Outcome::TimedOut)) {
             // Whoever looks into a guest that hangs wants to know where.
             for at in platform.stopped_at() {
@@ -419,7 +433,7 @@ impl Devices {
         layout: &Layout,
         vm: &Vm,
         memory: &GuestMemory,
-        nvdimms: super::nvdimm::NvdimmBuses,
+        nvdimms: super::nvdimm::Nvdimms,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
         let mut console = Console::open(&config.console)?;
@@ -435,10 +449,12 @@ impl Devices {
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
         let mut buses = Vec::new();
-        for (plan, labels) in nvdimms {
+        let mut secured = nvdimms.secured;
+        for (plan, labels) in nvdimms.buses {
             let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
             let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
             let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
+            super::nvdimm::secure(&bus, &mut secured, &clock)?;
             ports.insert(doorbell, bus.clone())?;
             buses.push(bus);
         }

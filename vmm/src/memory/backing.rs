@@ -4,7 +4,14 @@
 //! that it created is removed again when a later step fails. The label area is the last `label` bytes, where QEMU keeps
 //! it, so one file serves under both monitors.
 
-use super::{Access, Mapping, ram::memory_file};
+use super::{
+    Access, Mapping,
+    encrypted::{
+        EncryptedDimm,
+        keys::{KeyError, KeyFile},
+    },
+    ram::memory_file,
+};
 use crate::config::{NvdimmBacking, NvdimmConfig, probe::BackingFacts};
 use devices::{nvdimm::label::LabelStore, units::ByteSize};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, fallocate, flock, fstat, fstatfs};
@@ -66,6 +73,22 @@ pub enum BackingError {
         #[source]
         source: io::Error,
     },
+    /// Encrypted, and nobody said so.
+    #[error(
+        "NVDIMM backing {0} is encrypted: its keys are in {1}; hint: add `encrypt=on`, or move that file away if it is not"
+    )]
+    Encrypted(PathBuf, PathBuf),
+    /// Not encrypted, or without its keys.
+    #[error(
+        "NVDIMM backing {0} exists and has no key file {1}; hint: leave out `encrypt=on` if the file is not encrypted, else restore its key file"
+    )]
+    NoKeys(PathBuf, PathBuf),
+    /// Keys of nothing.
+    #[error("key file {1} exists and NVDIMM backing {0} does not; hint: restore the backing, or remove the key file")]
+    OnlyKeys(PathBuf, PathBuf),
+    /// The key file.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// mmap refused.
     #[error("cannot map {size} of NVDIMM backing {path}{hint}")]
     Map {
@@ -108,6 +131,11 @@ pub struct Source {
 pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, BackingError> {
     let BackingFacts { size, page: align } = facts;
     let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
+    if let Some(path) = &config.file
+        && let Some(keys) = config.key_file().filter(|keys| keys.exists())
+    {
+        return Err(BackingError::Encrypted(path.clone(), keys));
+    }
     let (file, kind) = match &config.file {
         None => (
             memory_file(size.0, None).map_err(|e| BackingError::Open(name.clone(), e))?,
@@ -184,6 +212,39 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         access,
         source,
     })
+}
+
+impl Source {
+    /// A mapping of the first `len` bytes.
+    pub fn map(&self, len: u64) -> io::Result<Mapping> {
+        MmapRegionBuilder::<()>::new(usize::try_from(len).map_err(io::Error::other)?)
+            .with_mmap_prot(self.prot)
+            .with_mmap_flags(self.flags)
+            .with_file_offset(FileOffset::from_arc(self.file.clone(), 0))
+            .build()
+            .map_err(io::Error::other)
+    }
+}
+
+/// Opens and locks the backing of an encrypted DIMM with its key file, or makes both.
+pub fn open_encrypted(config: &NvdimmConfig, facts: BackingFacts) -> Result<EncryptedDimm, BackingError> {
+    let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
+    let (Some(path), Some(key_path)) = (&config.file, config.key_file()) else {
+        return Err(BackingError::Kind(name, "memory file"));
+    };
+    let (size, label) = (facts.size.0, config.label.0);
+    let (key_file, undo) = match (path.exists(), key_path.exists()) {
+        (true, true) => (KeyFile::open(&key_path, size, label)?, Created(None)),
+        (true, false) => return Err(BackingError::NoKeys(name, key_path)),
+        (false, true) => return Err(BackingError::OnlyKeys(name, key_path)),
+        (false, false) => (KeyFile::create(&key_path, size, label)?, Created(Some(&key_path))),
+    };
+    let (file, kind) = open_path(path, config, facts.size)?;
+    if kind != Kind::File {
+        return Err(BackingError::Kind(name, "file without read and write"));
+    }
+    undo.keep();
+    EncryptedDimm::new(Arc::new(file), key_file, size, label).map_err(|e| BackingError::Open(name, e))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{io, time::Duration};
 
-/// MediaControl that do as they are told and keep nothing.
+/// Media that do as they are told and keep nothing.
 struct Nothing;
 
 impl MediaControl for Nothing {
