@@ -230,7 +230,7 @@ impl Machine {
             });
         }
         let tables = acpi::assemble(&acpi_input(config, topology, layout))?;
-        let images = Images::open(config, layout, tables.rsdp)?;
+        let images = Images::open(config, layout, tables.rsdp, &kvm)?;
         let vm = kvm.create_vm()?;
         let mut map = GuestMap::default();
         for region in &layout.ram {
@@ -307,7 +307,7 @@ struct Images {
 }
 
 impl Images {
-    fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa) -> Result<Self, BuildError> {
+    fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa, kvm: &Kvm) -> Result<Self, BuildError> {
         let path = config.kernel.as_deref().ok_or(BuildError::NoKernel)?;
         let kernel = Kernel::open(path).map_err(|e| BuildError::Image(path.to_owned(), e))?;
         let kernel = boot::prepare(kernel, &config.boot)?;
@@ -321,7 +321,10 @@ impl Images {
             .into_iter()
             .map(|(range, kind)| (range, kind as u32))
             .collect();
-        let default = boot::default_cmdline(config.console != ConsoleConfig::None);
+        let mut default = boot::default_cmdline(config.console != ConsoleConfig::None);
+        if config.cpu.remove.iter().any(|feature| feature == "hypervisor") {
+            default = boot::join_cmdline(&default, Some(&boot::without_hypervisor(kvm.tsc_khz()?)));
+        }
         let cmdline = boot::join_cmdline(&default, config.cmdline.as_deref());
         let protocol = config.boot.protocol;
         let plan = boot::plan(

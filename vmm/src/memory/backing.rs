@@ -13,7 +13,7 @@ use super::{
     ram::memory_file,
 };
 use crate::config::{NvdimmBacking, NvdimmConfig, probe::BackingFacts};
-use devices::{nvdimm::label::LabelStore, units::ByteSize};
+use devices::{DeviceWrites, nvdimm::label::LabelStore, units::ByteSize};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, fallocate, flock, fstat, fstatfs};
 use std::{
     fs, io,
@@ -125,6 +125,8 @@ pub struct Source {
     pub prot: libc::c_int,
     /// Flags of every mapping.
     pub flags: libc::c_int,
+    /// Whether it matters which pages are written to.
+    pub logged: bool,
 }
 
 /// Opens, locks and maps the backing of one DIMM, whose size and page size have been looked up before.
@@ -169,17 +171,19 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         libc::MAP_NORESERVE
     };
     let handle = Arc::new(file);
-    let mapping = MmapRegionBuilder::<()>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
-        .with_mmap_prot(prot)
-        .with_mmap_flags(sharing | reserve)
-        .with_file_offset(FileOffset::from_arc(handle.clone(), 0))
-        .with_hugetlbfs(kind == Kind::Hugetlbfs)
-        .build()
-        .map_err(|e| failed(io::Error::other(e)))?;
+    let mapping =
+        MmapRegionBuilder::<DeviceWrites>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
+            .with_mmap_prot(prot)
+            .with_mmap_flags(sharing | reserve)
+            .with_file_offset(FileOffset::from_arc(handle.clone(), 0))
+            .with_hugetlbfs(kind == Kind::Hugetlbfs)
+            .build()
+            .map_err(|e| failed(io::Error::other(e)))?;
     let source = Source {
         file: handle.clone(),
         prot,
         flags: sharing | reserve,
+        logged: false,
     };
     let labels = match (config.label.0, kind) {
         (0, _) => None,
@@ -191,14 +195,15 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         // Neither kind has read and write: the labels are reached through a mapping of their own.
         (label, Kind::Hugetlbfs | Kind::Devdax) => {
             let window = label.next_multiple_of(align.0);
-            let mapping =
-                MmapRegionBuilder::<()>::new(usize::try_from(window).map_err(|e| failed(io::Error::other(e)))?)
-                    .with_mmap_prot(if config.readonly { read } else { write })
-                    .with_mmap_flags(libc::MAP_SHARED)
-                    .with_file_offset(FileOffset::from_arc(handle, size.0 - window))
-                    .with_hugetlbfs(kind == Kind::Hugetlbfs)
-                    .build()
-                    .map_err(|e| failed(io::Error::other(e)))?;
+            let mapping = MmapRegionBuilder::<DeviceWrites>::new(
+                usize::try_from(window).map_err(|e| failed(io::Error::other(e)))?,
+            )
+            .with_mmap_prot(if config.readonly { read } else { write })
+            .with_mmap_flags(libc::MAP_SHARED)
+            .with_file_offset(FileOffset::from_arc(handle, size.0 - window))
+            .with_hugetlbfs(kind == Kind::Hugetlbfs)
+            .build()
+            .map_err(|e| failed(io::Error::other(e)))?;
             Some(Box::new(MappedLabels {
                 mapping,
                 at: window - label,
@@ -215,9 +220,19 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
 }
 
 impl Source {
+    /// The count of what devices write to a mapping of `len` bytes, if it matters.
+    pub fn writes(&self, len: usize) -> DeviceWrites {
+        if self.logged {
+            DeviceWrites::counted(len)
+        } else {
+            DeviceWrites::default()
+        }
+    }
+
     /// A mapping of the first `len` bytes.
     pub fn map(&self, len: u64) -> io::Result<Mapping> {
-        MmapRegionBuilder::<()>::new(usize::try_from(len).map_err(io::Error::other)?)
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        MmapRegionBuilder::new_with_bitmap(len, self.writes(len))
             .with_mmap_prot(self.prot)
             .with_mmap_flags(self.flags)
             .with_file_offset(FileOffset::from_arc(self.file.clone(), 0))
@@ -397,7 +412,11 @@ struct MappedLabels {
 }
 
 impl MappedLabels {
-    fn slice(&self, offset: u32, len: usize) -> io::Result<vm_memory::VolatileSlice<'_>> {
+    fn slice(
+        &self,
+        offset: u32,
+        len: usize,
+    ) -> io::Result<vm_memory::VolatileSlice<'_, vm_memory::bitmap::BS<'_, DeviceWrites>>> {
         let at = usize::try_from(self.at + u64::from(offset)).map_err(io::Error::other)?;
         self.mapping.get_slice(at, len).map_err(io::Error::other)
     }

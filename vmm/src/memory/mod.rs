@@ -14,14 +14,14 @@ pub use window::Window;
 
 use crate::hv::{HvError, Vm};
 use devices::{
-    GuestMemory,
+    DeviceWrites, GuestMemory,
     units::{Gpa, GpaRange},
 };
 use std::sync::Arc;
 use vm_memory::{GuestMemoryMmap, MmapRegion};
 
 /// A mapping of this process that can be shown to a guest.
-pub type Mapping = MmapRegion<()>;
+pub type Mapping = MmapRegion<DeviceWrites>;
 
 /// All memory of one guest. Dropping it takes the memory from the guest first and unmaps it then.
 pub struct GuestMap {

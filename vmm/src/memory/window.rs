@@ -85,12 +85,18 @@ impl Window {
         let _ = self.settle(&mut state);
     }
 
-    /// Pages that the guest has stored to since the last call, one bit each, of an [`Access::Logged`] window that is shown.
+    /// Pages that the guest or a device has stored to since the last call, one bit each, of an [`Access::Logged`] window that
+    /// is shown.
     pub fn take_dirty(&self) -> Result<Vec<u64>, GuestMapError> {
-        match &self.lock().slot {
-            Some(slot) if self.access == Access::Logged => Ok(slot.take_dirty()?),
-            _ => Ok(vec![]),
+        let state = self.lock();
+        let Some(slot) = state.slot.as_ref().filter(|_| self.access == Access::Logged) else {
+            return Ok(vec![]);
+        };
+        let mut pages = slot.take_dirty()?;
+        for (page, device) in pages.iter_mut().zip(self.mapping.bitmap().take()) {
+            *page |= device;
         }
+        Ok(pages)
     }
 
     fn settle(&self, state: &mut State) -> Result<(), GuestMapError> {

@@ -5,8 +5,8 @@
 
 pub mod dimm;
 pub mod root;
-mod smart;
 mod security;
+mod smart;
 
 use super::guid::Guid;
 

@@ -109,6 +109,7 @@ impl EncryptedDimm {
             file: self.contents.memory.clone(),
             prot: libc::PROT_READ | libc::PROT_WRITE,
             flags: libc::MAP_SHARED | libc::MAP_NORESERVE,
+            logged: true,
         }
     }
 
