@@ -380,6 +380,11 @@ fn entries<T: DeserializeOwned>(
     Ok(())
 }
 
+/// An NVDIMM from the text of its flag.
+pub fn nvdimm(text: &str) -> Result<NvdimmConfig, kv::Error> {
+    kv::from_str(text, NVDIMM)
+}
+
 fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool {
     let named = |id: &str| {
         old.id

@@ -9,6 +9,7 @@ use super::{
     console::{Console, ConsoleError},
     control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
+    growth::Growth,
     socket::SocketError,
 };
 use crate::{
@@ -129,11 +130,9 @@ pub enum BuildError {
 
 /// A machine that is ready to run.
 pub struct Machine {
-    // Dropped in this order: processors, then what they reach, then memory.
+    // Dropped in this order: processors, then what they reach.
     vcpus: Vec<Vcpu>,
     parts: Loop,
-    _memory: GuestMap,
-    _vm: Vm,
 }
 
 /// What was decided before anything is touched.
@@ -238,13 +237,17 @@ impl Machine {
         let dimms = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
-        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(plan, &vm, &vcpus)?;
-        Ok(Self {
-            vcpus,
-            parts,
-            _memory: map,
-            _vm: vm,
-        })
+        let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
+        let growth = Growth {
+            config: config.clone(),
+            topology: topology.clone(),
+            layout: layout.clone(),
+            phys_bits: plans.phys_bits,
+            memory: map,
+            vm,
+        };
+        let parts = devices.into_loop(plan, growth, &vcpus)?;
+        Ok(Self { vcpus, parts })
     }
 
     /// Buses and counters, also for a look after the run.
@@ -464,7 +467,8 @@ impl Devices {
         })
     }
 
-    fn into_loop(self, plan: layout::map::Report, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(self, plan: layout::map::Report, growth: Growth, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+        let vm = &growth.vm;
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
             for queue in 0..transport.queue_count() {
@@ -495,6 +499,7 @@ impl Devices {
             nvdimm: self.nvdimm,
             plan,
             deadline: None,
+            growth,
         })
     }
 }
