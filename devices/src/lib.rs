@@ -9,6 +9,7 @@ pub mod bus;
 pub mod effect;
 pub mod line;
 pub mod nvdimm;
+pub mod pci_config;
 pub mod pvpanic;
 pub mod serial;
 pub mod test_exit;
