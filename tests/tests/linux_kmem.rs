@@ -230,8 +230,8 @@ fn caches_are_as_planned(guest: &mut Guest) -> Result<()> {
 
 /// Namespaces on both DIMMs, without their page structures on the DIMM.
 fn make_namespaces(guest: &mut Guest) -> Result<()> {
-    for region in ["region0", "region1"] {
-        guest.check(&format!("ndctl create-namespace -m devdax --map=mem -r {region} -f"))?;
+    for namespace in ["namespace0.0", "namespace1.0"] {
+        guest.check(&format!("ndctl create-namespace -f -e {namespace} -m devdax --map=mem"))?;
     }
     Ok(())
 }
