@@ -32,6 +32,7 @@ use devices::{
     Bus, BusError, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine},
     nvdimm::{MailboxPlan, NvdimmBus},
+    pci_config::PciConfig,
     pvpanic::PvPanic,
     serial::SerialPort,
     test_exit::TestExit,
@@ -434,6 +435,7 @@ impl Devices {
         ports.insert(at(ports::COM1, SerialPort::PORTS), serial.clone())?;
         ports.insert(at(ports::TEST_EXIT, TestExit::PORTS), Arc::new(TestExit))?;
         ports.insert(at(ports::PVPANIC, PvPanic::PORTS), Arc::new(PvPanic))?;
+        ports.insert(at(ports::PCI_CONFIG, PciConfig::PORTS), Arc::new(PciConfig::default()))?;
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
