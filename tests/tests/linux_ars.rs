@@ -1,7 +1,7 @@
 //! Media errors as the guest's own tools see them: scrubs, injection, what is bad and how it becomes good again.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, Scratch};
+use guest_tests::{Guest, GuestBuilder, QUICK, Scratch};
 use serde_json::{Value, json};
 
 /// Whole regions: ndctl wants them in multiples of 16 MiB, and the label area comes on top. The first DIMM is large
@@ -177,4 +177,69 @@ fn errors_come_and_go_on_6_1() -> Result<()> {
 #[test]
 fn errors_come_and_go_on_6_12() -> Result<()> {
     errors_come_and_go("debian-6.12-amd64")
+}
+
+/// Blocks with errors that are no neighbours.
+const SCATTERED: [u32; 6] = [1000, 2000, 3000, 4000, 5000, 6000];
+
+/// Where the kernel knows of errors, a line each.
+fn bad_starts(guest: &mut Guest) -> Result<Vec<u32>> {
+    let list = badblocks(guest, "pmem0")?;
+    list.lines()
+        .map(|line| Ok(line.split_whitespace().next().context("empty line")?.parse()?))
+        .collect()
+}
+
+/// A result with room for four records, six errors: Linux has the scrub go on where it stopped, but takes records only
+/// from the part it asked for first. What is cleared makes room for the rest.
+fn overflow_goes_on(guest: &mut Guest) -> Result<()> {
+    for block in SCATTERED {
+        guest.check(&format!("ndctl inject-error --block={block} --count=1 --no-notify namespace0.0"))?;
+    }
+    ensure!(injected(guest, "namespace0.0")?.as_array().map(Vec::len) == Some(6));
+    guest.check("ndctl start-scrub && ndctl wait-scrub")?;
+    ensure!(bad_starts(guest)? == SCATTERED[..4]);
+    guest.check("ndctl clear-errors namespace0.0 && ndctl start-scrub && ndctl wait-scrub")?;
+    ensure!(bad_starts(guest)? == SCATTERED[4..]);
+    guest.check("ndctl clear-errors namespace0.0 && ndctl start-scrub && ndctl wait-scrub")?;
+    ensure!(bad_starts(guest)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn errors_of_a_set_name_their_dimms_and_a_slow_scrub_goes_on_after_an_overflow() -> Result<()> {
+    let files = Scratch::new("set")?;
+    let add = |config: GuestBuilder, id| config.nvdimm(&format!("{},size=32896K,id={id}", files.text(id)));
+    let config = ["a", "b"].into_iter().fold(GuestBuilder::new(QUICK), add);
+    let mut guest = config
+        .arg("--interleave-set", "dimms=[a,b],size=64M,line=4K")
+        .arg("--ars", "scan-time=2s,records=4")
+        .start()?;
+    guest.check("ndctl wait-scrub")?;
+    let (before, _) = scrubs(&mut guest)?;
+    let start = "echo 1 > /sys/bus/nd/devices/ndbus0/nfit/scrub";
+    guest.check(start)?;
+    let busy = guest.fails(start)?;
+    ensure!(busy.contains("busy"), "{busy}");
+    guest.check("sleep 1")?;
+    ensure!(scrubs(&mut guest)? == (before, true), "two seconds are not over");
+    guest.check("ndctl wait-scrub")?;
+    ensure!(scrubs(&mut guest)? == (before + 1, false));
+
+    // Block 8 is the first of the second DIMM's first line.
+    guest.check("ndctl inject-error --block=7 --count=2 namespace0.0")?;
+    guest.check("ndctl inject-error --block=16 --count=1 namespace0.0")?;
+    let found = guest.json("ndctl list -N --media-errors")?;
+    let expected = json!([
+        {"offset": 7, "length": 2, "dimms": ["nmem0", "nmem1"]},
+        {"offset": 16, "length": 1, "dimms": ["nmem0"]},
+    ]);
+    ensure!(found[0]["badblocks"] == expected, "{found}");
+    guest.check("ndctl clear-errors namespace0.0")?;
+    ensure!(badblocks(&mut guest, "pmem0")?.is_empty());
+
+    overflow_goes_on(&mut guest).context("overflow")?;
+    no_trouble(&mut guest)?;
+    guest.power_off()?;
+    Ok(())
 }

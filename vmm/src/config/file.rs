@@ -61,6 +61,7 @@ mod tests {
             ("distance", "from=0,to=2,value=30"),
             ("nvdimm", "/tmp/a,,b.img,size=512M,node=2,label=256K"),
             ("nvdimm", "size=16M,readonly=off,label=0,id=scratch"),
+            ("ars", "scan-time=2s,records=4"),
             ("console", "file:/tmp/log,1"),
             ("agent-socket", "/run/agent.sock"),
         ])
