@@ -1,7 +1,10 @@
 //! What the user says of one virtual NVDIMM.
 
-use super::plan::{PersistenceDomain, SpaKind, StateFlags};
-use crate::units::{ByteSize, Hex};
+use super::{
+    ars::{DEFAULT_RECORDS, DEFAULT_SCAN_TIME},
+    plan::{PersistenceDomain, SpaKind, StateFlags},
+};
+use crate::units::{ByteSize, Hex, TimeSpan};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -235,4 +238,23 @@ pub struct NvdimmBusConfig {
     /// `_DSM` functions of the root, bit n for function n; default: all.
     #[serde(default)]
     pub functions: Option<Hex>,
+}
+
+/// Address range scrubs of all NVDIMM buses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ArsConfig {
+    /// Time of a full scrub of one range, whatever its size.
+    pub scan_time: TimeSpan,
+    /// Most error records of one scrub's result, 1 to [`MAX_RECORDS`](super::ars::MAX_RECORDS).
+    pub records: u32,
+}
+
+impl Default for ArsConfig {
+    fn default() -> Self {
+        Self {
+            scan_time: TimeSpan(DEFAULT_SCAN_TIME),
+            records: DEFAULT_RECORDS,
+        }
+    }
 }

@@ -283,6 +283,15 @@ pub const FLAGS: &[Flag] = &[
         write: |c| c.virtual_disk.iter().map(|d| kv::to_string(d, None, NUMA)).collect(),
     },
     Flag {
+        name: "ars",
+        value: "[scan-time=TIME][,records=N]",
+        help: "Address range scrubs: how long a full one takes, and how many errors one result has room for, 1 to 2048 \
+               [default: 500ms, 170]",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.ars, texts, NUMA),
+        write: |c| pairs(&c.ars, NUMA),
+    },
+    Flag {
         name: "console",
         value: "stdio|file:PATH|pty|none",
         help: "Where the first serial port goes; Ctrl-A x leaves an interactive one",
