@@ -30,6 +30,9 @@ pub struct NvdimmConfig {
     /// Guest writes are refused; the backing file is opened read-only.
     #[serde(default)]
     pub readonly: bool,
+    /// File that keeps what the DIMM remembers beside its contents; none: it starts afresh with each run.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
 }
 
 impl NvdimmConfig {

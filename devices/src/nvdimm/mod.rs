@@ -17,6 +17,7 @@ pub mod label;
 pub mod mailbox;
 pub mod nfit;
 pub mod plan;
+pub mod state;
 
 pub use aml::NvdimmAml;
 pub use events::PendingEvents;
@@ -26,9 +27,14 @@ pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
 
 use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
 use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
-use health::Health;
+use health::{Health, HealthState};
 use mailbox::{Mailbox, ROOT_HANDLE};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use serde::Serialize;
+use state::{DimmState, StateError, StateStore};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// One live NVDIMM.
 pub struct Dimm {
@@ -40,7 +46,17 @@ pub struct Dimm {
     pub health: Health,
     /// Time, for what takes some.
     pub clock: Clock,
+    kept: Option<Kept>,
 }
+
+/// Where a DIMM's state is kept, and what is there.
+struct Kept {
+    store: Arc<dyn StateStore>,
+    health: Option<HealthState>,
+}
+
+/// Name of the state's section with the [`HealthState`].
+const HEALTH_SECTION: &str = "health";
 
 impl Dimm {
     /// The DIMM of `plan` with its labels in `store`.
@@ -57,7 +73,31 @@ impl Dimm {
             plan,
             labels,
             clock: clock.clone(),
+            kept: None,
         }
+    }
+
+    /// Makes the DIMM the one that left `state`, powered on again, and keeps its state in `store` from the first
+    /// [`Dimm::keep`] on. An error changes nothing.
+    pub fn restore(&mut self, state: &DimmState, store: Arc<dyn StateStore>) -> Result<(), StateError> {
+        let health: Option<HealthState> = state.section(HEALTH_SECTION)?;
+        if let Some(left) = health {
+            self.health = Health::restore(self.plan.health, left);
+        }
+        self.kept = Some(Kept { store, health });
+        Ok(())
+    }
+
+    /// Makes durable what changed of the state.
+    pub fn keep(&mut self) -> io::Result<()> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        keep_section(&*kept.store, HEALTH_SECTION, &mut kept.health, self.health.state())
+    }
+
+    /// The guest shut down in an orderly way.
+    pub fn shut_down(&mut self) -> io::Result<()> {
+        self.health.shut_down();
+        self.keep()
     }
 
     fn has_labels(&self) -> bool {
@@ -68,6 +108,19 @@ impl Dimm {
     fn allows(&self, index: u32) -> bool {
         self.plan.functions & (1 << index) != 0
     }
+}
+
+fn keep_section<T: Serialize + PartialEq + Clone>(
+    store: &dyn StateStore,
+    name: &str,
+    kept: &mut Option<T>,
+    now: &T,
+) -> io::Result<()> {
+    if kept.as_ref() != Some(now) {
+        store.put(name, serde_json::to_value(now)?)?;
+        *kept = Some(now.clone());
+    }
+    Ok(())
 }
 
 /// Everything behind one NVDIMM root device that a guest or the machine can change. Mailbox calls work on it one at a
@@ -108,7 +161,34 @@ impl BusState {
         self.dimms.iter_mut().find(|dimm| dimm.plan.handle == handle)
     }
 
+    /// Answers a call. What it changed is durable before the guest reads the answer.
     fn answer(&mut self, call: &DsmCall<'_>) -> Vec<u8> {
+        let before = self.lasting();
+        let bytes = self.run(call);
+        let Err(error) = self.keep() else { return bytes };
+        tracing::error!(%error, "the state of an NVDIMM cannot be written");
+        // What an earlier call changed is no fault of this one's.
+        if self.lasting() == before {
+            return bytes;
+        }
+        dsm::unknown(call, DsmStatus::HARDWARE_ERROR).bytes
+    }
+
+    fn lasting(&self) -> Vec<HealthState> {
+        self.dimms.iter().map(|dimm| *dimm.health.state()).collect()
+    }
+
+    /// Makes durable what changed of the DIMMs' states.
+    pub fn keep(&mut self) -> io::Result<()> {
+        self.dimms.iter_mut().try_for_each(Dimm::keep)
+    }
+
+    /// The guest shut down in an orderly way.
+    pub fn shut_down(&mut self) -> io::Result<()> {
+        self.dimms.iter_mut().try_for_each(Dimm::shut_down)
+    }
+
+    fn run(&mut self, call: &DsmCall<'_>) -> Vec<u8> {
         if call.handle == ROOT_HANDLE {
             let Answer { bytes, tell } = root::answer(self, call);
             if tell == Tell::Event {
@@ -204,3 +284,7 @@ impl BusDevice for NvdimmBus {
         Effect::None
     }
 }
+
+#[cfg(test)]
+#[path = "keep_tests.rs"]
+mod tests;

@@ -20,6 +20,7 @@ use crate::{
         Access, GuestMap, GuestMapError,
         backing::{self, BackingError},
         ram::{self, RamError},
+        state::{StateFile, StateFileError},
     },
     nvdimm,
     topology::Topology,
@@ -28,7 +29,7 @@ use crate::{
 use devices::{
     Bus, BusError, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine},
-    nvdimm::{LabelStore, MailboxPlan, NvdimmBus, NvdimmBusPlan},
+    nvdimm::{LabelStore, MailboxPlan, NvdimmBus, NvdimmBusPlan, state::DimmState},
     pvpanic::PvPanic,
     serial::SerialPort,
     test_exit::TestExit,
@@ -81,6 +82,15 @@ pub enum BuildError {
         #[source]
         source: BackingError,
     },
+    /// An NVDIMM's state.
+    #[error("NVDIMM {id} cannot be used")]
+    NvdimmState {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: StateFileError,
+    },
     /// Kernel or initrd.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
@@ -121,6 +131,7 @@ pub struct Machine {
     // Dropped in this order: processors, then what they reach, then memory.
     vcpus: Vec<Vcpu>,
     parts: Loop,
+    nvdimms: Vec<Arc<NvdimmBus>>,
     _memory: GuestMap,
     _vm: Vm,
 }
@@ -189,10 +200,18 @@ impl Machine {
         }
         let dimms = open_nvdimms(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
-        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(&vm, &vcpus)?;
+        let mut devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
+        let nvdimms = std::mem::take(&mut devices.nvdimms);
+        let parts = devices.into_loop(&vm, &vcpus)?;
+        // Last of all: from here on a DIMM that is not shut down was in use.
+        for bus in &nvdimms {
+            let kept = bus.with(|bus| bus.keep());
+            kept.map_err(|e| BuildError::Host("write the state of an NVDIMM", e))?;
+        }
         Ok(Self {
             vcpus,
             parts,
+            nvdimms,
             _memory: map,
             _vm: vm,
         })
@@ -215,6 +234,11 @@ impl Machine {
         let outcome = events::run(self.parts);
         threads.stop();
         platform.drain_collected();
+        if outcome.as_ref().is_ok_and(Outcome::is_orderly) {
+            for bus in &self.nvdimms {
+                bus.with(|bus| bus.shut_down())?;
+            }
+        }
         if matches!(outcome, Ok(Outcome::TimedOut)) {
             // Whoever looks into a guest that hangs wants to know where.
             for at in platform.stopped_at() {
@@ -286,13 +310,20 @@ impl Images {
     }
 }
 
-/// Buses, each with the label stores of its DIMMs.
-type NvdimmBuses = Vec<(NvdimmBusPlan, Vec<Box<dyn LabelStore>>)>;
+/// A bus, and what its DIMMs are made of, in the plan's order.
+struct OpenBus {
+    plan: NvdimmBusPlan,
+    labels: Vec<Box<dyn LabelStore>>,
+    states: Vec<Option<(DimmState, Arc<StateFile>)>>,
+}
+
+type NvdimmBuses = Vec<OpenBus>;
 
 fn open_nvdimms(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<NvdimmBuses, BuildError> {
     let mut buses = Vec::new();
     for bus in nvdimm::plan(config, plans.layout) {
         let mut labels: Vec<Box<dyn LabelStore>> = Vec::new();
+        let mut states = Vec::new();
         for ((plan, spa), (nvdimm, facts)) in bus
             .nfit
             .dimms
@@ -304,10 +335,22 @@ fn open_nvdimms(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMa
                 id: plan.id.clone(),
                 source,
             })?;
+            let state = nvdimm.state.as_deref();
+            let state = state
+                .map(|path| StateFile::open(path, plan.identity.serial))
+                .transpose();
+            states.push(state.map_err(|source| BuildError::NvdimmState {
+                id: plan.id.clone(),
+                source,
+            })?);
             map.add(vm, spa.range.start, spa.range.len, opened.mapping, opened.access)?;
             labels.push(opened.labels.unwrap_or_else(|| Box::new(Vec::new())));
         }
-        buses.push((bus, labels));
+        buses.push(OpenBus {
+            plan: bus,
+            labels,
+            states,
+        });
     }
     Ok(buses)
 }
@@ -353,8 +396,24 @@ struct Devices {
     serial: Arc<SerialPort>,
     console: Console,
     serial_room: EventFd,
+    nvdimms: Vec<Arc<NvdimmBus>>,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
     agent: Option<Agent>,
+}
+
+/// Gives the DIMMs of `bus` what they remember.
+fn restore(bus: &NvdimmBus, states: Vec<Option<(DimmState, Arc<StateFile>)>>) -> Result<(), BuildError> {
+    bus.with(|bus| {
+        for (dimm, state) in bus.dimms.iter_mut().zip(states) {
+            let Some((state, file)) = state else { continue };
+            let path = file.path().to_owned();
+            dimm.restore(&state, file).map_err(|e| BuildError::NvdimmState {
+                id: dimm.plan.id.clone(),
+                source: StateFileError::Content(path, e),
+            })?;
+        }
+        Ok(())
+    })
 }
 
 fn event() -> Result<EventFd, BuildError> {
@@ -392,11 +451,14 @@ impl Devices {
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
-        for (plan, labels) in nvdimms {
+        let mut buses = Vec::new();
+        for OpenBus { plan, labels, states } in nvdimms {
             let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
             let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
-            let bus = NvdimmBus::new(memory.clone(), plan, labels, line, &clock);
-            ports.insert(doorbell, Arc::new(bus))?;
+            let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
+            restore(&bus, states)?;
+            ports.insert(doorbell, bus.clone())?;
+            buses.push(bus);
         }
         let (models, agent) = virtio_devices(config)?;
         let mut virtio = Vec::new();
@@ -412,6 +474,7 @@ impl Devices {
             serial,
             console,
             serial_room,
+            nvdimms: buses,
             virtio,
             agent,
         })

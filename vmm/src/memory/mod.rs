@@ -5,6 +5,7 @@
 
 pub mod backing;
 pub mod ram;
+pub mod state;
 
 use crate::hv::{HvError, MemorySlot, SlotFlags, Vm};
 use devices::{
