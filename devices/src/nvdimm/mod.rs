@@ -11,6 +11,7 @@ pub mod aml;
 pub mod config;
 pub mod dsm;
 mod events;
+pub mod firmware;
 pub mod guid;
 pub mod health;
 pub mod label;
@@ -27,6 +28,7 @@ pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
 
 use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
 use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
+use firmware::{Firmware, FirmwareState};
 use health::{Health, HealthState};
 use mailbox::{Mailbox, ROOT_HANDLE};
 use serde::Serialize;
@@ -44,6 +46,8 @@ pub struct Dimm {
     pub labels: LabelArea,
     /// Sensors, thresholds and shutdown count.
     pub health: Health,
+    /// Firmware versions and updates.
+    pub firmware: Firmware,
     /// Time, for what takes some.
     pub clock: Clock,
     kept: Option<Kept>,
@@ -53,10 +57,13 @@ pub struct Dimm {
 struct Kept {
     store: Arc<dyn StateStore>,
     health: Option<HealthState>,
+    firmware: Option<FirmwareState>,
 }
 
 /// Name of the state's section with the [`HealthState`].
 const HEALTH_SECTION: &str = "health";
+/// Name of the state's section with the [`FirmwareState`].
+const FIRMWARE_SECTION: &str = "firmware";
 
 impl Dimm {
     /// The DIMM of `plan` with its labels in `store`.
@@ -70,6 +77,7 @@ impl Dimm {
         );
         Self {
             health: Health::new(plan.health),
+            firmware: Firmware::restore(FirmwareState::default()),
             plan,
             labels,
             clock: clock.clone(),
@@ -81,17 +89,29 @@ impl Dimm {
     /// [`Dimm::keep`] on. An error changes nothing.
     pub fn restore(&mut self, state: &DimmState, store: Arc<dyn StateStore>) -> Result<(), StateError> {
         let health: Option<HealthState> = state.section(HEALTH_SECTION)?;
+        let firmware: Option<FirmwareState> = state.section(FIRMWARE_SECTION)?;
         if let Some(left) = health {
             self.health = Health::restore(self.plan.health, left);
         }
-        self.kept = Some(Kept { store, health });
+        self.firmware = Firmware::restore(firmware.unwrap_or_default());
+        self.kept = Some(Kept {
+            store,
+            health,
+            firmware,
+        });
         Ok(())
     }
 
     /// Makes durable what changed of the state.
     pub fn keep(&mut self) -> io::Result<()> {
         let Some(kept) = &mut self.kept else { return Ok(()) };
-        keep_section(&*kept.store, HEALTH_SECTION, &mut kept.health, self.health.state())
+        keep_section(&*kept.store, HEALTH_SECTION, &mut kept.health, self.health.state())?;
+        keep_section(
+            &*kept.store,
+            FIRMWARE_SECTION,
+            &mut kept.firmware,
+            self.firmware.state(),
+        )
     }
 
     /// The guest shut down in an orderly way.
@@ -102,6 +122,11 @@ impl Dimm {
 
     fn has_labels(&self) -> bool {
         self.labels.size() != 0
+    }
+
+    /// Whether it speaks the Intel family.
+    fn is_intel(&self) -> bool {
+        true
     }
 
     /// Whether the configuration leaves the DIMM its `_DSM` function `index`.
@@ -174,8 +199,9 @@ impl BusState {
         dsm::unknown(call, DsmStatus::HARDWARE_ERROR).bytes
     }
 
-    fn lasting(&self) -> Vec<HealthState> {
-        self.dimms.iter().map(|dimm| *dimm.health.state()).collect()
+    fn lasting(&self) -> Vec<(HealthState, FirmwareState)> {
+        let lasting = |dimm: &Dimm| (*dimm.health.state(), *dimm.firmware.state());
+        self.dimms.iter().map(lasting).collect()
     }
 
     /// Makes durable what changed of the DIMMs' states.
