@@ -23,7 +23,7 @@ use crate::{
     config::{ConsoleConfig, file, probe::Purpose},
     layout::map::Report,
     machine::{Machine, Outcome, Plans, acpi_input, socket::Socket},
-    memory::backing,
+    memory::{backing, state},
     nested::{self, HostChoice, HostError, HostOptions, Place, Reexec},
 };
 use clap::{Args, Parser, Subcommand};
@@ -204,6 +204,9 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
     let control = plan.config.control_socket.as_deref();
     let control = control.map(|path| Socket::listen("control", path)).transpose();
     let control = control.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let states = plan.config.nvdimm.iter().filter_map(|n| n.state.as_deref());
+    let held: Result<Vec<_>, _> = states.map(state::hold).collect();
+    let _held_states = held.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
     let mut host = HostOptions::default();
     // What the guest touches is the nested host's memory, beside what that needs itself.
     host.memory = host

@@ -82,6 +82,9 @@ pub struct NvdimmConfig {
     /// Format interface codes, a control region each; default 0x301.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub format: Vec<Hex>,
+    /// File that keeps what the DIMM remembers beside its contents; none: it starts afresh with each run.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
 }
 
 impl NvdimmConfig {

@@ -56,6 +56,14 @@ impl VmConfig {
         if let Some(path) = &self.agent_socket {
             problems.extend(check_folder("the agent socket", path).err());
         }
+        for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
+            let Some(path) = &nvdimm.state else { continue };
+            let role = format!("the state of {}", self.nvdimm_name(slot));
+            match fs::metadata(path) {
+                Ok(meta) if !meta.is_file() => problems.push(wrong_kind(&role, path, &meta, "a file")),
+                _ => problems.extend(check_folder(&role, path).err()),
+            }
+        }
         self.check_same(&mut problems);
         let mut facts = Vec::new();
         for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
@@ -123,6 +131,11 @@ impl VmConfig {
             let role = || self.nvdimm_name(slot);
             named.extend(nvdimm.file.as_deref().map(|path| Named {
                 role: role(),
+                path,
+                written: true,
+            }));
+            named.extend(nvdimm.state.as_deref().map(|path| Named {
+                role: format!("the state of {}", role()),
                 path,
                 written: true,
             }));

@@ -10,6 +10,7 @@ use super::{
     control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
     growth::Growth,
+    nvdimm::OpenBus,
     socket::SocketError,
 };
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
         Access, GuestMap, GuestMapError,
         backing::BackingError,
         ram::{self, RamError},
+        state::StateFileError,
     },
     nvdimm,
     topology::Topology,
@@ -93,6 +95,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: BackingError,
+    },
+    /// An NVDIMM's state.
+    #[error("NVDIMM {id} cannot be used")]
+    NvdimmState {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: StateFileError,
     },
     /// Kernel or initrd.
     #[error(transparent)]
@@ -248,6 +259,11 @@ impl Machine {
             vm,
         };
         let parts = devices.into_loop(plan, growth, &vcpus)?;
+        // Last of all: from here on a DIMM that is not shut down was in use.
+        for bus in &parts.nvdimm {
+            let kept = bus.with(|bus| bus.keep());
+            kept.map_err(|e| BuildError::Host("write the state of an NVDIMM", e))?;
+        }
         Ok(Self { vcpus, parts })
     }
 
@@ -264,8 +280,14 @@ impl Machine {
             self.parts.console.patience.limit(limit)?;
         }
         let platform = self.parts.platform.clone();
+        let nvdimms = self.parts.nvdimm.clone();
         let threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
         let outcome = events::run(self.parts, threads);
+        if outcome.as_ref().is_ok_and(Outcome::is_orderly) {
+            for bus in &nvdimms {
+                bus.with(|bus| bus.shut_down())?;
+            }
+        }
         if matches!(outcome, Ok(Outcome::TimedOut)) {
             // Whoever looks into a guest that hangs wants to know where.
             for at in platform.stopped_at() {
@@ -423,7 +445,7 @@ impl Devices {
         layout: &Layout,
         vm: &Vm,
         memory: &GuestMemory,
-        nvdimms: super::nvdimm::NvdimmBuses,
+        nvdimms: Vec<OpenBus>,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
         let mut console = Console::open(&config.console)?;
@@ -440,10 +462,11 @@ impl Devices {
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
         let mut buses = Vec::new();
-        for (plan, labels) in nvdimms {
+        for OpenBus { plan, labels, states } in nvdimms {
             let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
             let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
             let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
+            super::nvdimm::restore(&bus, states)?;
             ports.insert(doorbell, bus.clone())?;
             buses.push(bus);
         }

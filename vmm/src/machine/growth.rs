@@ -7,6 +7,7 @@ use crate::{
     control::{ControlError, ErrorKind},
     hv::Vm,
     layout::{Layout, NvdimmAsk, map::Report},
+    machine::nvdimm::{LeftState, open_state},
     memory::{
         GuestMap,
         backing::{self, Opened},
@@ -15,7 +16,7 @@ use crate::{
     topology::Topology,
 };
 use devices::{
-    nvdimm::{NvdimmBus, NvdimmBusPlan},
+    nvdimm::{Dimm, NvdimmBus, NvdimmBusPlan},
     units::Hex,
 };
 use std::{fs, sync::Arc};
@@ -86,8 +87,13 @@ impl Growth {
         let plan = plan.ok_or_else(|| internal("the bus has no plan"))?;
 
         let created = said.file.as_ref().filter(|path| !path.exists()).cloned();
+        let dimm = plan
+            .nfit
+            .dimm(ask.slot)
+            .ok_or_else(|| internal("the DIMM has no plan"))?;
+        let state = open_state(&config, dimm).map_err(|e| failed(&e))?;
         let opened = backing::open(&said, facts).map_err(|e| failed(&e))?;
-        let done = self.show(bus, plan, opened, ask.slot, &layout);
+        let done = self.show(bus, plan, opened, (ask.slot, state), &layout);
         if let (Err(_), Some(path)) = (&done, created) {
             let _ = fs::remove_file(path);
         }
@@ -103,7 +109,7 @@ impl Growth {
         bus: &NvdimmBus,
         plan: NvdimmBusPlan,
         opened: Opened,
-        slot: u8,
+        (slot, state): (u8, LeftState),
         layout: &Layout,
     ) -> Result<u32, ControlError> {
         let Opened {
@@ -120,8 +126,20 @@ impl Growth {
                 .map_err(|e| failed(&e))?;
         }
         let labels = labels.unwrap_or_else(|| Box::new(Vec::new()));
-        bus.with(|state| state.grow(plan.nfit, labels).map(|()| state.fit_generation))
-            .map_err(|e| internal(&e.to_string()))
+        let added = plan
+            .nfit
+            .dimm(slot)
+            .ok_or_else(|| internal("the DIMM has no plan"))?
+            .clone();
+        bus.with(|bus| {
+            let mut dimm = Dimm::new(added, labels, &bus.clock);
+            if let Some((left, file)) = state {
+                dimm.restore(&left, file).map_err(|e| failed(&e))?;
+            }
+            bus.grow(plan.nfit, dimm).map_err(|e| internal(&e.to_string()))?;
+            bus.keep().map_err(|e| failed(&e))?;
+            Ok(bus.fit_generation)
+        })
     }
 
     /// The ACPI device of every slot has its handle since the start.

@@ -55,6 +55,13 @@ pub enum Outcome {
     TimedOut,
 }
 
+impl Outcome {
+    /// Whether the guest itself brought the run to its end, with all it wanted to keep written.
+    pub fn is_orderly(&self) -> bool {
+        matches!(self, Self::PowerOff | Self::Reset | Self::TestExit(_))
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,20 +9,31 @@ use crate::{
         Access, GuestMap, Mapping,
         backing::{self, BackingError, Opened},
         interleave::{self, Share},
+        state::{StateFile, StateFileError},
     },
     nvdimm,
 };
 use devices::{
-    nvdimm::{LabelStore, NvdimmBusPlan, SpaPlan},
+    nvdimm::{LabelStore, NvdimmBus, NvdimmBusPlan, NvdimmPlan, SpaPlan, state::DimmState},
     units::ByteSize,
 };
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, sync::Arc};
 
-/// Buses, each with the label stores of its DIMMs.
-pub type NvdimmBuses = Vec<(NvdimmBusPlan, Vec<Box<dyn LabelStore>>)>;
+/// What a DIMM left when it was last used, and where that is kept.
+pub type LeftState = Option<(DimmState, Arc<StateFile>)>;
+
+/// A bus, and what its DIMMs are made of, in the plan's order.
+pub struct OpenBus {
+    /// What was decided.
+    pub plan: NvdimmBusPlan,
+    /// Label areas.
+    pub labels: Vec<Box<dyn LabelStore>>,
+    /// States.
+    pub states: Vec<LeftState>,
+}
 
 /// Opens the backing of every DIMM and shows every SPA range to the guest.
-pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<NvdimmBuses, BuildError> {
+pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<Vec<OpenBus>, BuildError> {
     let mut opened = BTreeMap::new();
     let mut labels = BTreeMap::new();
     for ((slot, nvdimm), facts) in (0u8..).zip(&config.nvdimm).zip(plans.backings) {
@@ -53,12 +64,45 @@ pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -
         };
         map.add(vm, spa.plan.range.start, spa.plan.range.len, mapping, access)?;
     }
-    let buses = nvdimm::plan(config, plans.layout).into_iter().map(|bus| {
-        let stores = bus.nfit.dimms.iter().filter_map(|dimm| labels.remove(&dimm.slot));
-        let stores = stores.collect();
-        (bus, stores)
-    });
-    Ok(buses.collect())
+    let mut buses = Vec::new();
+    for plan in nvdimm::plan(config, plans.layout) {
+        let dimms = &plan.nfit.dimms;
+        let labels = dimms.iter().filter_map(|dimm| labels.remove(&dimm.slot)).collect();
+        let states = dimms
+            .iter()
+            .map(|dimm| open_state(config, dimm))
+            .collect::<Result<_, _>>()?;
+        buses.push(OpenBus { plan, labels, states });
+    }
+    Ok(buses)
+}
+
+/// The state file of a DIMM, if it has one.
+pub fn open_state(config: &VmConfig, dimm: &NvdimmPlan) -> Result<LeftState, BuildError> {
+    let path = config
+        .nvdimm
+        .get(usize::from(dimm.slot))
+        .and_then(|said| said.state.as_deref());
+    let opened = path.map(|path| StateFile::open(path, dimm.identity.serial)).transpose();
+    opened.map_err(|source| BuildError::NvdimmState {
+        id: dimm.id.clone(),
+        source,
+    })
+}
+
+/// Gives the DIMMs of `bus` what they remember.
+pub fn restore(bus: &NvdimmBus, states: Vec<Option<(DimmState, Arc<StateFile>)>>) -> Result<(), BuildError> {
+    bus.with(|bus| {
+        for (dimm, state) in bus.dimms.iter_mut().zip(states) {
+            let Some((state, file)) = state else { continue };
+            let path = file.path().to_owned();
+            dimm.restore(&state, file).map_err(|e| BuildError::NvdimmState {
+                id: dimm.plan.id.clone(),
+                source: StateFileError::Content(path, e),
+            })?;
+        }
+        Ok(())
+    })
 }
 
 /// The memory behind a range: the mapping of a DIMM that is in no other range, else the lines of all its DIMMs.

@@ -6,6 +6,7 @@
 pub mod backing;
 pub mod interleave;
 pub mod ram;
+pub mod state;
 
 use crate::hv::{HvError, MemorySlot, SlotFlags, Vm};
 use devices::{
