@@ -21,8 +21,17 @@ use vmm::hv::probe::{self, Probe};
 const BEAT: Duration = Duration::from_millis(50);
 /// A beat that comes this late means that the host stood still.
 const STALL: Duration = Duration::from_secs(2);
-/// What the kernel writes of processors that do not get on.
-const COMPLAINTS: [&str; 4] = ["soft lockup", "hard LOCKUP", "rcu: INFO", "blocked for more than"];
+/// What the kernel writes of processors that do not get on, and of itself when it is broken: a guest whose vCPU thread went
+/// with an oops hangs through no fault of its own.
+const COMPLAINTS: [&str; 7] = [
+    "soft lockup",
+    "hard LOCKUP",
+    "rcu: INFO",
+    "blocked for more than",
+    "BUG: ",
+    "kernel BUG at ",
+    "Oops: ",
+];
 
 /// Fails unless `/dev/kvm` can run an unmodified kernel.
 pub fn require() -> Result<()> {

@@ -243,7 +243,7 @@ fn host_that_panics_is_not_the_commands_failure() {
     let error = text(&output.stderr);
     assert_eq!(code(&output), 125, "{error}");
     assert!(
-        error.contains("QEMU ended unexpectedly")
+        error.contains("the nested host is broken: its kernel reports")
             && error.contains("Kernel panic - not syncing: sysrq triggered crash"),
         "{error}"
     );

@@ -95,9 +95,10 @@ fn tag(share: usize) -> String {
     format!("share{share}")
 }
 
-/// `panic=-1` resets at once, which `-no-reboot` turns into QEMU's end: a panic of L1 is noticed without waiting.
+/// `panic=-1` resets at once, which `-no-reboot` turns into QEMU's end: a panic of L1 is noticed without waiting. After an
+/// oops a thread is gone, a vCPU's more often than not, and what waits for it would wait for ever: an oops is a panic too.
 fn kernel_cmdline(shares: &[PathBuf]) -> Result<String, HostError> {
-    let mut line = String::from("console=ttyS0 quiet tsc=reliable panic=-1 daxvisor.host=1");
+    let mut line = String::from("console=ttyS0 quiet tsc=reliable panic=-1 oops=panic daxvisor.host=1");
     for (n, share) in shares.iter().enumerate() {
         line += &format!(" daxvisor.share={}:{}", tag(n), escape(&share.to_string_lossy()));
     }
@@ -195,7 +196,7 @@ mod tests {
         -display none
         -kernel /i/vmlinux
         -initrd /i/initramfs
-        -append console=ttyS0 quiet tsc=reliable panic=-1 daxvisor.host=1 daxvisor.share=share0:/work
+        -append console=ttyS0 quiet tsc=reliable panic=-1 oops=panic daxvisor.host=1 daxvisor.share=share0:/work
         -chardev file,id=serial,append=on,path=/t/log
         -serial chardev:serial
         -chardev socket,id=agent,path=/t/agent
