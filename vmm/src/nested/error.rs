@@ -17,8 +17,8 @@ pub enum HostError {
         /// What is wrong with it.
         why: String,
     },
-    /// More shares than the kernel command line takes.
-    #[error("the shared folders need a kernel command line of {0} bytes, expected at most {max}; hint: share a common parent folder", max = super::qemu::CMDLINE_MAX)]
+    /// More shares and arguments than the kernel command line takes.
+    #[error("the shared folders and kernel arguments need a kernel command line of {0} bytes, expected at most {max}; hint: share a common parent folder", max = super::qemu::CMDLINE_MAX)]
     TooManyShares(usize),
     /// QEMU is not there or does not start.
     #[error("cannot start {program}; hint: install the package qemu-system-x86 or run `cargo xtask images`")]
