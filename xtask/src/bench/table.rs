@@ -108,12 +108,14 @@ impl Row {
         }
     }
 
-    /// Runs that ended, by program: one number where all are equal.
+    /// Runs that ended, by program that was tried: one number where all are equal.
     fn counts(&self) -> String {
-        let all: Vec<_> = Vmm::ALL
-            .iter()
-            .map(|vmm| self.ended.get(vmm).copied().unwrap_or(0))
-            .collect();
+        let tried = |vmm: &&Vmm| {
+            let sets = [&self.ended, &self.did_not_end, &self.failed];
+            sets.iter().any(|counts| counts.contains_key(vmm))
+        };
+        let of = |vmm| self.ended.get(vmm).copied().unwrap_or(0);
+        let all: Vec<_> = Vmm::ALL.iter().filter(tried).map(of).collect();
         match all.split_first() {
             Some((first, rest)) if rest.iter().all(|n| n == first) => first.to_string(),
             _ => all.iter().map(usize::to_string).collect::<Vec<_>>().join("/"),
