@@ -111,7 +111,7 @@ fn refuses_what_does_not_fit() -> Result<()> {
     for (more, expected) in [
         (
             "size=129M",
-            "size 129M of host is no multiple of 2M, the page size of /dev/dax0.0; hint: size=130M",
+            "size 129M of host is no multiple of 2M, the page size of /dev/dax0.0\nhint: size=130M",
         ),
         ("size=1G", "the size of /dev/dax0.0 is 510M, but size= of host is 1G"),
         (
