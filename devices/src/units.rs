@@ -1,7 +1,7 @@
 //! Types for addresses and sizes, so that none of them is just an integer.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{fmt, str::FromStr};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// A guest physical address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -203,6 +203,61 @@ impl<'de> Deserialize<'de> for Hex {
     }
 }
 
+/// A length of time, written with a unit: `500ms`, `2s`, `5min`, `0s`. Whole milliseconds, a day at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct TimeSpan(pub Duration);
+
+/// Why a text is no length of time.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "'{0}' is not a length of time: expected a whole number with the unit ms, s or min, at most a day, such as 500ms or 2s"
+)]
+pub struct TimeSpanError(String);
+
+impl TimeSpan {
+    const UNITS: [(&str, u64); 3] = [("min", 60_000), ("ms", 1), ("s", 1000)];
+    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
+}
+
+impl FromStr for TimeSpan {
+    type Err = TimeSpanError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unit = Self::UNITS
+            .iter()
+            .find_map(|(name, ms)| Some((text.strip_suffix(name)?, ms)));
+        let number = unit.filter(|(digits, _)| digits.bytes().all(|b| b.is_ascii_digit()));
+        let ms = number.and_then(|(digits, ms)| digits.parse::<u64>().ok()?.checked_mul(*ms));
+        let span = ms.map(Duration::from_millis).filter(|span| *span <= Self::MAX);
+        span.map(Self).ok_or_else(|| TimeSpanError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for TimeSpan {
+    /// The shortest exact form; parses back to the same time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        match ms {
+            0 => f.write_str("0s"),
+            _ if ms.is_multiple_of(60_000) => write!(f, "{}min", ms / 60_000),
+            _ if ms.is_multiple_of(1000) => write!(f, "{}s", ms / 1000),
+            _ => write!(f, "{ms}ms"),
+        }
+    }
+}
+
+impl Serialize for TimeSpan {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TimeSpan {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +288,36 @@ mod tests {
         #[test]
         fn any_text_is_a_size_or_an_error(text in "\\PC{0,12}") {
             let _ = text.parse::<ByteSize>();
+        }
+    }
+
+    #[test]
+    fn times_have_units_and_read_back() {
+        for (text, ms) in [
+            ("0s", 0),
+            ("1ms", 1),
+            ("1500ms", 1500),
+            ("2s", 2000),
+            ("60s", 60_000),
+            ("1440min", 86_400_000),
+        ] {
+            let span: TimeSpan = text.parse().unwrap();
+            assert_eq!(span.0.as_millis(), ms, "{text}");
+            assert_eq!(span.to_string().parse(), Ok(span), "{text}");
+        }
+        for text in [
+            "",
+            "2",
+            "s",
+            "-1s",
+            "1.5s",
+            "1 s",
+            "+1s",
+            "86401s",
+            "99999999999999999999min",
+            "2h",
+        ] {
+            assert!(text.parse::<TimeSpan>().is_err(), "{text}");
         }
     }
 

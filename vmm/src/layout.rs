@@ -102,6 +102,8 @@ pub mod ports {
     pub const PVPANIC: u64 = 0x505;
     /// Generic event device and sleep/reset registers: +0 selector (4 bytes, read-to-clear), +4 sleep control, +5 sleep status, +6 reset.
     pub const ACPI: u64 = 0x600;
+    /// PCI configuration address and data, 8 ports.
+    pub const PCI_CONFIG: u64 = 0xcf8;
     /// Doorbell of the first NVDIMM mailbox, 4 ports.
     pub const DSM_DOORBELL: u64 = 0xa18;
 }

@@ -36,7 +36,8 @@ fn bus(config: &VmConfig, layout: &Layout, number: u8) -> NvdimmBusPlan {
         },
         root: RootPlan {
             functions: said.and_then(|bus| bus.functions).map_or(root.functions, |mask| mask.0),
-            ..root
+            scan_time: config.ars.scan_time.0,
+            records: config.ars.records,
         },
     }
 }

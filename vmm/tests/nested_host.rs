@@ -237,13 +237,55 @@ fn killing_daxvisor_leaves_no_qemu() {
 }
 
 #[test]
+fn a_backing_file_that_is_new_has_one_user_as_well() {
+    let setup = Setup::new();
+    let file = setup.work.path().join("new");
+    let run = || {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_daxvisor"));
+        program.args([
+            "run",
+            "--host",
+            "nested",
+            "--kernel",
+            "@debian-6.1-cloud-amd64",
+            "--console",
+            "none",
+        ]);
+        program.args(["--nvdimm", &format!("file={},size=128M", file.display())]);
+        program.current_dir(setup.work.path()).stdin(Stdio::null());
+        program.env("TMPDIR", setup.temporary.path());
+        program
+    };
+    let mut first = run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !file.exists() {
+        assert!(start.elapsed() < Duration::from_secs(30), "the file is not created");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let second = run().output().unwrap();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert_eq!(code(&second), 2, "{}", text(&second.stderr));
+    assert!(
+        text(&second.stderr).contains("in use by another process"),
+        "{}",
+        text(&second.stderr)
+    );
+    assert_eq!(fs::metadata(&file).unwrap().len(), 128 << 20);
+    while !setup.qemus().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(40), "QEMU lives on");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn host_that_panics_is_not_the_commands_failure() {
     let setup = Setup::new();
     let output = setup.output(&[], &["sh", "-c", "echo c > /proc/sysrq-trigger; sleep 60"]);
     let error = text(&output.stderr);
     assert_eq!(code(&output), 125, "{error}");
     assert!(
-        error.contains("QEMU ended unexpectedly")
+        error.contains("the nested host is broken: its kernel reports")
             && error.contains("Kernel panic - not syncing: sysrq triggered crash"),
         "{error}"
     );

@@ -1,7 +1,10 @@
 //! What the user says of one virtual NVDIMM.
 
-use super::plan::{PersistenceDomain, SpaKind, StateFlags};
-use crate::units::{ByteSize, Hex};
+use super::{
+    ars::{DEFAULT_RECORDS, DEFAULT_SCAN_TIME},
+    plan::{PersistenceDomain, SpaKind, StateFlags},
+};
+use crate::units::{ByteSize, Hex, TimeSpan};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -85,6 +88,9 @@ pub struct NvdimmConfig {
     /// Format interface codes, a control region each; default 0x301.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub format: Vec<Hex>,
+    /// File that keeps what the DIMM remembers beside its contents; none: it starts afresh with each run.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
 }
 
 impl NvdimmConfig {
@@ -248,4 +254,23 @@ pub struct NvdimmBusConfig {
     /// `_DSM` functions of the root, bit n for function n; default: all.
     #[serde(default)]
     pub functions: Option<Hex>,
+}
+
+/// Address range scrubs of all NVDIMM buses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ArsConfig {
+    /// Time of a full scrub of one range, whatever its size.
+    pub scan_time: TimeSpan,
+    /// Most error records of one scrub's result, 1 to [`MAX_RECORDS`](super::ars::MAX_RECORDS).
+    pub records: u32,
+}
+
+impl Default for ArsConfig {
+    fn default() -> Self {
+        Self {
+            scan_time: TimeSpan(DEFAULT_SCAN_TIME),
+            records: DEFAULT_RECORDS,
+        }
+    }
 }

@@ -13,6 +13,7 @@ pub mod config;
 pub mod dsm;
 pub mod errors;
 mod events;
+pub mod firmware;
 pub mod guid;
 pub mod health;
 mod interleave;
@@ -22,6 +23,7 @@ pub mod media;
 pub mod nfit;
 pub mod plan;
 pub mod security;
+pub mod state;
 
 pub use aml::NvdimmAml;
 pub use ars::RootPlan;
@@ -37,9 +39,15 @@ use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
 use ars::Ars;
 use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
 use errors::Injected;
-use health::Health;
+use firmware::{Firmware, FirmwareState};
+use health::{Health, HealthState};
 use mailbox::{Mailbox, ROOT_HANDLE};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use serde::Serialize;
+use state::{DimmState, StateError, StateStore};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// One live NVDIMM.
 pub struct Dimm {
@@ -51,11 +59,26 @@ pub struct Dimm {
     pub media: MediaState,
     /// Sensors, thresholds and shutdown count.
     pub health: Health,
+    /// Firmware versions and updates.
+    pub firmware: Firmware,
     /// Time, for what takes some.
     pub clock: Clock,
     /// Passphrases; none: the DIMM has no security functions.
     pub security: Option<Security>,
+    kept: Option<Kept>,
 }
+
+/// Where a DIMM's state is kept, and what is there.
+struct Kept {
+    store: Arc<dyn StateStore>,
+    health: Option<HealthState>,
+    firmware: Option<FirmwareState>,
+}
+
+/// Name of the state's section with the [`HealthState`].
+const HEALTH_SECTION: &str = "health";
+/// Name of the state's section with the [`FirmwareState`].
+const FIRMWARE_SECTION: &str = "firmware";
 
 impl Dimm {
     /// The DIMM of `plan` with its labels in `store`.
@@ -69,22 +92,77 @@ impl Dimm {
         );
         Self {
             health: Health::new(plan.health),
+            firmware: Firmware::restore(FirmwareState::default()),
             plan,
             labels,
             media: MediaState::default(),
             clock: clock.clone(),
             security: None,
+            kept: None,
         }
+    }
+
+    /// Makes the DIMM the one that left `state`, powered on again, and keeps its state in `store` from the first
+    /// [`Dimm::keep`] on. An error changes nothing.
+    pub fn restore(&mut self, state: &DimmState, store: Arc<dyn StateStore>) -> Result<(), StateError> {
+        let health: Option<HealthState> = state.section(HEALTH_SECTION)?;
+        let firmware: Option<FirmwareState> = state.section(FIRMWARE_SECTION)?;
+        if let Some(left) = health {
+            self.health = Health::restore(self.plan.health, left);
+        }
+        self.firmware = Firmware::restore(firmware.unwrap_or_default());
+        self.kept = Some(Kept {
+            store,
+            health,
+            firmware,
+        });
+        Ok(())
+    }
+
+    /// Makes durable what changed of the state.
+    pub fn keep(&mut self) -> io::Result<()> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        keep_section(&*kept.store, HEALTH_SECTION, &mut kept.health, self.health.state())?;
+        keep_section(
+            &*kept.store,
+            FIRMWARE_SECTION,
+            &mut kept.firmware,
+            self.firmware.state(),
+        )
+    }
+
+    /// The guest shut down in an orderly way.
+    pub fn shut_down(&mut self) -> io::Result<()> {
+        self.health.shut_down();
+        self.keep()
     }
 
     fn has_labels(&self) -> bool {
         self.labels.size() != 0
     }
 
+    /// Whether it speaks the Intel family.
+    fn is_intel(&self) -> bool {
+        true
+    }
+
     /// Whether the configuration leaves the DIMM its `_DSM` function `index`.
     fn allows(&self, index: u32) -> bool {
         self.plan.functions & (1 << index) != 0
     }
+}
+
+fn keep_section<T: Serialize + PartialEq + Clone>(
+    store: &dyn StateStore,
+    name: &str,
+    kept: &mut Option<T>,
+    now: &T,
+) -> io::Result<()> {
+    if kept.as_ref() != Some(now) {
+        store.put(name, serde_json::to_value(now)?)?;
+        *kept = Some(now.clone());
+    }
+    Ok(())
 }
 
 /// Everything behind one NVDIMM root device that a guest or the machine can change. Mailbox calls work on it one at a
@@ -129,12 +207,61 @@ impl BusState {
         }
     }
 
+    /// Goes on with a plan that has one more DIMM, and tells the guest. The plan is refused, and nothing changes, unless
+    /// every structure that the guest may have read is in it unchanged: Linux refuses such an update whole.
+    pub fn grow(&mut self, nfit: NfitPlan, dimm: Dimm) -> Result<(), GrowError> {
+        let slot = dimm.plan.slot;
+        if self.nfit.dimm(slot).is_some() || nfit.dimm(slot) != Some(&dimm.plan) {
+            return Err(GrowError::NoNewDimm);
+        }
+        let fit = nfit::fit(&nfit);
+        let all: Vec<_> = nfit::structures(&fit).collect();
+        if !nfit::structures(&self.fit).all(|old| all.contains(&old)) {
+            return Err(GrowError::Changed);
+        }
+        self.dimms.push(dimm);
+        self.dimms.sort_by_key(|dimm| dimm.plan.slot);
+        self.nfit = nfit;
+        self.fit = fit;
+        self.fit_generation += 1;
+        self.events.nfit_update();
+        Ok(())
+    }
+
     /// The DIMM with `handle`.
     pub fn dimm(&mut self, handle: NfitHandle) -> Option<&mut Dimm> {
         self.dimms.iter_mut().find(|dimm| dimm.plan.handle == handle)
     }
 
+    /// Answers a call. What it changed is durable before the guest reads the answer.
     fn answer(&mut self, call: &DsmCall<'_>) -> Vec<u8> {
+        let before = self.lasting();
+        let bytes = self.run(call);
+        let Err(error) = self.keep() else { return bytes };
+        tracing::error!(%error, "the state of an NVDIMM cannot be written");
+        // What an earlier call changed is no fault of this one's.
+        if self.lasting() == before {
+            return bytes;
+        }
+        dsm::unknown(call, DsmStatus::HARDWARE_ERROR).bytes
+    }
+
+    fn lasting(&self) -> Vec<(HealthState, FirmwareState)> {
+        let lasting = |dimm: &Dimm| (*dimm.health.state(), *dimm.firmware.state());
+        self.dimms.iter().map(lasting).collect()
+    }
+
+    /// Makes durable what changed of the DIMMs' states.
+    pub fn keep(&mut self) -> io::Result<()> {
+        self.dimms.iter_mut().try_for_each(Dimm::keep)
+    }
+
+    /// The guest shut down in an orderly way.
+    pub fn shut_down(&mut self) -> io::Result<()> {
+        self.dimms.iter_mut().try_for_each(Dimm::shut_down)
+    }
+
+    fn run(&mut self, call: &DsmCall<'_>) -> Vec<u8> {
         if call.handle == ROOT_HANDLE {
             let Answer { bytes, tell } = root::answer(self, call);
             if tell == Tell::Event {
@@ -152,6 +279,17 @@ impl BusState {
         }
         bytes
     }
+}
+
+/// Why an NFIT cannot grow into another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GrowError {
+    /// Nothing is new.
+    #[error("the new NFIT has no new DIMM")]
+    NoNewDimm,
+    /// Something is gone or different.
+    #[error("the new NFIT changes a structure that the guest may have read")]
+    Changed,
 }
 
 /// The NVDIMMs behind one root device and its mailbox. The bus device is the doorbell.
@@ -247,3 +385,7 @@ impl BusDevice for NvdimmBus {
         Effect::None
     }
 }
+
+#[cfg(test)]
+#[path = "keep_tests.rs"]
+mod tests;

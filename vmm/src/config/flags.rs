@@ -222,9 +222,10 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "nvdimm",
-        value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND][,encrypt=on]",
+        value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND][,state=PATH][,encrypt=on]",
         help: "An NVDIMM. size counts its label area (128K unless label= says otherwise, 0 for none); a missing file is \
-               created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax. Also bus=, handle=, \
+               created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax. state= keeps \
+               health counts, thresholds and firmware from one run to the next. Also bus=, handle=, \
                mapped=, flags=, functions=, physical-id=, vendor=, device=, revision=, subsystem-vendor=, subsystem-device=, \
                subsystem-revision=, serial=, location=, date=, format=: see docs/nvdimm.md; encrypt and overwrite-time=SECONDS: see docs/security.md",
         repeatable: true,
@@ -281,6 +282,15 @@ pub const FLAGS: &[Flag] = &[
         repeatable: true,
         read: |c, texts| entries(&mut c.virtual_disk, texts, NUMA, |_, _, _| false),
         write: |c| c.virtual_disk.iter().map(|d| kv::to_string(d, None, NUMA)).collect(),
+    },
+    Flag {
+        name: "ars",
+        value: "[scan-time=TIME][,records=N]",
+        help: "Address range scrubs: how long a full one takes, and how many errors one result has room for, 1 to 2048 \
+               [default: 500ms, 170]",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.ars, texts, NUMA),
+        write: |c| pairs(&c.ars, NUMA),
     },
     Flag {
         name: "console",
@@ -378,6 +388,11 @@ fn entries<T: DeserializeOwned>(
         }
     }
     Ok(())
+}
+
+/// An NVDIMM from the text of its flag.
+pub fn nvdimm(text: &str) -> Result<NvdimmConfig, kv::Error> {
+    kv::from_str(text, NVDIMM)
 }
 
 fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool {

@@ -26,7 +26,7 @@ use std::{
 };
 
 pub use devices::nvdimm::config::{
-    InterleaveSetConfig, NvdimmBacking, NvdimmBusConfig, NvdimmConfig, VirtualDiskConfig,
+    ArsConfig, InterleaveSetConfig, NvdimmBacking, NvdimmBusConfig, NvdimmConfig, VirtualDiskConfig,
 };
 pub use error::ConfigError;
 pub use hmat::{
@@ -86,6 +86,8 @@ pub struct VmConfig {
     /// Disk and CD images that the NFIT describes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub virtual_disk: Vec<VirtualDiskConfig>,
+    /// Address range scrubs of the NVDIMM buses.
+    pub ars: ArsConfig,
     /// The first serial port.
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.

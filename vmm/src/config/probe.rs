@@ -56,6 +56,14 @@ impl VmConfig {
         if let Some(path) = &self.agent_socket {
             problems.extend(check_folder("the agent socket", path).err());
         }
+        for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
+            let Some(path) = &nvdimm.state else { continue };
+            let role = format!("the state of {}", self.nvdimm_name(slot));
+            match fs::metadata(path) {
+                Ok(meta) if !meta.is_file() => problems.push(wrong_kind(&role, path, &meta, "a file")),
+                _ => problems.extend(check_folder(&role, path).err()),
+            }
+        }
         self.check_same(&mut problems);
         let mut facts = Vec::new();
         for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
@@ -75,6 +83,26 @@ impl VmConfig {
             problems.extend(probe_nvdimm(&id, &crate::nvdimm::disk_backing(disk)).err());
         }
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
+    }
+
+    /// Looks at the file of the NVDIMM in `slot`, which is about to be added to a running machine.
+    pub fn probe_added(&self, slot: usize) -> Result<BackingFacts, Vec<ConfigError>> {
+        let mut problems = Vec::new();
+        self.check_same(&mut problems);
+        let id = self.nvdimm_name(slot);
+        match self.nvdimm.get(slot).map(|nvdimm| (nvdimm, probe_nvdimm(&id, nvdimm))) {
+            Some((nvdimm, Ok(fact))) => {
+                if nvdimm.size.is_none() {
+                    check_size(&id, fact.size, nvdimm.label, &mut problems);
+                }
+                if problems.is_empty() { Ok(fact) } else { Err(problems) }
+            }
+            Some((_, Err(problem))) => {
+                problems.push(problem);
+                Err(problems)
+            }
+            None => Err(vec![ConfigError::NvdimmCount(slot + 1)]),
+        }
     }
 
     /// The role in which the configuration names the file at `path`, by whatever path: nothing else may write it.
@@ -116,6 +144,11 @@ impl VmConfig {
             let role = || self.nvdimm_name(slot);
             named.extend(nvdimm.file.as_deref().map(|path| Named {
                 role: role(),
+                path,
+                written: true,
+            }));
+            named.extend(nvdimm.state.as_deref().map(|path| Named {
+                role: format!("the state of {}", role()),
                 path,
                 written: true,
             }));

@@ -9,6 +9,8 @@ use super::{
     console::{Console, ConsoleError},
     control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
+    growth::Growth,
+    nvdimm::OpenBus,
     socket::SocketError,
 };
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
         backing::BackingError,
         encrypted::writeback::WriteBack,
         ram::{self, RamError},
+        state::StateFileError,
     },
     nvdimm,
     topology::Topology,
@@ -32,6 +35,7 @@ use devices::{
     Bus, BusError, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine},
     nvdimm::{MailboxPlan, NvdimmBus},
+    pci_config::PciConfig,
     pvpanic::PvPanic,
     serial::SerialPort,
     test_exit::TestExit,
@@ -102,6 +106,15 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
+    /// An NVDIMM's state.
+    #[error("NVDIMM {id} cannot be used")]
+    NvdimmState {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: StateFileError,
+    },
     /// Kernel or initrd.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
@@ -139,12 +152,9 @@ pub enum BuildError {
 
 /// A machine that is ready to run.
 pub struct Machine {
-    // Dropped in this order: processors, then what they reach, then memory.
+    // Dropped in this order: processors, then what they reach.
     vcpus: Vec<Vcpu>,
     parts: Loop,
-    write_back: WriteBack,
-    _memory: GuestMap,
-    _vm: Vm,
 }
 
 /// What was decided before anything is touched.
@@ -246,18 +256,26 @@ impl Machine {
                 .write_slice(&table.bytes, GuestAddress(table.gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
-        let mut dimms = super::nvdimm::open(config, plans, &vm, &mut map)?;
-        let encrypted = std::mem::take(&mut dimms.encrypted);
+        let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
-        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(plan, &vm, &vcpus)?;
-        Ok(Self {
-            vcpus,
-            parts,
+        let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
+        let growth = Growth {
+            config: config.clone(),
+            topology: topology.clone(),
+            layout: layout.clone(),
+            phys_bits: plans.phys_bits,
+            memory: map,
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
-            _memory: map,
-            _vm: vm,
-        })
+            vm,
+        };
+        let parts = devices.into_loop(plan, growth, &vcpus)?;
+        // Last of all: from here on a DIMM that is not shut down was in use.
+        for bus in &parts.nvdimm {
+            let kept = bus.with(|bus| bus.keep());
+            kept.map_err(|e| BuildError::Host("write the state of an NVDIMM", e))?;
+        }
+        Ok(Self { vcpus, parts })
     }
 
     /// Buses and counters, also for a look after the run.
@@ -273,9 +291,14 @@ impl Machine {
             self.parts.console.patience.limit(limit)?;
         }
         let platform = self.parts.platform.clone();
+        let nvdimms = self.parts.nvdimm.clone();
         let threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
         let outcome = events::run(self.parts, threads);
-        self.write_back.finish()?;
+        if outcome.as_ref().is_ok_and(Outcome::is_orderly) {
+            for bus in &nvdimms {
+                bus.with(|bus| bus.shut_down())?;
+            }
+        }
         if matches!(outcome, Ok(Outcome::TimedOut)) {
             // Whoever looks into a guest that hangs wants to know where.
             for at in platform.stopped_at() {
@@ -436,7 +459,7 @@ impl Devices {
         layout: &Layout,
         vm: &Vm,
         memory: &GuestMemory,
-        nvdimms: super::nvdimm::Nvdimms,
+        nvdimms: Vec<OpenBus>,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
         let mut console = Console::open(&config.console)?;
@@ -448,16 +471,23 @@ impl Devices {
         ports.insert(at(ports::COM1, SerialPort::PORTS), serial.clone())?;
         ports.insert(at(ports::TEST_EXIT, TestExit::PORTS), Arc::new(TestExit))?;
         ports.insert(at(ports::PVPANIC, PvPanic::PORTS), Arc::new(PvPanic))?;
+        ports.insert(at(ports::PCI_CONFIG, PciConfig::PORTS), Arc::new(PciConfig::default()))?;
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
         let mut buses = Vec::new();
-        let mut secured = nvdimms.secured;
-        for (plan, labels) in nvdimms.buses {
+        for OpenBus {
+            plan,
+            labels,
+            states,
+            secured,
+        } in nvdimms
+        {
             let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
             let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
             let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
-            super::nvdimm::secure(&bus, &mut secured, &clock)?;
+            super::nvdimm::restore(&bus, states)?;
+            super::secure::secure(&bus, secured, &clock)?;
             ports.insert(doorbell, bus.clone())?;
             buses.push(bus);
         }
@@ -483,7 +513,8 @@ impl Devices {
         })
     }
 
-    fn into_loop(self, plan: layout::map::Report, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(self, plan: layout::map::Report, growth: Growth, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+        let vm = &growth.vm;
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
             for queue in 0..transport.queue_count() {
@@ -514,6 +545,7 @@ impl Devices {
             nvdimm: self.nvdimm,
             plan,
             deadline: None,
+            growth,
         })
     }
 }

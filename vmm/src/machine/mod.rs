@@ -12,8 +12,10 @@ pub mod channel;
 pub mod console;
 pub mod control;
 pub mod events;
+mod growth;
 mod nvdimm;
 pub mod output;
+mod secure;
 pub mod socket;
 pub mod terminal;
 
@@ -52,6 +54,13 @@ pub enum Outcome {
     Signal(u8),
     /// The time given to the run is over.
     TimedOut,
+}
+
+impl Outcome {
+    /// Whether the guest itself brought the run to its end, with all it wanted to keep written.
+    pub fn is_orderly(&self) -> bool {
+        matches!(self, Self::PowerOff | Self::Reset | Self::TestExit(_))
+    }
 }
 
 impl fmt::Display for Outcome {

@@ -1,71 +1,58 @@
 //! NVDIMMs of a machine: backings opened, SPA ranges mapped.
 
-use super::build::{BuildError, Plans};
+use super::{
+    build::{BuildError, Plans},
+    secure::{self, Contents, Secured},
+};
 use crate::{
-    config::{NvdimmConfig, VirtualDiskConfig, VmConfig, probe::BackingFacts},
+    config::{VirtualDiskConfig, VmConfig, probe::BackingFacts},
     hv::Vm,
     layout::Layout,
     memory::{
-        Access, GuestMap, Mapping, Window,
-        backing::{self, BackingError, Opened, Source},
-        encrypted::{
-            EncryptedDimm, EncryptedLabels, EncryptedMedia,
-            pending::{Part, Watched},
-        },
+        Access, GuestMap, Mapping,
+        backing::{self, BackingError, Opened},
+        encrypted::{EncryptedDimm, pending::Watched},
         interleave::{self, Share},
-        plain::PlainMedia,
+        state::{StateFile, StateFileError},
     },
     nvdimm,
 };
 use devices::{
-    Clock,
-    nvdimm::{
-        LabelStore, NvdimmBus, NvdimmBusPlan, Security, SpaPlan,
-        security::{MediaControl, SecurityState, Settings},
-    },
+    nvdimm::{LabelStore, NvdimmBus, NvdimmBusPlan, NvdimmPlan, SpaPlan, state::DimmState},
     units::ByteSize,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
-    time::Duration,
 };
 
-/// Buses, each with the label stores of its DIMMs.
-pub type NvdimmBuses = Vec<(NvdimmBusPlan, Vec<Box<dyn LabelStore>>)>;
+/// What a DIMM left when it was last used, and where that is kept.
+pub type LeftState = Option<(DimmState, Arc<StateFile>)>;
 
-/// What the DIMMs of a machine are made of.
-pub struct Nvdimms {
-    /// For the devices.
-    pub buses: NvdimmBuses,
-    /// For security, by slot.
-    pub secured: BTreeMap<u8, Secured>,
-    /// DIMMs whose contents have to be written back.
-    pub encrypted: Vec<Arc<EncryptedDimm>>,
+/// A bus, and what its DIMMs are made of, in the plan's order.
+pub struct OpenBus {
+    /// What was decided.
+    pub plan: NvdimmBusPlan,
+    /// Label areas.
+    pub labels: Vec<Box<dyn LabelStore>>,
+    /// States.
+    pub states: Vec<LeftState>,
+    /// What security acts on; none for a DIMM without it.
+    pub secured: Vec<Option<Secured>>,
 }
 
-/// What security needs of one DIMM.
-pub struct Secured {
-    state: SecurityState,
-    media: Box<dyn MediaControl>,
-    settings: Settings,
-}
-
-/// A DIMM whose windows are not there yet.
-enum Contents {
-    Plain { source: Source, data: u64, size: u64 },
-    Encrypted(Arc<EncryptedDimm>),
-}
+/// Buses, and the DIMMs whose contents have to be written back.
+type Opening = (Vec<OpenBus>, Vec<Arc<EncryptedDimm>>);
 
 /// Opens the backing of every DIMM and gives the guest every SPA range. Ranges of DIMMs with security are not shown before
-/// [`secure`] has unlocked those without a passphrase.
-pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<Nvdimms, BuildError> {
+/// [`secure::secure`] has unlocked those without a passphrase.
+pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<Opening, BuildError> {
     let mut opened = BTreeMap::new();
     let mut labels = BTreeMap::new();
     let mut contents = BTreeMap::new();
     for ((slot, nvdimm), facts) in (0u8..).zip(&config.nvdimm).zip(plans.backings) {
-        let (mut dimm, security) = open_dimm(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
+        let (mut dimm, security) = secure::open_dimm(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
             id: config.nvdimm_name(slot.into()),
             source,
         })?;
@@ -95,118 +82,60 @@ pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -
         let slots: BTreeSet<u8> = spa.plan.mappings.iter().map(|mapping| mapping.slot).collect();
         let slots: Vec<u8> = slots.into_iter().filter(|slot| contents.contains_key(slot)).collect();
         let window = map.window(vm, spa.plan.range, mapping, access, slots.len())?;
-        let watched = Arc::new(watch(window, &spa.plan, &contents));
+        let watched = Arc::new(secure::watch(window, &spa.plan, |slot| contents.get(&slot)));
         for slot in slots {
             windows.entry(slot).or_default().push(watched.clone());
         }
     }
-    let mut encrypted = Vec::new();
-    let mut secured = BTreeMap::new();
-    for (slot, contents) in contents {
-        let windows = windows.remove(&slot).unwrap_or_default();
-        if let Contents::Encrypted(dimm) = &contents {
-            encrypted.push(dimm.clone());
+    let encrypted = contents.values().filter_map(Contents::encrypted).collect();
+    let mut buses = Vec::new();
+    for plan in nvdimm::plan(config, plans.layout) {
+        let mut bus = OpenBus {
+            labels: vec![],
+            states: vec![],
+            secured: vec![],
+            plan,
+        };
+        for dimm in &bus.plan.nfit.dimms {
+            let state = open_state(config, dimm)?;
+            let windows = windows.remove(&dimm.slot).unwrap_or_default();
+            let contents = contents.remove(&dimm.slot);
+            let secured = contents.map(|contents| secure::prepare(config, dimm, contents, windows, &state));
+            bus.secured.push(secured.transpose()?);
+            bus.states.push(state);
+            bus.labels.extend(labels.remove(&dimm.slot));
         }
-        let (state, media) = media(contents, windows);
-        let asked = config
-            .nvdimm
-            .get(usize::from(slot))
-            .and_then(|nvdimm| nvdimm.overwrite_time);
-        let mut settings = Settings::default();
-        settings.overwrite = asked.map_or(settings.overwrite, |seconds| Duration::from_secs(seconds.into()));
-        secured.insert(slot, Secured { state, media, settings });
+        buses.push(bus);
     }
-    let buses = nvdimm::plan(config, plans.layout).into_iter().map(|bus| {
-        let stores = bus.nfit.dimms.iter().filter_map(|dimm| labels.remove(&dimm.slot));
-        let stores = stores.collect();
-        (bus, stores)
-    });
-    Ok(Nvdimms {
-        buses: buses.collect(),
-        secured,
-        encrypted,
+    Ok((buses, encrypted))
+}
+
+/// The state file of a DIMM, if it has one.
+pub fn open_state(config: &VmConfig, dimm: &NvdimmPlan) -> Result<LeftState, BuildError> {
+    let path = config
+        .nvdimm
+        .get(usize::from(dimm.slot))
+        .and_then(|said| said.state.as_deref());
+    let opened = path.map(|path| StateFile::open(path, dimm.identity.serial)).transpose();
+    opened.map_err(|source| BuildError::NvdimmState {
+        id: dimm.id.clone(),
+        source,
     })
 }
 
-/// Gives the DIMMs of `bus` their security, which shows those that are not locked to the guest.
-pub fn secure(bus: &NvdimmBus, secured: &mut BTreeMap<u8, Secured>, clock: &Clock) -> Result<(), BuildError> {
+/// Gives the DIMMs of `bus` what they remember.
+pub fn restore(bus: &NvdimmBus, states: Vec<Option<(DimmState, Arc<StateFile>)>>) -> Result<(), BuildError> {
     bus.with(|bus| {
-        for dimm in &mut bus.dimms {
-            let Some(Secured { state, media, settings }) = secured.remove(&dimm.plan.slot) else {
-                continue;
-            };
-            let security = Security::new(state, media, clock, settings).map_err(|source| BuildError::Contents {
+        for (dimm, state) in bus.dimms.iter_mut().zip(states) {
+            let Some((state, file)) = state else { continue };
+            let path = file.path().to_owned();
+            dimm.restore(&state, file).map_err(|e| BuildError::NvdimmState {
                 id: dimm.plan.id.clone(),
-                source,
+                source: StateFileError::Content(path, e),
             })?;
-            dimm.security = Some(security);
         }
         Ok(())
     })
-}
-
-/// A read-only DIMM has no security: there is nothing of it that could be changed.
-fn open_dimm(config: &NvdimmConfig, facts: BackingFacts) -> Result<(Opened, Option<Contents>), BackingError> {
-    if !config.encrypt {
-        let opened = backing::open(config, facts)?;
-        let plain = (!config.readonly).then(|| Contents::Plain {
-            source: opened.source.clone(),
-            data: facts.size.0.saturating_sub(config.label.0),
-            size: facts.size.0,
-        });
-        return Ok((opened, plain));
-    }
-    let dimm = Arc::new(backing::open_encrypted(config, facts)?);
-    let source = dimm.source();
-    let mapping = source.map(facts.size.0).map_err(|source| BackingError::Map {
-        path: config.file.clone().unwrap_or_default(),
-        size: facts.size,
-        hint: "",
-        source,
-    })?;
-    let labels: Option<Box<dyn LabelStore>> = match config.label.0 {
-        0 => None,
-        _ => Some(Box::new(EncryptedLabels(dimm.clone()))),
-    };
-    let opened = Opened {
-        mapping,
-        labels,
-        access: Access::Logged,
-        source,
-    };
-    Ok((opened, Some(Contents::Encrypted(dimm))))
-}
-
-/// Which bytes of which DIMM are in a window.
-fn watch(window: Arc<Window>, plan: &SpaPlan, contents: &BTreeMap<u8, Contents>) -> Watched {
-    let share = plan.mappings.first().map_or(plan.range.len, |mapping| mapping.len);
-    let parts = plan.mappings.iter().map(|mapping| Part {
-        pending: match contents.get(&mapping.slot) {
-            Some(Contents::Encrypted(dimm)) => Some(dimm.pending()),
-            _ => None,
-        },
-        dpa: mapping.dpa,
-    });
-    Watched {
-        window,
-        line: plan.interleave.map_or(share, |interleave| interleave.line.into()),
-        parts: parts.collect(),
-    }
-}
-
-fn media(contents: Contents, windows: Vec<Arc<Watched>>) -> (SecurityState, Box<dyn MediaControl>) {
-    match contents {
-        Contents::Plain { source, data, size } => {
-            let windows = windows.iter().map(|watched| watched.window.clone()).collect();
-            // Passphrases of a DIMM that is not encrypted are forgotten with the run.
-            let media = PlainMedia::new(source, data, size, windows, Box::new(|_| Ok(())));
-            (SecurityState::default(), Box::new(media))
-        }
-        Contents::Encrypted(dimm) => {
-            windows.into_iter().for_each(|window| dimm.attach(window));
-            (dimm.security(), Box::new(EncryptedMedia(dimm)))
-        }
-    }
 }
 
 /// The memory behind a range: the mapping of a DIMM that is in no other range, else the lines of all its DIMMs.

@@ -8,6 +8,7 @@ pub mod encrypted;
 pub mod interleave;
 pub mod plain;
 pub mod ram;
+pub mod state;
 mod window;
 
 pub use window::Window;

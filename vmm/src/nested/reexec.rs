@@ -83,7 +83,8 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
     let written = config
         .nvdimm
         .iter()
-        .filter_map(|n| n.file.as_deref())
+        .flat_map(|n| [n.file.as_deref(), n.state.as_deref()])
+        .flatten()
         .chain(console)
         .chain(config.agent_socket.as_deref());
     let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();

@@ -421,6 +421,60 @@ fn lasting_lockup_in_the_log_is_the_hosts_failure() {
     peer.join().unwrap();
 }
 
+/// What L1 said when its vCPU thread overran its stack, and what it would have said two minutes later.
+const OOPS: &str = "\
+[    7.868060] BUG: TASK stack guard page was hit at 000000008b6e0b38 (stack is 000000007de74116..0000000029b43566)
+[    7.870408] Oops: stack guard page: 0000 [#1] PREEMPT SMP NOPTI
+[    7.870957] CPU: 0 UID: 0 PID: 369 Comm: vcpu0 Not tainted 6.12.95+deb12-amd64 #1  Debian 6.12.95-1~bpo12+1
+[    7.871381] RIP: 0010:error_entry+0x17/0x140
+";
+
+#[test]
+fn an_oops_ends_the_host_at_once_and_with_its_own_name() {
+    let fake = Fake::staying();
+    let peer = fake.peer(|peer| {
+        peer.hello();
+        peer.exec();
+        let mut log = OpenOptions::new().append(true).open(&peer.log).unwrap();
+        write!(log, "daxvisor-agent: ready\r\n{}", OOPS.replace('\n', "\r\n")).unwrap();
+        let since = Instant::now();
+        // The agent still answers: nothing else is wrong yet.
+        peer.drain();
+        since.elapsed()
+    });
+    let (outcome, _, _) = run(&fake, &options());
+    let error = outcome.unwrap_err();
+    assert_eq!(error.exit_code(), 125);
+    let text = error.to_string();
+    assert!(
+        text.starts_with(
+            "the nested host is broken: its kernel reports \"[    7.868060] BUG: TASK stack guard page was hit"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("| [    7.871381] RIP: 0010:error_entry+0x17/0x140"),
+        "{text}"
+    );
+    assert!(error.start_may_be_retried());
+    let took = peer.join().unwrap();
+    assert!(took < Duration::from_secs(20), "noticed after {took:?}");
+}
+
+#[test]
+fn a_panic_that_ends_qemu_is_named_instead_of_its_exit_code() {
+    let fake = Fake::new("echo '[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs'; exit 0");
+    let (outcome, _, err) = run(&fake, &options());
+    match outcome {
+        Err(HostError::Broken { report, .. }) => assert!(report.contains("Unable to mount root fs"), "{report}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        err.starts_with("retry: the nested host is broken: its kernel reports"),
+        "{err}"
+    );
+}
+
 #[test]
 fn timeout_asks_first_and_kills_next() {
     let fake = Fake::staying();

@@ -1,6 +1,8 @@
 //! Functions of one DIMM: the Intel-family `_DSM` and our own calls behind `_LSI`, `_LSR` and `_LSW`.
 
-use super::{Answer, DsmCall, DsmFamily, DsmFunction, DsmReply, DsmResult, DsmStatus, smart, u32_at, u64_at, unknown};
+use super::{
+    Answer, DsmCall, DsmFamily, DsmFunction, DsmReply, DsmResult, DsmStatus, firmware, smart, u32_at, u64_at, unknown,
+};
 use crate::nvdimm::{
     Dimm,
     guid::{INTEL_DIMM_DSM, METHODS},
@@ -11,7 +13,7 @@ use crate::nvdimm::{
 static INTEL: DsmFamily<Dimm> = DsmFamily {
     guid: INTEL_DIMM_DSM,
     latest: 2,
-    functions: &[LABELS, smart::FUNCTIONS, super::security::SECURITY],
+    functions: &[LABELS, smart::FUNCTIONS, firmware::FUNCTIONS, super::security::SECURITY],
 };
 
 static LABELS: &[DsmFunction<Dimm>] = &[
@@ -208,7 +210,7 @@ mod tests {
         let mut dimm = new_dimm(0x2_0000, false);
         assert_eq!(mask(&mut dimm, 1), 0x47f);
         let both = mask(&mut dimm, 2);
-        assert_eq!((both & 0x47f, both & 0x6_0000), (0x47f, 0x6_0000));
+        assert_eq!(both & 0x6007_f47f, 0x6007_f47f);
         assert_eq!((mask(&mut dimm, 0), mask(&mut dimm, 3)), (0, 0));
     }
 

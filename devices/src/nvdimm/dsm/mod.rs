@@ -4,6 +4,8 @@
 //! function 0 of an unknown family or revision says "nothing is supported", any other function says so in its status.
 
 pub mod dimm;
+mod firmware;
+mod intel_bus;
 pub mod root;
 mod security;
 mod smart;

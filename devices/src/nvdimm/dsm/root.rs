@@ -1,9 +1,9 @@
 //! `_DSM` of the NVDIMM root device. ACPI 6.5 9.20.7.
 
-use super::{Answer, DsmCall, DsmFamily, DsmReply, DsmStatus, u64_at, unknown};
+use super::{Answer, DsmCall, DsmFamily, DsmReply, DsmStatus, intel_bus, u64_at, unknown};
 use crate::nvdimm::{
     BusState, ars,
-    guid::{METHODS, ROOT_DSM},
+    guid::{INTEL_BUS_DSM, METHODS, ROOT_DSM},
 };
 
 static FAMILY: DsmFamily<BusState> = DsmFamily {
@@ -25,6 +25,7 @@ pub const FIT_PIECE: usize = 4096;
 pub fn answer(bus: &mut BusState, call: &DsmCall<'_>) -> Answer {
     match (call.guid, call.function) {
         (ROOT_DSM, _) => FAMILY.answer(bus, call),
+        (INTEL_BUS_DSM, _) => intel_bus::answer(bus, call),
         (METHODS, READ_FIT) => super::reply(read_fit(bus, call.input)),
         (METHODS, TAKE_EVENTS) => super::reply(Ok(bus.events.take().into())),
         _ => unknown(call, DsmStatus::NOT_SUPPORTED),

@@ -5,7 +5,10 @@ use crate::{
     config::{ConfigError, NvdimmBacking, NvdimmConfig},
     layout::MAX_NVDIMM_BUSES,
 };
-use devices::units::{ByteSize, Hex};
+use devices::{
+    nvdimm::ars::MAX_RECORDS,
+    units::{ByteSize, Hex},
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: u64 = 4096;
@@ -47,6 +50,11 @@ impl VmConfig {
     /// Handles, numbers and sets.
     pub(super) fn check_nvdimm_buses(&self, problems: &mut Vec<ConfigError>) {
         let mut bad = |what: String, why: String| problems.push(ConfigError::Nvdimm { what, why });
+        let records = self.ars.records;
+        if !(1..=MAX_RECORDS).contains(&records) {
+            let why = format!("is out of range: expected 1 to {MAX_RECORDS}");
+            bad(format!("records={records} of ars"), why);
+        }
         for number in self.nvdimm_buses() {
             if number >= MAX_NVDIMM_BUSES {
                 let last = MAX_NVDIMM_BUSES - 1;

@@ -3,69 +3,78 @@
 use super::EncryptedDimm;
 use std::{
     io,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-/// Longest time between two rounds, and with what a round takes the longest that a killed monitor loses.
+/// Longest time between two rounds; with what a round takes, the longest that a killed monitor loses.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Encrypted DIMMs of a machine. Dropping it stops the thread after a last round.
+type Dimms = Arc<Mutex<Vec<Arc<EncryptedDimm>>>>;
+
+/// Encrypted DIMMs of a machine, and the thread that looks after them as soon as there is one. Dropping it ends the
+/// thread after a last round.
 pub struct WriteBack {
-    dimms: Vec<Arc<EncryptedDimm>>,
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    dimms: Dimms,
+    thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+fn all(dimms: &Dimms) -> MutexGuard<'_, Vec<Arc<EncryptedDimm>>> {
+    dimms.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl WriteBack {
-    /// Starts the thread, if there is anything to do for it.
+    /// Looks after `dimms`.
     pub fn start(dimms: Vec<Arc<EncryptedDimm>>) -> io::Result<Self> {
+        let mut write_back = Self {
+            dimms: Dimms::default(),
+            thread: None,
+        };
+        dimms.into_iter().try_for_each(|dimm| write_back.add(dimm))?;
+        Ok(write_back)
+    }
+
+    /// Looks after one more.
+    pub fn add(&mut self, dimm: Arc<EncryptedDimm>) -> io::Result<()> {
+        all(&self.dimms).push(dimm);
+        if self.thread.is_some() {
+            return Ok(());
+        }
         let (stop, stopped) = mpsc::channel();
-        let watched = dimms.clone();
+        let dimms = self.dimms.clone();
         let run = move || {
             while stopped.recv_timeout(INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
-                for dimm in &watched {
+                let watched = all(&dimms).clone();
+                for dimm in watched {
                     if let Err(error) = dimm.write_back() {
                         tracing::warn!(%error, "an encrypted NVDIMM cannot be written back; it is tried again");
                     }
                 }
             }
         };
-        let thread = match dimms.is_empty() {
-            true => None,
-            false => Some(thread::Builder::new().name("write-back".to_owned()).spawn(run)?),
-        };
-        Ok(Self {
-            dimms,
-            stop: Some(stop),
-            thread,
-        })
+        let thread = thread::Builder::new().name("write-back".to_owned()).spawn(run)?;
+        self.thread = Some((stop, thread));
+        Ok(())
     }
 
-    /// Stops the thread and brings every file up to date, on the disk. The guest must not run any more.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.stop();
-        self.flush()
-    }
-
-    /// Brings every file up to date, on the disk.
+    /// Brings every file up to date, on the disk. What the guest stores meanwhile may or may not be there.
     pub fn flush(&self) -> io::Result<()> {
-        let results: Vec<_> = self.dimms.iter().map(|dimm| dimm.flush()).collect();
+        let dimms = all(&self.dimms).clone();
+        let results: Vec<_> = dimms.iter().map(|dimm| dimm.flush()).collect();
         results.into_iter().collect()
-    }
-
-    fn stop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so itself.
-            let _ = thread.join();
-        }
     }
 }
 
 impl Drop for WriteBack {
     fn drop(&mut self) {
-        self.stop();
+        if let Some((stop, thread)) = self.thread.take() {
+            drop(stop);
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+            if let Err(error) = self.flush() {
+                tracing::error!(%error, "an encrypted NVDIMM cannot be written back");
+            }
+        }
     }
 }
