@@ -14,7 +14,10 @@ pub fn plan(config: &VmConfig, layout: &Layout) -> Vec<NvdimmBusPlan> {
     let dimm = |(place, nvdimm): (&NvdimmPlacement, &crate::config::NvdimmConfig)| {
         let id = nvdimm.id.clone().unwrap_or_else(|| format!("nvdimm{}", place.slot));
         let label = u32::try_from(place.label_size.0).unwrap_or(u32::MAX);
-        let plan = NvdimmPlan::plain(place.slot, id, place.spa.len, label, nvdimm.readonly);
+        let plan = NvdimmPlan {
+            family: nvdimm.family,
+            ..NvdimmPlan::plain(place.slot, id, place.spa.len, label, nvdimm.readonly)
+        };
         (plan, place.spa.start, place.node)
     };
     vec![NvdimmBusPlan {

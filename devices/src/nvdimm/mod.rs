@@ -27,7 +27,7 @@ pub use mailbox::MailboxPlan;
 pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
 
 use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
-use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
+use dsm::{Answer, DsmCall, DsmStatus, Tell, hpe1::Hpe1, root};
 use firmware::{Firmware, FirmwareState};
 use health::{Health, HealthState};
 use mailbox::{Mailbox, ROOT_HANDLE};
@@ -48,6 +48,7 @@ pub struct Dimm {
     pub health: Health,
     /// Firmware versions and updates.
     pub firmware: Firmware,
+    hpe1: Hpe1,
     /// Time, for what takes some.
     pub clock: Clock,
     kept: Option<Kept>,
@@ -78,6 +79,7 @@ impl Dimm {
         Self {
             health: Health::new(plan.health),
             firmware: Firmware::restore(FirmwareState::default()),
+            hpe1: Hpe1::default(),
             plan,
             labels,
             clock: clock.clone(),
@@ -126,7 +128,7 @@ impl Dimm {
 
     /// Whether it speaks the Intel family.
     fn is_intel(&self) -> bool {
-        true
+        self.plan.family == plan::DimmFamily::Intel
     }
 
     /// Whether the configuration leaves the DIMM its `_DSM` function `index`.

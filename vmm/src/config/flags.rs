@@ -161,10 +161,12 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "nvdimm",
-        value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND][,state=PATH]",
+        value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND][,state=PATH]\
+                [,family=FAMILY]",
         help: "An NVDIMM. size counts its label area (128K unless label= says otherwise, 0 for none); a missing file is \
-               created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax. state keeps health \
-               counts, thresholds and firmware from one run to the next",
+               created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax. state \
+               keeps shutdown counts, thresholds and firmware from one run to the next. FAMILY of its _DSM functions: \
+               intel, hpe1, msft, hyperv",
         repeatable: true,
         read: |c, texts| entries(&mut c.nvdimm, texts, NVDIMM, same_nvdimm),
         write: |c| {
