@@ -6,8 +6,9 @@ use devices::{
     BusDevice, Clock, Effect, GuestMemory,
     nvdimm::{
         LabelStore, MailboxPlan, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan,
-        guid::{INTEL_DIMM_DSM, METHODS, ROOT_DSM},
+        guid::{HPE1_DIMM_DSM, INTEL_BUS_DSM, INTEL_DIMM_DSM, METHODS, ROOT_DSM},
         mailbox::ROOT_HANDLE,
+        plan::DimmFamily,
     },
     units::{Gpa, GpaRange},
 };
@@ -23,15 +24,15 @@ const FENCE: [u8; PAGE] = [0x5a; PAGE];
 
 /// A known GUID or handle is not to be found by chance: the first bytes choose among them.
 fn make_plausible(page: &mut [u8], choice: u8) {
-    let guids = [INTEL_DIMM_DSM, METHODS, ROOT_DSM];
-    if let Some(guid) = guids.get(usize::from(choice & 3)) {
+    let guids = [INTEL_DIMM_DSM, METHODS, ROOT_DSM, INTEL_BUS_DSM, HPE1_DIMM_DSM];
+    if let Some(guid) = guids.get(usize::from(choice & 3 | choice >> 5 & 4)) {
         page[16..32].copy_from_slice(&guid.0);
     }
     if let Some(handle) = [ROOT_HANDLE, 1, 2].get(usize::from(choice >> 2 & 3)) {
         page[..4].copy_from_slice(&handle.to_le_bytes());
     }
     if choice & 16 == 0 {
-        page[4..8].copy_from_slice(&[1, 0, 0, 0]);
+        page[4..8].copy_from_slice(&[1 + (choice >> 5 & 1), 0, 0, 0]);
         page[9..12].fill(0);
     }
 }
@@ -39,9 +40,16 @@ fn make_plausible(page: &mut [u8], choice: u8) {
 fn bus(memory: &GuestMemory) -> NvdimmBus {
     let dimm = |slot: u8, labels: u32, read_only| {
         let start = Gpa((4 + u64::from(slot)) << 30);
-        (NvdimmPlan::plain(slot, format!("nvdimm{slot}"), 1 << 24, labels, read_only), start, 0)
+        (
+            NvdimmPlan::plain(slot, format!("nvdimm{slot}"), 1 << 24, labels, read_only),
+            start,
+            0,
+        )
     };
-    let nfit = NfitPlan::plain([dimm(0, 0x2000, false), dimm(1, 0x1000, true)]);
+    let mut nfit = NfitPlan::plain([dimm(0, 0x2000, false), dimm(1, 0x1000, true)]);
+    if let Some(second) = nfit.dimms.last_mut() {
+        second.family = DimmFamily::Hpe1;
+    }
     let store = |plan: &NvdimmPlan| Box::new(vec![0u8; plan.label_size as usize]) as Box<dyn LabelStore>;
     let labels = nfit.dimms.iter().map(store).collect();
     let plan = NvdimmBusPlan {
