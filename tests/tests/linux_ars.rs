@@ -194,7 +194,9 @@ fn bad_starts(guest: &mut Guest) -> Result<Vec<u32>> {
 /// from the part it asked for first. What is cleared makes room for the rest.
 fn overflow_goes_on(guest: &mut Guest) -> Result<()> {
     for block in SCATTERED {
-        guest.check(&format!("ndctl inject-error --block={block} --count=1 --no-notify namespace0.0"))?;
+        guest.check(&format!(
+            "ndctl inject-error --block={block} --count=1 --no-notify namespace0.0"
+        ))?;
     }
     ensure!(injected(guest, "namespace0.0")?.as_array().map(Vec::len) == Some(6));
     guest.check("ndctl start-scrub && ndctl wait-scrub")?;
