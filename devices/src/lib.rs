@@ -10,6 +10,7 @@ pub mod clock;
 pub mod effect;
 pub mod line;
 pub mod nvdimm;
+pub mod pci_config;
 pub mod pvpanic;
 pub mod serial;
 pub mod test_exit;

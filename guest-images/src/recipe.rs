@@ -141,6 +141,7 @@ pub const GUEST_BOOT: &[Module] = &[
     Needed("device_dax"),
     Wanted("dax_pmem"),
     Wanted("dax_hmem"),
+    Wanted("nd_e820"),
     Wanted("pvpanic_mmio"),
     Wanted("button"),
     Wanted("evdev"),

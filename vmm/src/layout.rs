@@ -4,17 +4,20 @@
 
 pub mod map;
 mod nvdimm;
+mod ranges;
 
 pub use nvdimm::{NvdimmAsk, NvdimmPlacement, SpaPlacement};
 
 use crate::{
-    config::{MAX_NVDIMMS, VmConfig, probe::BackingFacts},
-    topology::{NodePlan, Topology},
+    config::{MAX_NVDIMMS, RangeKind, VmConfig, probe::BackingFacts},
+    topology::Topology,
 };
 use devices::{
     nvdimm::MailboxPlan,
     units::{ByteSize, Gpa, GpaRange},
 };
+
+pub use ranges::{HotplugWindow, RangePlacement};
 
 const PAGE: u64 = 4096;
 
@@ -99,6 +102,8 @@ pub mod ports {
     pub const PVPANIC: u64 = 0x505;
     /// Generic event device and sleep/reset registers: +0 selector (4 bytes, read-to-clear), +4 sleep control, +5 sleep status, +6 reset.
     pub const ACPI: u64 = 0x600;
+    /// PCI configuration address and data, 8 ports.
+    pub const PCI_CONFIG: u64 = 0xcf8;
     /// Doorbell of the first NVDIMM mailbox, 4 ports.
     pub const DSM_DOORBELL: u64 = 0xa18;
 }
@@ -144,15 +149,27 @@ pub enum E820Type {
     Acpi = 3,
     /// ACPI non-volatile storage.
     Nvs = 4,
+    /// Memory with errors.
+    Unusable = 5,
     /// Persistent memory.
     Persistent = 7,
+    /// Persistent memory of platforms older than the standard's type.
+    PersistentLegacy = 12,
+    /// Memory for a special purpose (Linux's own number).
+    SoftReserved = 0xefff_ffff,
 }
 
 /// The whole map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// RAM as host memory is mapped: from 0, split at the hole and at node boundaries, in address order.
+    /// RAM as host memory is mapped: from 0, split at the hole, at ranges and at node boundaries, in address order.
     pub ram: Vec<RamRegion>,
+    /// Ranges placed or typed by hand, in address order; those of RAM are in `ram` as well.
+    pub ranges: Vec<RangePlacement>,
+    /// RAM that is mirrored, in address order.
+    pub mirrored: Vec<GpaRange>,
+    /// Addresses kept free for memory added later, above everything else.
+    pub hotplug: Vec<HotplugWindow>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<NvdimmPlacement>,
     /// SPA ranges in address order.
@@ -180,6 +197,28 @@ pub enum LayoutError {
         limit: u64,
         /// Physical address bits.
         bits: u8,
+    },
+    /// Two things at one address.
+    #[error("{what} at {range} overlaps {owner} at {other}; hint: choose another start=, or leave it out")]
+    Overlap {
+        /// The later one.
+        what: String,
+        /// Its addresses.
+        range: GpaRange,
+        /// What is there.
+        owner: String,
+        /// Its addresses.
+        other: GpaRange,
+    },
+    /// RAM that is cut within a huge page.
+    #[error(
+        "RAM at {range} is not whole huge pages of {page}; hint: let memory ranges begin and end at multiples of {page}"
+    )]
+    Pages {
+        /// RAM.
+        range: GpaRange,
+        /// Page size.
+        page: ByteSize,
     },
     /// Nothing is left beside the label area.
     #[error(
@@ -215,17 +254,22 @@ pub enum LayoutError {
 impl Layout {
     /// Places everything. Deterministic: the configuration and the page sizes of its backings give the map.
     pub fn plan(config: &VmConfig, topology: &Topology, host: &HostLimits) -> Result<Self, LayoutError> {
-        let ram = place_ram(topology, host.phys_bits)?;
+        let ranges::Placed { ram, ranges, mirrored } = ranges::place(config, topology, host.phys_bits)?;
         // Slot 0 is the entropy source; the agent's channel follows when there is one.
         let transports = if config.agent_socket.is_some() { 2 } else { 1 };
         let virtio = (0..transports).map(virtio_slot).collect();
         let layout = Self {
             ram,
+            ranges,
+            mirrored,
+            hotplug: Vec::new(),
             nvdimms: Vec::new(),
             spas: Vec::new(),
             virtio,
         };
-        layout.with_nvdimms(config, host)
+        let mut layout = layout.with_nvdimms(config, host)?;
+        layout.place_windows(config, host.phys_bits)?;
+        Ok(layout)
     }
 
     /// The memory map handed to the guest (zero page or PVH), in address order, neighbours of one type merged.
@@ -252,22 +296,37 @@ impl Layout {
                 _ => map.push((span(start, range.end()), E820Type::Ram)),
             }
         }
+        let ranges = self.ranges.iter().filter(|r| r.kind != RangeKind::Ram);
+        map.extend(ranges.filter_map(|r| Some((r.range, r.kind.e820()?))));
         let persistent = self.spas.iter().filter(|spa| spa.plan.kind.is_persistent());
         map.extend(persistent.map(|spa| (spa.plan.range, E820Type::Persistent)));
+        map.sort_by_key(|(range, _)| range.start);
         map
     }
 
     /// The top-level lines of the guest's `/proc/iomem` that are memory.
     pub fn iomem(&self) -> Vec<(GpaRange, &'static str)> {
-        let mut lines = Vec::new();
+        let mut lines: Vec<(GpaRange, &'static str)> = Vec::new();
         for (range, kind) in self.e820() {
             let name = match kind {
                 E820Type::Ram => "System RAM",
                 E820Type::Reserved => "Reserved",
                 E820Type::Acpi => "ACPI Tables",
                 E820Type::Nvs => "ACPI Non-volatile Storage",
+                E820Type::Unusable => "Unusable memory",
                 E820Type::Persistent => "Persistent Memory",
+                E820Type::PersistentLegacy => "Persistent Memory (legacy)",
+                E820Type::SoftReserved => "Soft Reserved",
             };
+            // Linux makes one of neighbours of one type, but for these two (e820_nomerge).
+            let apart = matches!(kind, E820Type::PersistentLegacy | E820Type::SoftReserved);
+            if let Some((last, _)) = lines
+                .last_mut()
+                .filter(|(l, n)| !apart && *n == name && l.end() == range.start)
+            {
+                last.len += range.len;
+                continue;
+            }
             if range.start == Gpa(0) {
                 // Linux takes the first page out of RAM, whatever the map says (trim_bios_range).
                 lines.push((GpaRange::new(Gpa(0), PAGE), "Reserved"));
@@ -283,27 +342,6 @@ impl Layout {
     pub fn ram_size(&self) -> ByteSize {
         ByteSize(self.ram.iter().map(|r| r.range.len).sum())
     }
-}
-
-/// RAM node by node from 0, around the hole.
-fn place_ram(topology: &Topology, phys_bits: u8) -> Result<Vec<RamRegion>, LayoutError> {
-    let mut ram = Vec::new();
-    let mut start = 0;
-    for NodePlan { node, memory, .. } in &topology.nodes {
-        let mut left = memory.0;
-        while left != 0 {
-            let below = MMIO_HOLE.start.0.saturating_sub(start);
-            if below == 0 {
-                start = start.max(MMIO_HOLE.end().0);
-            }
-            let len = if below == 0 { left } else { left.min(below) };
-            let range = below_limit(phys_bits, start, len, || format!("the RAM of node {node}"))?;
-            ram.push(RamRegion { range, node: *node });
-            start = range.end().0;
-            left -= len;
-        }
-    }
-    Ok(ram)
 }
 
 fn below_limit(bits: u8, start: u64, len: u64, what: impl FnOnce() -> String) -> Result<GpaRange, LayoutError> {

@@ -124,6 +124,26 @@ impl BusState {
         }
     }
 
+    /// Goes on with a plan that has one more DIMM, whose labels are in `store`, and tells the guest. The plan is refused,
+    /// and nothing changes, unless every structure that the guest may have read is in it unchanged: Linux refuses such an
+    /// update whole.
+    pub fn grow(&mut self, nfit: NfitPlan, store: Box<dyn LabelStore>) -> Result<(), GrowError> {
+        let added = nfit.dimms.iter().find(|dimm| self.nfit.dimm(dimm.slot).is_none());
+        let added = added.ok_or(GrowError::NoNewDimm)?.clone();
+        let fit = nfit::fit(&nfit);
+        let all: Vec<_> = nfit::structures(&fit).collect();
+        if !nfit::structures(&self.fit).all(|old| all.contains(&old)) {
+            return Err(GrowError::Changed);
+        }
+        self.dimms.push(Dimm::new(added, store, &self.clock));
+        self.dimms.sort_by_key(|dimm| dimm.plan.slot);
+        self.nfit = nfit;
+        self.fit = fit;
+        self.fit_generation += 1;
+        self.events.nfit_update();
+        Ok(())
+    }
+
     /// The DIMM with `handle`.
     pub fn dimm(&mut self, handle: NfitHandle) -> Option<&mut Dimm> {
         self.dimms.iter_mut().find(|dimm| dimm.plan.handle == handle)
@@ -147,6 +167,17 @@ impl BusState {
         }
         bytes
     }
+}
+
+/// Why an NFIT cannot grow into another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GrowError {
+    /// Nothing is new.
+    #[error("the new NFIT has no new DIMM")]
+    NoNewDimm,
+    /// Something is gone or different.
+    #[error("the new NFIT changes a structure that the guest may have read")]
+    Changed,
 }
 
 /// The NVDIMMs behind one root device and its mailbox. The bus device is the doorbell.

@@ -243,6 +243,18 @@ pub fn fit(plan: &NfitPlan) -> Vec<u8> {
     bytes
 }
 
+/// The structures in `fit`, each with its head.
+pub fn structures(fit: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = fit;
+    std::iter::from_fn(move || {
+        let [_, _, low, high, ..] = *rest else { return None };
+        let len = usize::from(u16::from_le_bytes([low, high]));
+        let structure = rest.get(..len).filter(|s| !s.is_empty())?;
+        rest = rest.get(len..)?;
+        Some(structure)
+    })
+}
+
 /// The whole NFIT: header, four reserved bytes, structures. ACPI 6.5 5.2.25.
 pub fn table(plan: &NfitPlan, oem_id: [u8; 6], oem_table_id: [u8; 8]) -> Vec<u8> {
     let mut sdt = Sdt::new(*b"NFIT", 40, 1, oem_id, oem_table_id, 1);

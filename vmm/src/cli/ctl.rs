@@ -6,7 +6,10 @@ mod link;
 mod show;
 
 use super::{ExitCode, Failure, seconds};
-use crate::control::{ControlError, NvdimmRequest, Request};
+use crate::{
+    config::{NvdimmConfig, flags},
+    control::{ControlError, NvdimmRequest, Request},
+};
 use clap::{Args, Subcommand};
 use link::{Link, LinkError};
 use std::{
@@ -66,6 +69,16 @@ enum Verb {
 enum NvdimmVerb {
     /// List the NVDIMMs there are
     List,
+    /// Give the guest one more NVDIMM, as --nvdimm of `run` describes it; done when the guest has read the new NFIT
+    Add {
+        /// [file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID]...
+        #[arg(value_parser = nvdimm)]
+        nvdimm: Box<NvdimmConfig>,
+    },
+}
+
+fn nvdimm(text: &str) -> Result<Box<NvdimmConfig>, String> {
+    flags::nvdimm(text).map(Box::new).map_err(|e| e.to_string())
 }
 
 impl Verb {
@@ -78,6 +91,7 @@ impl Verb {
             Self::Resume => Request::Resume,
             Self::Quit => Request::Quit,
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
+            Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),
             Self::Raw => return None,
         })
     }

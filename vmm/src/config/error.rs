@@ -199,6 +199,13 @@ pub enum ConfigError {
         /// The value, what was expected, and a hint.
         why: String,
     },
+    /// Latency, bandwidth, caches, initiators.
+    #[error(transparent)]
+    Hmat(#[from] super::HmatError),
+    /// Ranges of the guest physical map.
+    #[error(transparent)]
+    Range(#[from] super::RangeError),
+
     /// More NVDIMMs than slots.
     #[error("{0} nvdimms are asked for: expected at most {MAX_NVDIMMS}")]
     NvdimmCount(usize),

@@ -8,7 +8,8 @@
 //! pair of nodes) whole, and is appended when the file has none.
 
 use super::{
-    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, NumaConfig, NvdimmBusConfig, NvdimmConfig, VmConfig,
+    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig,
+    NvdimmConfig, VmConfig,
     kv::{self, Shape},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -60,6 +61,8 @@ const NUMA: Shape = Shape {
     minus: None,
 };
 const DISTANCE: Shape = NUMA;
+/// Entries without a main key.
+const KEYS: Shape = NUMA;
 
 /// Every flag that changes the configuration.
 pub const FLAGS: &[Flag] = &[
@@ -143,8 +146,10 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "numa",
-        value: "node=N[,cpus=LIST][,memory=SIZE][,distance=N:D]",
-        help: "A NUMA node; lists with commas stand in brackets: cpus=[0-1,4]. What no node claims belongs to node 0",
+        value: "node=N[,cpus=LIST][,memory=SIZE][,distance=N:D][,hotplug=SIZE][,mirror=SIZE][,initiator=N]",
+        help: "A NUMA node; lists with commas stand in brackets: cpus=[0-1,4]. What no node claims belongs to node 0. hotplug: \
+               addresses for memory added later; mirror: its first RAM is mirrored; initiator: node that its memory is \
+               attached to",
         repeatable: true,
         read: |c, texts| entries(&mut c.numa, texts, NUMA, |_, old, new| old.node == new.node),
         write: |c| {
@@ -163,6 +168,57 @@ pub const FLAGS: &[Flag] = &[
         repeatable: true,
         read: |c, texts| entries(&mut c.distance, texts, DISTANCE, |_, old, new| ends(old) == ends(new)),
         write: |c| c.distance.iter().map(|d| kv::to_string(d, None, DISTANCE)).collect(),
+    },
+    Flag {
+        name: "hmat",
+        value: "[initiator=N,][target=N,][[read-|write-]latency=TIME,][[read-|write-]bandwidth=RATE]",
+        help: "Latency and bandwidth from a node to the memory of a node, such as latency=300ns,read-bandwidth=2GB/s; without \
+               initiator or target for every pair that no closer entry names",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.hmat, texts, KEYS, |_, old, new| {
+                (old.initiator, old.target) == (new.initiator, new.target)
+            })
+        },
+        write: |c| c.hmat.iter().map(|h| kv::to_string(h, None, KEYS)).collect(),
+    },
+    Flag {
+        name: "memory-cache",
+        value: "node=N,size=SIZE[,level=1-3][,associativity=KIND][,write-policy=KIND][,line=BYTES]",
+        help: "A cache in front of a node's memory. associativity: none, direct, complex; write-policy: none, back, through",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.memory_cache, texts, KEYS, |_, old, new| {
+                (old.node, old.level) == (new.node, new.level)
+            })
+        },
+        write: |c| c.memory_cache.iter().map(|m| kv::to_string(m, None, KEYS)).collect(),
+    },
+    Flag {
+        name: "generic-initiator",
+        value: "node=N[,hid=ID][,uid=N]",
+        help: "A device that reads memory and is no processor, for the SRAT and HMAT [default: hid=DAXV0001, uid by position]",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.generic_initiator, texts, KEYS, |_, old, new| {
+                new.uid.is_some() && (&old.hid, old.uid) == (&new.hid, new.uid)
+            })
+        },
+        write: |c| {
+            c.generic_initiator
+                .iter()
+                .map(|g| kv::to_string(g, None, KEYS))
+                .collect()
+        },
+    },
+    Flag {
+        name: "memory-range",
+        value: "size=SIZE,type=KIND[,start=ADDRESS][,node=N][,id=ID][,mirror=on][,file=PATH]",
+        help: "A range of the guest physical map. KIND: ram, reserved, unusable, soft-reserved, pmem, pram, hole; without \
+               start above RAM",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.memory_range, texts, KEYS, same_range),
+        write: |c| c.memory_range.iter().map(|r| kv::to_string(r, None, KEYS)).collect(),
     },
     Flag {
         name: "nvdimm",
@@ -333,6 +389,11 @@ fn entries<T: DeserializeOwned>(
     Ok(())
 }
 
+/// An NVDIMM from the text of its flag.
+pub fn nvdimm(text: &str) -> Result<NvdimmConfig, kv::Error> {
+    kv::from_str(text, NVDIMM)
+}
+
 fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool {
     let named = |id: &str| {
         old.id
@@ -340,6 +401,11 @@ fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool 
             .map_or_else(|| format!("nvdimm{position}") == id, |o| o == id)
     };
     new.id.as_deref().is_some_and(named)
+}
+
+fn same_range(position: usize, old: &MemoryRangeConfig, new: &MemoryRangeConfig) -> bool {
+    let name = old.id.clone().unwrap_or_else(|| format!("range{position}"));
+    new.id.as_deref() == Some(&name)
 }
 
 fn ends(d: &DistanceConfig) -> (u32, u32) {

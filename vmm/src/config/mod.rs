@@ -10,8 +10,11 @@
 mod error;
 pub mod file;
 pub mod flags;
+mod hmat;
 pub mod kv;
 pub mod probe;
+mod ranges;
+mod rates;
 mod text;
 mod validate;
 
@@ -26,6 +29,12 @@ pub use devices::nvdimm::config::{
     ArsConfig, InterleaveSetConfig, NvdimmBacking, NvdimmBusConfig, NvdimmConfig, VirtualDiskConfig,
 };
 pub use error::ConfigError;
+pub use hmat::{
+    CacheAssociativity, CacheWritePolicy, GenericInitiatorConfig, HmatConfig, HmatError, MemoryCacheConfig,
+    Performance, common_unit,
+};
+pub use ranges::{HexAddress, MemoryRangeConfig, RangeError, RangeKind};
+pub use rates::{Bandwidth, Latency};
 pub use text::{ConsoleConfig, CpuList, NodeDistances};
 pub use validate::{CpuShape, MAX_NODES, MAX_NVDIMMS, MAX_VCPUS};
 
@@ -53,6 +62,18 @@ pub struct VmConfig {
     /// SLIT entries that differ from the default (10 local, 20 remote).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub distance: Vec<DistanceConfig>,
+    /// Latency and bandwidth between nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hmat: Vec<HmatConfig>,
+    /// Memory-side caches.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_cache: Vec<MemoryCacheConfig>,
+    /// Initiators that are no processors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_initiator: Vec<GenericInitiatorConfig>,
+    /// Ranges of the guest physical map placed or typed by hand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_range: Vec<MemoryRangeConfig>,
     /// Virtual NVDIMMs in slot order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nvdimm: Vec<NvdimmConfig>,
@@ -178,6 +199,19 @@ pub struct NumaConfig {
     /// Distances from this node, as a list such as `1:20,2:30`; each is set in both directions.
     #[serde(default, skip_serializing_if = "NodeDistances::is_empty")]
     pub distance: NodeDistances,
+    /// Addresses kept free for memory that is added to the node later; absent or 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hotplug: ByteSize,
+    /// How much of the node's RAM, from its lowest address, is mirrored; absent or 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mirror: ByteSize,
+    /// Node whose processors or generic initiator this node's memory is attached to (HMAT); none: itself, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator: Option<u32>,
+}
+
+fn is_zero(size: &ByteSize) -> bool {
+    size.0 == 0
 }
 
 /// Distance between two nodes, set in both directions.

@@ -77,6 +77,26 @@ impl VmConfig {
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
     }
 
+    /// Looks at the file of the NVDIMM in `slot`, which is about to be added to a running machine.
+    pub fn probe_added(&self, slot: usize) -> Result<BackingFacts, Vec<ConfigError>> {
+        let mut problems = Vec::new();
+        self.check_same(&mut problems);
+        let id = self.nvdimm_name(slot);
+        match self.nvdimm.get(slot).map(|nvdimm| (nvdimm, probe_nvdimm(&id, nvdimm))) {
+            Some((nvdimm, Ok(fact))) => {
+                if nvdimm.size.is_none() {
+                    check_size(&id, fact.size, nvdimm.label, &mut problems);
+                }
+                if problems.is_empty() { Ok(fact) } else { Err(problems) }
+            }
+            Some((_, Err(problem))) => {
+                problems.push(problem);
+                Err(problems)
+            }
+            None => Err(vec![ConfigError::NvdimmCount(slot + 1)]),
+        }
+    }
+
     /// The role in which the configuration names the file at `path`, by whatever path: nothing else may write it.
     pub fn role_of(&self, path: &Path) -> Option<String> {
         let wanted = identity(path);

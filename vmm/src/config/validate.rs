@@ -46,6 +46,9 @@ impl VmConfig {
         self.check_nodes(&mut problems);
         self.check_distances(&mut problems);
         self.check_memory(&mut problems);
+        self.check_hotplug(&mut problems);
+        self.check_hmat(&mut problems);
+        self.check_ranges(&mut problems);
         self.check_nvdimms(&mut problems);
         self.check_nvdimm_buses(&mut problems);
         if problems.is_empty() { Ok(()) } else { Err(problems) }
@@ -203,7 +206,7 @@ impl VmConfig {
         }
     }
 
-    fn unknown_node(&self, node: u32, what: impl FnOnce() -> String) -> Option<ConfigError> {
+    pub(super) fn unknown_node(&self, node: u32, what: impl FnOnce() -> String) -> Option<ConfigError> {
         let nodes = self.nodes();
         let known = || nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         (!nodes.contains(&node)).then(|| ConfigError::NodeUnknown {

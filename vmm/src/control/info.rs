@@ -14,6 +14,8 @@ pub enum Response {
     Machine(Box<MachineInfo>),
     /// To `nvdimm list`.
     Nvdimms(NvdimmList),
+    /// To `nvdimm add`.
+    NvdimmAdded(Box<NvdimmAdded>),
 }
 
 /// Where the machine is.
@@ -51,6 +53,17 @@ pub struct NvdimmList {
     pub fit_seen: u32,
     /// By slot.
     pub dimms: Vec<NvdimmInfo>,
+}
+
+/// An NVDIMM that was added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NvdimmAdded {
+    /// What it is.
+    pub dimm: NvdimmInfo,
+    /// Version of the NFIT that has it.
+    pub fit_generation: u32,
+    /// Newest version that the guest has read to the end: when it is older, the guest has not looked yet.
+    pub fit_seen: u32,
 }
 
 /// One NVDIMM.

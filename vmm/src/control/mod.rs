@@ -16,8 +16,9 @@ mod info;
 pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
-pub use info::{MachineInfo, NvdimmInfo, NvdimmList, Response, StateInfo};
+pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
 
+use crate::config::NvdimmConfig;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -45,6 +46,9 @@ pub enum Request {
 pub enum NvdimmRequest {
     /// The NVDIMMs there are; answered by [`Response::Nvdimms`].
     List,
+    /// One more NVDIMM, as `--nvdimm` describes it; answered by [`Response::NvdimmAdded`] when the guest has read the new
+    /// NFIT, or after a while if it does not.
+    Add(Box<NvdimmConfig>),
 }
 
 /// Where a machine is in its life.
@@ -78,8 +82,11 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
     match (request, phase) {
         (_, Ending) => Err(ControlError::new(ErrorKind::Ending, "the machine is ending")),
         (Request::Describe | Request::Quit | Request::Nvdimm(NvdimmRequest::List), _)
-        | (Request::Pause | Request::PowerButton, Running)
+        | (Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)), Running)
         | (Request::Resume, Paused) => Ok(()),
+        (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {
+            Err(wrong(phase, "an NVDIMM is added to a running guest").hint("resume the machine first"))
+        }
         (Request::PowerButton, Pausing | Paused) => {
             Err(wrong(phase, "the power button needs a running guest").hint("resume the machine first"))
         }

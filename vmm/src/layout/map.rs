@@ -5,7 +5,7 @@ use super::{
     PAGE, SpaPlacement,
 };
 use crate::{
-    config::VmConfig,
+    config::{Bandwidth, Latency, RangeKind, VmConfig},
     topology::{Topology, VcpuPlan},
 };
 use devices::{nvdimm::plan::SpaKind, units::ByteSize};
@@ -25,6 +25,9 @@ pub struct Report {
     pub nodes: Vec<Node>,
     /// vCPUs in order.
     pub vcpus: Vec<VcpuPlan>,
+    /// What the HMAT says of each initiator and target; empty: no HMAT.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub performance: Vec<Pair>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<Nvdimm>,
     /// SPA ranges in address order.
@@ -66,11 +69,30 @@ pub struct Node {
     pub node: u32,
     /// vCPUs, as a list.
     pub vcpus: String,
+    /// Number that Linux gives it; none: Linux never hears of it.
+    pub linux_node: Option<u32>,
     /// Boot RAM in bytes.
     #[serde(with = "bytes")]
     pub memory: ByteSize,
     /// Distance to every node of the machine.
     pub distances: BTreeMap<u32, u8>,
+}
+
+/// How fast an initiator reaches a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Node with vCPUs or a generic initiator.
+    pub initiator: u32,
+    /// Node with memory.
+    pub target: u32,
+    /// Latency of reads.
+    pub read_latency: Option<Latency>,
+    /// Latency of writes.
+    pub write_latency: Option<Latency>,
+    /// Bandwidth of reads.
+    pub read_bandwidth: Option<Bandwidth>,
+    /// Bandwidth of writes.
+    pub write_bandwidth: Option<Bandwidth>,
 }
 
 /// One NVDIMM.
@@ -165,10 +187,15 @@ impl Report {
         };
         let ids: Vec<_> = topology.nodes.iter().map(|n| n.node).collect();
         let distances = |from| ids.iter().map(|to| (*to, topology.distance(from, *to))).collect();
+        let order = linux_order(config, topology, layout);
         let nodes = topology.nodes.iter().map(|n| Node {
             node: n.node,
             vcpus: n.vcpus.to_string(),
-            memory: n.memory,
+            linux_node: order
+                .iter()
+                .position(|node| *node == n.node)
+                .and_then(|at| u32::try_from(at).ok()),
+            memory: layout.node_ram(n.node),
             distances: distances(n.node),
         });
         let nvdimms = layout.nvdimms.iter().map(|n| Nvdimm {
@@ -195,21 +222,69 @@ impl Report {
         });
         Self {
             phys_bits,
-            map: entries(layout),
+            map: entries(config, layout),
             iomem: layout.iomem().into_iter().map(line).collect(),
             nodes: nodes.collect(),
             vcpus: topology.vcpus.clone(),
+            performance: pairs(config),
             nvdimms: nvdimms.collect(),
             regions: regions.collect(),
         }
     }
 }
 
+/// Nodes as Linux meets them in the SRAT, which is how it numbers them: with vCPUs, with generic initiators, with memory.
+/// Without an SRAT there is node 0.
+fn linux_order(config: &VmConfig, topology: &Topology, layout: &Layout) -> Vec<u32> {
+    let sorted = |mut nodes: Vec<u32>| {
+        nodes.sort_unstable();
+        nodes
+    };
+    let cpus = sorted(topology.vcpus.iter().map(|v| v.node).collect());
+    let initiators = sorted(config.generic_initiator.iter().map(|g| g.node).collect());
+    let ram = layout.ram.iter().map(|r| r.node);
+    let ranges = layout.ranges.iter().filter_map(|r| r.node);
+    let windows = layout.hotplug.iter().map(|w| w.node);
+    let dimms = layout.spas.iter().map(|spa| spa.plan.proximity);
+    let memory = sorted(ram.chain(ranges).chain(windows).chain(dimms).collect());
+    let mut order = Vec::new();
+    for node in cpus.into_iter().chain(initiators).chain(memory) {
+        if !order.contains(&node) {
+            order.push(node);
+        }
+    }
+    order
+}
+
+/// What the HMAT says, pair by pair.
+fn pairs(config: &VmConfig) -> Vec<Pair> {
+    if !config.has_hmat() {
+        return Vec::new();
+    }
+    let pair = |initiator: u32, target: u32| {
+        let p = config.performance(initiator, target);
+        Pair {
+            initiator,
+            target,
+            read_latency: p.read_latency,
+            write_latency: p.write_latency,
+            read_bandwidth: p.read_bandwidth,
+            write_bandwidth: p.write_bandwidth,
+        }
+    };
+    let targets = config.memory_targets();
+    let initiators = config.initiators();
+    initiators
+        .iter()
+        .flat_map(|i| targets.iter().map(move |t| pair(*i, *t)))
+        .collect()
+}
+
 fn last(range: GpaRange) -> u64 {
     range.end().0.saturating_sub(1)
 }
 
-fn entries(layout: &Layout) -> Vec<Entry> {
+fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
     let entry = |range: GpaRange, kind: &'static str, e820: Option<E820Type>| Entry {
         start: range.start.0,
         last: last(range),
@@ -258,6 +333,19 @@ fn entries(layout: &Layout) -> Vec<Entry> {
             ..entry(plan.range, what, e820)
         });
     }
+    for range in layout.ranges.iter().filter(|r| r.kind != RangeKind::Ram) {
+        map.push(Entry {
+            node: range.node,
+            name: Some(config.memory_range_name(range.index)),
+            ..entry(range.range, range.kind.name(), range.kind.e820())
+        });
+    }
+    for window in &layout.hotplug {
+        map.push(Entry {
+            node: Some(window.node),
+            ..entry(window.range, "hotplug", None)
+        });
+    }
     map.sort_by_key(|e| e.start);
     map
 }
@@ -286,6 +374,7 @@ impl fmt::Display for Report {
         for Node {
             node,
             vcpus,
+            linux_node,
             memory,
             distances,
         } in &self.nodes
@@ -294,10 +383,15 @@ impl fmt::Display for Report {
             let row: Vec<_> = distances.iter().map(|(to, value)| format!("{to}:{value}")).collect();
             writeln!(
                 f,
-                "  node {node}: vCPUs {vcpus}, RAM {memory}, distances {}",
+                "  node {node}{}: vCPUs {vcpus}, RAM {memory}, distances {}",
+                match linux_node {
+                    Some(number) if number != node => format!(" (node {number} to Linux)"),
+                    _ => String::new(),
+                },
                 row.join(" ")
             )?;
         }
+        self.write_performance(f)?;
         writeln!(f, "vCPUs")?;
         for VcpuPlan {
             vcpu,
@@ -358,6 +452,30 @@ impl fmt::Display for Report {
                 }
                 None => writeln!(f)?,
             }
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn write_performance(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.performance.is_empty() {
+            writeln!(f, "performance (read/write)")?;
+        }
+        fn or_dash<T: fmt::Display>(value: Option<T>) -> String {
+            value.map_or_else(|| "-".to_owned(), |v| v.to_string())
+        }
+        for pair in &self.performance {
+            writeln!(
+                f,
+                "  node {} to {}: latency {}/{}, bandwidth {}/{}",
+                pair.initiator,
+                pair.target,
+                or_dash(pair.read_latency),
+                or_dash(pair.write_latency),
+                or_dash(pair.read_bandwidth),
+                or_dash(pair.write_bandwidth)
+            )?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Ranges follow each other above RAM, each on a whole gigabyte: those of the DIMMs that have one of their own by slot, then
 //! interleave sets, then virtual disks, in the order of the configuration. A range that is added later comes last.
 
-use super::{ABOVE_4G, HostLimits, Layout, LayoutError, NVDIMM_ALIGN, PAGE, SECTION, below_limit};
+use super::{HostLimits, Layout, LayoutError, NVDIMM_ALIGN, PAGE, below_limit};
 use crate::config::{InterleaveSetConfig, MAX_NVDIMMS, NvdimmConfig, VirtualDiskConfig, VmConfig, probe::BackingFacts};
 use devices::{
     nvdimm::{
@@ -11,7 +11,7 @@ use devices::{
         config::SetKind,
         plan::{InterleavePlan, MappingPlan, SpaKind},
     },
-    units::{ByteSize, GpaRange},
+    units::{ByteSize, Gpa, GpaRange},
 };
 
 /// Most lines of a set: each is a mapping of the host, of which a process has 65530.
@@ -104,7 +104,37 @@ impl Layout {
     }
 
     /// The map with one more NVDIMM, above all others.
-    pub fn with(mut self, ask: &NvdimmAsk<'_>, phys_bits: u8) -> Result<Self, LayoutError> {
+    fn with(self, ask: &NvdimmAsk<'_>, phys_bits: u8) -> Result<Self, LayoutError> {
+        self.with_at(ask, |layout, len| {
+            layout.next_range(len, phys_bits, || format!("nvdimm slot {}", ask.slot))
+        })
+    }
+
+    /// The map with an NVDIMM that is added to a running machine: in its node's hotplug window while that has room, else
+    /// above everything else. Nothing that is there moves.
+    pub fn with_added(self, ask: &NvdimmAsk<'_>, phys_bits: u8) -> Result<Self, LayoutError> {
+        self.with_at(ask, |layout, len| {
+            let taken = layout.spas.iter().map(|spa| spa.plan.range);
+            let windows = layout.hotplug.iter().map(|window| window.range);
+            for window in layout.hotplug.iter().filter(|window| window.node == ask.config.node) {
+                let inside = taken.clone().filter(|range| range.overlaps(&window.range));
+                let start = inside.map(|range| range.end().0).fold(window.range.start.0, u64::max);
+                let start = start.next_multiple_of(NVDIMM_ALIGN);
+                if start.checked_add(len).is_some_and(|end| end <= window.range.end().0) {
+                    return Ok(GpaRange::new(Gpa(start), len));
+                }
+            }
+            let end = taken.chain(windows).map(|range| range.end().0);
+            let start = end.fold(layout.memory_end(), u64::max).next_multiple_of(NVDIMM_ALIGN);
+            below_limit(phys_bits, start, len, || format!("nvdimm slot {}", ask.slot))
+        })
+    }
+
+    fn with_at(
+        mut self,
+        ask: &NvdimmAsk<'_>,
+        place: impl FnOnce(&Self, u64) -> Result<GpaRange, LayoutError>,
+    ) -> Result<Self, LayoutError> {
         let NvdimmAsk {
             slot,
             config,
@@ -124,8 +154,7 @@ impl Layout {
             });
         }
         if mapped {
-            let name = || format!("nvdimm slot {slot}");
-            let range = self.next_range(capacity, phys_bits, name)?;
+            let range = place(&self, capacity)?;
             let mapping = MappingPlan {
                 slot,
                 region_id: 0,
@@ -279,10 +308,10 @@ impl Layout {
 
     /// The place of a range of `len` bytes above all others.
     fn next_range(&self, len: u64, phys_bits: u8, what: impl FnOnce() -> String) -> Result<GpaRange, LayoutError> {
-        let ram = self.ram.last().map_or(0, |r| r.range.end().0);
-        // Kernels before 5.3 fail on persistent memory that shares a section with RAM.
-        let ram = ram.max(ABOVE_4G.0).next_multiple_of(SECTION);
-        let taken = self.spas.last().map_or(ram, |spa| spa.plan.range.end().0);
+        let taken = self
+            .spas
+            .last()
+            .map_or_else(|| self.memory_end(), |spa| spa.plan.range.end().0);
         below_limit(phys_bits, taken.next_multiple_of(NVDIMM_ALIGN), len, what)
     }
 }

@@ -9,12 +9,13 @@ use super::{
     console::{Console, ConsoleError},
     control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
+    growth::Growth,
     socket::SocketError,
 };
 use crate::{
-    acpi::{self, AcpiCpu, AcpiInput, AcpiNuma},
+    acpi::{self, AcpiCpu, AcpiInitiator, AcpiInput, AcpiMemory, AcpiNuma, HmatPlan},
     boot::{self, BootPlan, BootRequest, CpuState, Kernel},
-    config::{ConsoleConfig, VmConfig, probe::BackingFacts},
+    config::{ConsoleConfig, GenericInitiatorConfig, MemoryConfig, RangeKind, VmConfig, probe::BackingFacts},
     cpuid::{self, CpuModel, VcpuShape},
     hv::{self, CoalescedPorts, HvError, Kvm, KvmError, Vcpu, Vm},
     layout::{self, Layout, ports},
@@ -31,6 +32,7 @@ use devices::{
     Bus, BusError, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine},
     nvdimm::{MailboxPlan, NvdimmBus},
+    pci_config::PciConfig,
     pvpanic::PvPanic,
     serial::SerialPort,
     test_exit::TestExit,
@@ -129,11 +131,9 @@ pub enum BuildError {
 
 /// A machine that is ready to run.
 pub struct Machine {
-    // Dropped in this order: processors, then what they reach, then memory.
+    // Dropped in this order: processors, then what they reach.
     vcpus: Vec<Vcpu>,
     parts: Loop,
-    _memory: GuestMap,
-    _vm: Vm,
 }
 
 /// What was decided before anything is touched.
@@ -166,11 +166,45 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
             .collect(),
         ram: layout.ram.clone(),
         numa: (!config.numa.is_empty()).then_some(AcpiNuma { nodes, distances }),
+        memory: acpi_memory(layout),
+        initiators: acpi_initiators(config),
+        hmat: HmatPlan::new(config, topology),
         nvdimm: nvdimm::plan(config, layout),
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
     }
+}
+
+/// Ranges and windows that belong to nodes.
+fn acpi_memory(layout: &Layout) -> Vec<AcpiMemory> {
+    let ranges = layout.ranges.iter().filter(|r| r.kind != RangeKind::Ram);
+    let ranges = ranges.filter_map(|r| {
+        let persistent = matches!(r.kind, RangeKind::Pmem | RangeKind::Pram);
+        Some(AcpiMemory {
+            range: r.range,
+            node: r.node?,
+            // As the range of an NVDIMM: memory for the kernel to add when it is told to.
+            hot_pluggable: persistent,
+            non_volatile: persistent,
+        })
+    });
+    let windows = layout.hotplug.iter().map(|w| AcpiMemory {
+        range: w.range,
+        node: w.node,
+        hot_pluggable: true,
+        non_volatile: false,
+    });
+    ranges.chain(windows).collect()
+}
+
+fn acpi_initiators(config: &VmConfig) -> Vec<AcpiInitiator> {
+    let initiator = |(at, g): (usize, &GenericInitiatorConfig)| AcpiInitiator {
+        node: g.node,
+        hid: g.hid_bytes().unwrap_or_default(),
+        uid: config.generic_initiator_uid(at),
+    };
+    config.generic_initiator.iter().enumerate().map(initiator).collect()
 }
 
 impl Machine {
@@ -192,6 +226,7 @@ impl Machine {
             let mapping = ram::allocate(region.range, &config.memory)?;
             map.add(&vm, region.range.start, region.range.len, mapping, Access::ReadWrite)?;
         }
+        map_ranges(config, layout, &vm, &mut map)?;
         let entry = images.load(map.memory())?;
         for table in &tables.tables {
             let written = map
@@ -203,13 +238,17 @@ impl Machine {
         let dimms = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
-        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(plan, &vm, &vcpus)?;
-        Ok(Self {
-            vcpus,
-            parts,
-            _memory: map,
-            _vm: vm,
-        })
+        let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
+        let growth = Growth {
+            config: config.clone(),
+            topology: topology.clone(),
+            layout: layout.clone(),
+            phys_bits: plans.phys_bits,
+            memory: map,
+            vm,
+        };
+        let parts = devices.into_loop(plan, growth, &vcpus)?;
+        Ok(Self { vcpus, parts })
     }
 
     /// Buses and counters, also for a look after the run.
@@ -298,6 +337,24 @@ impl Images {
     }
 }
 
+/// Memory behind the ranges that are not RAM.
+fn map_ranges(config: &VmConfig, layout: &Layout, vm: &Vm, map: &mut GuestMap) -> Result<(), BuildError> {
+    // A pool of huge pages is for RAM; ranges need not be whole ones.
+    let memory = MemoryConfig {
+        hugepages: None,
+        ..config.memory.clone()
+    };
+    let with_memory = layout
+        .ranges
+        .iter()
+        .filter(|r| r.kind.has_memory() && r.kind != RangeKind::Ram);
+    for range in with_memory {
+        let mapping = ram::allocate(range.range, &memory)?;
+        map.add(vm, range.range.start, range.range.len, mapping, Access::ReadWrite)?;
+    }
+    Ok(())
+}
+
 fn create_vcpus(
     config: &VmConfig,
     topology: &Topology,
@@ -378,6 +435,7 @@ impl Devices {
         ports.insert(at(ports::COM1, SerialPort::PORTS), serial.clone())?;
         ports.insert(at(ports::TEST_EXIT, TestExit::PORTS), Arc::new(TestExit))?;
         ports.insert(at(ports::PVPANIC, PvPanic::PORTS), Arc::new(PvPanic))?;
+        ports.insert(at(ports::PCI_CONFIG, PciConfig::PORTS), Arc::new(PciConfig::default()))?;
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
@@ -411,7 +469,8 @@ impl Devices {
         })
     }
 
-    fn into_loop(self, plan: layout::map::Report, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(self, plan: layout::map::Report, growth: Growth, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+        let vm = &growth.vm;
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
             for queue in 0..transport.queue_count() {
@@ -442,6 +501,7 @@ impl Devices {
             nvdimm: self.nvdimm,
             plan,
             deadline: None,
+            growth,
         })
     }
 }

@@ -10,6 +10,7 @@ use super::{
     channel::Channel,
     console::{Console, Typed},
     control::Control,
+    growth::Growth,
 };
 use crate::{
     control::Phase,
@@ -71,6 +72,8 @@ pub struct Loop {
     pub plan: map::Report,
     /// End the run then.
     pub deadline: Option<Instant>,
+    /// Memory, and what is needed to make more of it. Last: everything above reaches into it.
+    pub growth: Growth,
 }
 
 /// The agent's channel: socket, device, and the bell for room in the guest.

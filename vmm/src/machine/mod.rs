@@ -12,6 +12,7 @@ pub mod channel;
 pub mod console;
 pub mod control;
 pub mod events;
+mod growth;
 mod nvdimm;
 pub mod output;
 pub mod socket;

@@ -1,6 +1,6 @@
 //! Replies as people read them.
 
-use crate::control::{MachineInfo, NvdimmInfo, NvdimmList, NvdimmRequest, Request, StateInfo};
+use crate::control::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Request, StateInfo};
 use devices::units::ByteSize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -10,6 +10,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
     Ok(match request {
         Request::Describe => machine(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
+        Request::Nvdimm(NvdimmRequest::Add(_)) => added(serde_json::from_value(reply)?),
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Quit => {
             let StateInfo { state } = serde_json::from_value(reply)?;
@@ -30,6 +31,15 @@ fn machine(m: &MachineInfo) -> String {
         m.plan,
         nvdimms(&m.nvdimm)
     )
+}
+
+fn added(added: NvdimmAdded) -> String {
+    let list = NvdimmList {
+        fit_generation: added.fit_generation,
+        fit_seen: added.fit_seen,
+        dimms: vec![added.dimm],
+    };
+    nvdimms(&list)
 }
 
 fn nvdimms(list: &NvdimmList) -> String {

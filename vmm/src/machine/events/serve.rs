@@ -6,10 +6,13 @@
 use super::{Outcome, Running, Token};
 use crate::{
     control::{
-        ControlError, ErrorKind, MachineInfo, NvdimmInfo, NvdimmList, NvdimmRequest, Phase, Request, Response,
-        StateInfo, admit,
+        ControlError, ErrorKind, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Phase, Request,
+        Response, StateInfo, admit,
     },
-    machine::control::{ClientId, Watch},
+    machine::{
+        control::{ClientId, Watch},
+        growth::Added,
+    },
 };
 use devices::{
     acpi::AcpiEvent,
@@ -21,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// How long vCPUs may take to leave the guest. One that waits for a console's reader takes its time.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a guest may take to read a new NFIT before the reply says that it has not.
+const FIT_LIMIT: Duration = Duration::from_secs(10);
 /// Requests of one client that are done before other events get their turn.
 const TURN: usize = 64;
 /// Requests that wait at a time, of all clients.
@@ -39,6 +44,13 @@ pub(super) struct Pending {
 enum Goal {
     /// Every vCPU stands still.
     Paused,
+    /// The guest has read this version of a bus's NFIT.
+    FitSeen {
+        /// Slot of the DIMM that came with it.
+        slot: u8,
+        /// Version.
+        generation: u32,
+    },
 }
 
 /// What has become of a request that was begun.
@@ -147,6 +159,14 @@ impl Running {
     fn nvdimm(&mut self, request: &NvdimmRequest) -> Result<Begun, ControlError> {
         match request {
             NvdimmRequest::List => Ok(Begun::Done(Response::Nvdimms(self.nvdimms()))),
+            NvdimmRequest::Add(said) => {
+                self.room_for_pending()?;
+                let parts = &mut self.parts;
+                let added = parts.growth.add_nvdimm(&parts.nvdimm, said)?;
+                parts.plan = parts.growth.report();
+                let Added { slot, generation } = added;
+                Ok(Begun::Until(Goal::FitSeen { slot, generation }, FIT_LIMIT))
+            }
         }
     }
 
@@ -216,6 +236,17 @@ impl Running {
             return Some(Err(ControlError::new(ErrorKind::Ending, "the machine ended meanwhile")));
         }
         match goal {
+            Goal::FitSeen { slot, generation } => {
+                let list = self.nvdimms();
+                let dimm = list.dimms.into_iter().find(|dimm| dimm.slot == slot)?;
+                (list.fit_seen >= generation || late).then(|| {
+                    Ok(Response::NvdimmAdded(Box::new(NvdimmAdded {
+                        dimm,
+                        fit_generation: generation,
+                        fit_seen: list.fit_seen,
+                    })))
+                })
+            }
             Goal::Paused => {
                 let (standing, all) = self.threads.standing();
                 if standing == all {
