@@ -85,6 +85,9 @@ pub struct NvdimmConfig {
     /// File that keeps what the DIMM remembers beside its contents; none: it starts afresh with each run.
     #[serde(default)]
     pub state: Option<PathBuf>,
+    /// Whose functions the DIMM speaks; default Intel's.
+    #[serde(default)]
+    pub family: DimmFamily,
 }
 
 impl NvdimmConfig {
@@ -92,6 +95,21 @@ impl NvdimmConfig {
     pub fn default_label() -> ByteSize {
         ByteSize::kib(128)
     }
+}
+
+/// Whose `_DSM` functions a DIMM speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DimmFamily {
+    /// Intel: all that ndctl knows.
+    #[default]
+    Intel,
+    /// HPE's first family.
+    Hpe1,
+    /// Microsoft.
+    Msft,
+    /// Hyper-V virtual DIMM.
+    Hyperv,
 }
 
 /// What holds the bytes of an NVDIMM.
