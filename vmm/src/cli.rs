@@ -19,7 +19,7 @@ pub use vm::VmArgs;
 
 use crate::{
     acpi,
-    config::{ConsoleConfig, file, probe::Purpose},
+    config::{ConsoleConfig, MemoryRangeConfig, file, probe::Purpose},
     layout::map::Report,
     machine::{Machine, Outcome, Plans, acpi_input},
     memory::backing,
@@ -194,7 +194,13 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
 fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let nested = |error: HostError| Failure::new(ExitCode::PassedOn(error.exit_code()), error);
     // Locks do not cross the boundary: held here, they keep a second run out of the files.
-    let held: Result<Vec<_>, _> = plan.config.nvdimm.iter().map(backing::hold).collect();
+    let ranges: Vec<_> = plan
+        .config
+        .memory_range
+        .iter()
+        .filter_map(MemoryRangeConfig::backing)
+        .collect();
+    let held: Result<Vec<_>, _> = plan.config.nvdimm.iter().chain(&ranges).map(backing::hold).collect();
     let _held = held.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
     let mut host = HostOptions::default();
     // What the guest touches is the nested host's memory, beside what that needs itself.

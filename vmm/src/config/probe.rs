@@ -70,6 +70,10 @@ impl VmConfig {
                 Err(problem) => problems.push(problem),
             }
         }
+        for (index, range) in self.memory_range.iter().enumerate() {
+            let id = self.memory_range_name(index);
+            problems.extend(range.backing().and_then(|b| probe_nvdimm(&id, &b).err()));
+        }
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
     }
 
@@ -99,6 +103,13 @@ impl VmConfig {
             let role = || self.nvdimm_name(slot);
             named.extend(nvdimm.file.as_deref().map(|path| Named {
                 role: role(),
+                path,
+                written: true,
+            }));
+        }
+        for (index, range) in self.memory_range.iter().enumerate() {
+            named.extend(range.file.as_deref().map(|path| Named {
+                role: self.memory_range_name(index),
                 path,
                 written: true,
             }));

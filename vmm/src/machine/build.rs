@@ -12,7 +12,10 @@ use super::{
 use crate::{
     acpi::{self, AcpiCpu, AcpiInitiator, AcpiInput, AcpiMemory, AcpiNuma, HmatPlan},
     boot::{self, BootPlan, BootRequest, CpuState, Kernel},
-    config::{ConsoleConfig, GenericInitiatorConfig, MemoryConfig, RangeKind, VmConfig, probe::BackingFacts},
+    config::{
+        ConsoleConfig, GenericInitiatorConfig, MemoryConfig, MemoryRangeConfig, RangeKind, VmConfig,
+        probe::BackingFacts,
+    },
     cpuid::{self, CpuModel, VcpuShape},
     hv::{self, CoalescedPorts, HvError, Kvm, KvmError, Vcpu, Vm},
     layout::{self, Layout, ports},
@@ -32,7 +35,7 @@ use devices::{
     pvpanic::PvPanic,
     serial::SerialPort,
     test_exit::TestExit,
-    units::{Gpa, GpaRange},
+    units::{ByteSize, Gpa, GpaRange},
     virtio::{
         VirtioDevice, VirtioMmio,
         console::{self as virtio_console, PortConfig, PortKind},
@@ -75,6 +78,15 @@ pub enum BuildError {
     /// An NVDIMM's backing.
     #[error("NVDIMM {id} cannot be used")]
     Nvdimm {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: BackingError,
+    },
+    /// A memory range's file.
+    #[error("memory range {id} cannot be used")]
+    Range {
         /// Which.
         id: String,
         /// Why.
@@ -222,7 +234,6 @@ impl Machine {
             let mapping = ram::allocate(region.range, &config.memory)?;
             map.add(&vm, region.range.start, region.range.len, mapping, Access::ReadWrite)?;
         }
-        map_ranges(config, layout, &vm, &mut map)?;
         let entry = images.load(map.memory())?;
         for table in &tables.tables {
             let written = map
@@ -231,6 +242,7 @@ impl Machine {
                 .write_slice(&table.bytes, GuestAddress(table.gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
+        map_ranges(config, layout, &vm, &mut map)?;
         let dimms = open_nvdimms(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(&vm, &vcpus)?;
@@ -311,6 +323,7 @@ impl Images {
             &kernel,
             &BootRequest {
                 e820: &e820,
+                mirrored: &layout.mirrored,
                 initrd_len,
                 cmdline: &cmdline,
                 protocol,
@@ -342,7 +355,24 @@ fn map_ranges(config: &VmConfig, layout: &Layout, vm: &Vm, map: &mut GuestMap) -
         .iter()
         .filter(|r| r.kind.has_memory() && r.kind != RangeKind::Ram);
     for range in with_memory {
-        let mapping = ram::allocate(range.range, &memory)?;
+        let backing = config
+            .memory_range
+            .get(range.index)
+            .and_then(MemoryRangeConfig::backing);
+        let mapping = match backing {
+            None => ram::allocate(range.range, &memory)?,
+            Some(backing) => {
+                let facts = BackingFacts {
+                    size: ByteSize(range.range.len),
+                    page: ByteSize::kib(4),
+                };
+                let opened = backing::open(&backing, facts).map_err(|source| BuildError::Range {
+                    id: config.memory_range_name(range.index),
+                    source,
+                })?;
+                opened.mapping
+            }
+        };
         map.add(vm, range.range.start, range.range.len, mapping, Access::ReadWrite)?;
     }
     Ok(())

@@ -69,6 +69,7 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .nvdimm
         .iter()
         .filter_map(|n| n.file.as_deref())
+        .chain(config.memory_range.iter().filter_map(|r| r.file.as_deref()))
         .chain(console)
         .chain(config.agent_socket.as_deref());
     let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();
