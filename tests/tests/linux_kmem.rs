@@ -136,7 +136,7 @@ fn performance_is_as_planned(guest: &mut Guest, plan: &Value, target: u64) -> Re
 /// a tier. Before 6.7 the HMAT has no part in it, and what kmem brings has five times the distance of DRAM.
 fn planned_tier(plan: &Value, kernel: &str, target: u64) -> Result<u64> {
     if kernel == LAZY {
-        return Ok(5 * 576 >> 7);
+        return Ok((5 * 576) >> 7);
     }
     let (_, dram) = best(&planned_rates(plan, 0)?, &[0])?;
     let (_, own) = best(&planned_rates(plan, target)?, &[0, 1])?;

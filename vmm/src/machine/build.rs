@@ -8,14 +8,12 @@ use super::{
     channel::{Channel, ChannelError},
     console::{Console, ConsoleError},
     events::{self, AGENT_PORT, Agent, Loop},
+    ranges,
 };
 use crate::{
-    acpi::{self, AcpiCpu, AcpiInitiator, AcpiInput, AcpiMemory, AcpiNuma, HmatPlan},
+    acpi::{self, AcpiCpu, AcpiInput, AcpiNuma, HmatPlan},
     boot::{self, BootPlan, BootRequest, CpuState, Kernel},
-    config::{
-        ConsoleConfig, GenericInitiatorConfig, MemoryConfig, MemoryRangeConfig, RangeKind, VmConfig,
-        probe::BackingFacts,
-    },
+    config::{ConsoleConfig, VmConfig, probe::BackingFacts},
     cpuid::{self, CpuModel, VcpuShape},
     hv::{self, CoalescedPorts, HvError, Kvm, KvmError, Vcpu, Vm},
     layout::{self, Layout, ports},
@@ -35,7 +33,7 @@ use devices::{
     pvpanic::PvPanic,
     serial::SerialPort,
     test_exit::TestExit,
-    units::{ByteSize, Gpa, GpaRange},
+    units::{Gpa, GpaRange},
     virtio::{
         VirtioDevice, VirtioMmio,
         console::{self as virtio_console, PortConfig, PortKind},
@@ -165,45 +163,14 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
             .collect(),
         ram: layout.ram.clone(),
         numa: (!config.numa.is_empty()).then_some(AcpiNuma { nodes, distances }),
-        memory: acpi_memory(layout),
-        initiators: acpi_initiators(config),
+        memory: ranges::acpi_memory(layout),
+        initiators: ranges::acpi_initiators(config),
         hmat: HmatPlan::new(config, topology),
         nvdimms: nvdimm_plans(config, layout),
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
     }
-}
-
-/// Ranges and windows that belong to nodes.
-fn acpi_memory(layout: &Layout) -> Vec<AcpiMemory> {
-    let ranges = layout.ranges.iter().filter(|r| r.kind != RangeKind::Ram);
-    let ranges = ranges.filter_map(|r| {
-        let persistent = matches!(r.kind, RangeKind::Pmem | RangeKind::Pram);
-        Some(AcpiMemory {
-            range: r.range,
-            node: r.node?,
-            // As the range of an NVDIMM: memory for the kernel to add when it is told to.
-            hot_pluggable: persistent,
-            non_volatile: persistent,
-        })
-    });
-    let windows = layout.hotplug.iter().map(|w| AcpiMemory {
-        range: w.range,
-        node: w.node,
-        hot_pluggable: true,
-        non_volatile: false,
-    });
-    ranges.chain(windows).collect()
-}
-
-fn acpi_initiators(config: &VmConfig) -> Vec<AcpiInitiator> {
-    let initiator = |(at, g): (usize, &GenericInitiatorConfig)| AcpiInitiator {
-        node: g.node,
-        hid: g.hid_bytes().unwrap_or_default(),
-        uid: config.generic_initiator_uid(at),
-    };
-    config.generic_initiator.iter().enumerate().map(initiator).collect()
 }
 
 fn nvdimm_plans(config: &VmConfig, layout: &Layout) -> Vec<NvdimmPlan> {
@@ -242,7 +209,7 @@ impl Machine {
                 .write_slice(&table.bytes, GuestAddress(table.gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
-        map_ranges(config, layout, &vm, &mut map)?;
+        ranges::map(config, layout, &vm, &mut map)?;
         let dimms = open_nvdimms(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(&vm, &vcpus)?;
@@ -341,41 +308,6 @@ impl Images {
             &*memory.memory(),
         )?)
     }
-}
-
-/// Memory behind the ranges that are not RAM.
-fn map_ranges(config: &VmConfig, layout: &Layout, vm: &Vm, map: &mut GuestMap) -> Result<(), BuildError> {
-    // A pool of huge pages is for RAM; ranges need not be whole ones.
-    let memory = MemoryConfig {
-        hugepages: None,
-        ..config.memory.clone()
-    };
-    let with_memory = layout
-        .ranges
-        .iter()
-        .filter(|r| r.kind.has_memory() && r.kind != RangeKind::Ram);
-    for range in with_memory {
-        let backing = config
-            .memory_range
-            .get(range.index)
-            .and_then(MemoryRangeConfig::backing);
-        let mapping = match backing {
-            None => ram::allocate(range.range, &memory)?,
-            Some(backing) => {
-                let facts = BackingFacts {
-                    size: ByteSize(range.range.len),
-                    page: ByteSize::kib(4),
-                };
-                let opened = backing::open(&backing, facts).map_err(|source| BuildError::Range {
-                    id: config.memory_range_name(range.index),
-                    source,
-                })?;
-                opened.mapping
-            }
-        };
-        map.add(vm, range.range.start, range.range.len, mapping, Access::ReadWrite)?;
-    }
-    Ok(())
 }
 
 /// NVDIMMs with their labels, by slot.

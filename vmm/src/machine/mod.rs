@@ -12,6 +12,7 @@ pub mod channel;
 pub mod console;
 pub mod events;
 pub mod output;
+mod ranges;
 pub mod terminal;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};
