@@ -70,7 +70,7 @@ fn every_type_of_range_is_what_the_plan_says_and_legacy_pmem_keeps_its_bytes() -
 
         // Legacy persistent memory is a region on a bus of its own, without an NFIT; type 7 alone is nothing to Linux.
         let regions = guest.json("ndctl list -b e820 -R -N")?;
-        let region = facts::find(&regions, "type", "pmem")?;
+        let region = facts::find(&regions["regions"], "type", "pmem")?;
         ensure!(facts::number(region, "size")? == 256 << 20, "{regions}");
         let namespace = &facts::list(region, "namespaces")?[0];
         let (name, block) = (facts::text(namespace, "dev")?, facts::text(namespace, "blockdev")?);
