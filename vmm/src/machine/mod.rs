@@ -16,6 +16,7 @@ mod growth;
 mod nvdimm;
 pub mod output;
 mod ranges;
+mod secure;
 pub mod socket;
 pub mod terminal;
 
