@@ -91,7 +91,10 @@ impl Apt {
     /// The same for the source packages of `suite`.
     pub fn open_sources(dir: &Path, archive: &Archive, suite: &str, refresh: bool) -> Result<Self> {
         let lines = archive.sources(suite)?;
-        let lines: String = lines.lines().map(|l| l.replacen("deb ", "deb-src ", 1) + "\n").collect();
+        let lines: String = lines
+            .lines()
+            .map(|l| l.replacen("deb ", "deb-src ", 1) + "\n")
+            .collect();
         Self::open_as(dir, &format!("{suite}-source"), suite, &lines, refresh)
     }
 
@@ -225,7 +228,9 @@ impl Apt {
         if !path.exists() {
             let scratch = tempfile::tempdir_in(&self.dir)?;
             let mut command = self.command("apt-get");
-            command.args(["-qq", "source", "--download-only", "--tar-only"]).arg(format!("{name}={version}"));
+            command
+                .args(["-qq", "source", "--download-only", "--tar-only"])
+                .arg(format!("{name}={version}"));
             output(command.current_dir(scratch.path()))
                 .with_context(|| format!("cannot download source package {name} {version} from '{}'", self.suite))?;
             fs::rename(scratch.path().join(file), &path).with_context(|| format!("apt did not download {file}"))?;
@@ -270,8 +275,12 @@ impl Apt {
 
 /// Name of the upstream archive in a source package's record: a line `hash size name_version.orig.tar.xz`.
 fn original(record: &str) -> Option<&str> {
-    let names = record.lines().filter_map(|l| l.strip_prefix(' ')?.split_whitespace().nth(2));
-    names.into_iter().find(|n| n.contains(".orig.tar.") && !n.ends_with(".asc") && !n.contains('/'))
+    let names = record
+        .lines()
+        .filter_map(|l| l.strip_prefix(' ')?.split_whitespace().nth(2));
+    names
+        .into_iter()
+        .find(|n| n.contains(".orig.tar.") && !n.ends_with(".asc") && !n.contains('/'))
 }
 
 impl Source {
@@ -364,7 +373,8 @@ mod tests {
 
     #[test]
     fn a_source_record_names_the_upstream_archive() {
-        let record = "Package: x\nVersion: 1:81-2\nFiles:\n 0 1 x_81-2.dsc\n 0 2 x_81.orig.tar.gz\n 0 2 x_81.orig.tar.gz.asc\n";
+        let record =
+            "Package: x\nVersion: 1:81-2\nFiles:\n 0 1 x_81-2.dsc\n 0 2 x_81.orig.tar.gz\n 0 2 x_81.orig.tar.gz.asc\n";
         assert_eq!(original(record), Some("x_81.orig.tar.gz"));
         assert_eq!(original("Files:\n 0 2 ../x.orig.tar.gz\n"), None);
         let source = Source {

@@ -133,15 +133,29 @@ fn compile(root: &Path, version: &str) -> Result<()> {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c"]);
     command.arg("mount --rbind /dev \"$0/dev\" && root=\"$0\" && exec chroot \"$root\" /bin/sh /work/build.sh \"$@\"");
-    command.arg(root).arg(format!("-Dversion-tag={version}")).args(BUILD_OPTIONS);
+    command
+        .arg(root)
+        .arg(format!("-Dversion-tag={version}"))
+        .args(BUILD_OPTIONS);
     output(&mut command).map(drop).context(
         "cannot compile ndctl; hint: this needs user namespaces, or root (`unshare --map-root-user true` tells)",
     )
 }
 
 fn keep(work: &Path, out: &Path) -> Result<()> {
-    output(Command::new("cp").arg("-a").arg(work.join("source/test")).arg(out.join("test")))?;
-    output(Command::new("cp").arg("-a").arg(work.join("source/COPYING")).arg(work.join("source/LICENSES")).arg(out))?;
+    output(
+        Command::new("cp")
+            .arg("-a")
+            .arg(work.join("source/test"))
+            .arg(out.join("test")),
+    )?;
+    output(
+        Command::new("cp")
+            .arg("-a")
+            .arg(work.join("source/COPYING"))
+            .arg(work.join("source/LICENSES"))
+            .arg(out),
+    )?;
     for folder in KEPT {
         let to = out.join("build").join(folder);
         fs::create_dir_all(&to)?;
@@ -153,7 +167,10 @@ fn keep(work: &Path, out: &Path) -> Result<()> {
             output(Command::new("cp").arg("-a").arg(entry.path()).arg(&to))?;
         }
     }
-    fs::copy(work.join("source/ndctl/monitor.conf"), out.join("build/ndctl/monitor.conf"))?;
+    fs::copy(
+        work.join("source/ndctl/monitor.conf"),
+        out.join("build/ndctl/monitor.conf"),
+    )?;
     fs::copy(work.join(TESTS), out.join(TESTS))?;
     Ok(())
 }

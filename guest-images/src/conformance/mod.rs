@@ -82,7 +82,13 @@ pub fn build(dir: &Path, kernels: &[String], say: &mut dyn FnMut(&str)) -> Resul
 }
 
 fn run_tools(store: &Store, apt: &Apt) -> Result<Tools> {
-    tools::unpack_set(store, apt, "conformance-tools", recipe::RUN_PACKAGES, recipe::RUN_WITHOUT)
+    tools::unpack_set(
+        store,
+        apt,
+        "conformance-tools",
+        recipe::RUN_PACKAGES,
+        recipe::RUN_WITHOUT,
+    )
 }
 
 /// The kernel takes archives one after another, later files over earlier ones.

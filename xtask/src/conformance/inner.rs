@@ -111,7 +111,10 @@ fn attempt(plan: &Plan, job: &Job) -> (Outcome, Option<String>) {
     };
     let mut release = None;
     let outcome = in_guest(plan, job, &files, &mut release).unwrap_or_else(|error| {
-        let reason = process::explain(&error).trim_start_matches("error: ").trim_end().to_owned();
+        let reason = process::explain(&error)
+            .trim_start_matches("error: ")
+            .trim_end()
+            .to_owned();
         let console = tail(&files.console).join("\n");
         let note = format!("\n# {reason}\n# the console ended with:\n{console}\n");
         if let Ok(mut log) = fs::File::options().create(true).append(true).open(&files.log) {
@@ -127,7 +130,10 @@ fn in_guest(plan: &Plan, job: &Job, files: &Files, release: &mut Option<String>)
     fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
     let _ = fs::remove_file(&files.log);
     // Sockets have short paths, in a place that only we and daxvisor see.
-    let private = tempfile::Builder::new().prefix("conf").tempdir().context("cannot make a temporary folder")?;
+    let private = tempfile::Builder::new()
+        .prefix("conf")
+        .tempdir()
+        .context("cannot make a temporary folder")?;
     let hooks = Hooks::new(private.path());
     let mut args = vec!["--host=kvm".to_owned(), format!("--kernel=@{}", job.kernel)];
     args.push(format!("--initrd={}", job.initramfs.display()));

@@ -26,6 +26,8 @@ pub struct Job {
 pub struct Plan {
     /// The monitor.
     pub daxvisor: PathBuf,
+    /// This program.
+    pub xtask: PathBuf,
     /// Folder of logs, one folder a kernel.
     pub dir: PathBuf,
     /// Guests at a time.

@@ -22,7 +22,12 @@ use clap::Args as ClapArgs;
 use guest_images::conformance::Conformance;
 use job::{Job, Outcome, Plan, Result as TestResult};
 use report::Report;
-use std::{collections::BTreeMap, env, fs, io, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use table::Table;
 
 /// The page that a whole run writes.
@@ -64,7 +69,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut build = workspace::cargo();
     build.args(["build", "--quiet", "--package", "vmm", "--bins"]);
     process::check(&mut build)?;
-    let kernels = if args.kernels.is_empty() { &table.kernels } else { &args.kernels };
+    let kernels = if args.kernels.is_empty() {
+        &table.kernels
+    } else {
+        &args.kernels
+    };
     let mut say = |stage: &str| println!("images: {stage}");
     images::ensure(kernels, &mut say)?;
     let image = guest_images::conformance::build(&vmm::images::default_dir(), kernels, &mut say)?;
@@ -99,7 +108,10 @@ fn jobs(args: &Args, table: &Table, image: &Conformance) -> Result<Vec<Job>> {
             let Some(machine) = test.machine.as_ref().and_then(|m| table.machine.get(m)) else {
                 continue;
             };
-            let program = image.tests.get(name).with_context(|| format!("{name} starts nothing"))?;
+            let program = image
+                .tests
+                .get(name)
+                .with_context(|| format!("{name} starts nothing"))?;
             jobs.push(Job {
                 kernel: kernel.clone(),
                 test: name.clone(),
@@ -111,7 +123,10 @@ fn jobs(args: &Args, table: &Table, image: &Conformance) -> Result<Vec<Job>> {
         }
     }
     if jobs.is_empty() {
-        bail!("no test of the table is to be run; hint: see the names in {}", table::PATH);
+        bail!(
+            "no test of the table is to be run; hint: see the names in {}",
+            table::PATH
+        );
     }
     Ok(jobs)
 }
@@ -140,7 +155,8 @@ fn play(args: &Args, dir: PathBuf, jobs: Vec<Job>) -> Result<Vec<TestResult>> {
     let (place, line) = host::check(&daxvisor)?.for_kernels(args.host)?;
     println!("{line}");
     let mut plan = Plan {
-        daxvisor,
+        daxvisor: copy(&daxvisor, &dir)?,
+        xtask: copy(&env::current_exe().context("cannot find this program")?, &dir)?,
         dir,
         guests: args.jobs.max(1),
         jobs,
@@ -148,27 +164,52 @@ fn play(args: &Args, dir: PathBuf, jobs: Vec<Job>) -> Result<Vec<TestResult>> {
     let mut results = Vec::new();
     for attempt in 1..=ATTEMPTS {
         let code = play_once(place, &plan, &mut results)?;
-        plan.jobs.retain(|job| !results.iter().any(|r: &TestResult| r.test == job.test && r.kernel == job.kernel));
+        plan.jobs.retain(|job| {
+            !results
+                .iter()
+                .any(|r: &TestResult| r.test == job.test && r.kernel == job.kernel)
+        });
         if plan.jobs.is_empty() {
             return Ok(results);
         }
         if code != Some(host::HOST_FAILED) || place == Place::Here {
-            bail!("the half that runs the guests ended early, {} tests are left", plan.jobs.len());
+            bail!(
+                "the half that runs the guests ended early, {} tests are left",
+                plan.jobs.len()
+            );
         }
         if attempt < ATTEMPTS {
-            println!("RETRY: the nested host failed, which says nothing of the tests: {} are left", plan.jobs.len());
+            println!(
+                "RETRY: the nested host failed, which says nothing of the tests: {} are left",
+                plan.jobs.len()
+            );
         }
     }
-    bail!("the nested host failed {ATTEMPTS} times, {} tests are left", plan.jobs.len())
+    bail!(
+        "the nested host failed {ATTEMPTS} times, {} tests are left",
+        plan.jobs.len()
+    )
+}
+
+/// A nested host sees files of this machine as they were when it first looked; a build during the run must not matter.
+fn copy(program: &Path, dir: &Path) -> Result<PathBuf> {
+    let to = dir.join(program.file_name().context("a program without a name")?);
+    // A new file: the old one may still be running.
+    let _ = fs::remove_file(&to);
+    fs::copy(program, &to).with_context(|| format!("cannot copy {} to {}", program.display(), dir.display()))?;
+    Ok(to)
 }
 
 fn play_once(place: Place, plan: &Plan, results: &mut Vec<TestResult>) -> Result<Option<i32>> {
     let file = plan.dir.join("plan.json");
     fs::write(&file, serde_json::to_vec(plan)?).with_context(|| format!("cannot write {}", file.display()))?;
-    let own = env::current_exe().context("cannot find this program")?;
     let limit: u64 = plan.jobs.iter().map(|job| job.seconds + BOOT_SECONDS).sum();
-    let mut command = host::command(place, &plan.daxvisor, &[&plan.dir], limit, &own);
-    command.arg("conformance").arg("--inner").arg(&file).current_dir(&plan.dir);
+    let mut command = host::command(place, &plan.daxvisor, &[&plan.dir], limit, &plan.xtask);
+    command
+        .arg("conformance")
+        .arg("--inner")
+        .arg(&file)
+        .current_dir(&plan.dir);
     let status = process::listen(&mut command, &mut io::sink(), |line| match TestResult::parse(line) {
         Some(result) => {
             show(&result);
@@ -182,10 +223,13 @@ fn play_once(place: Place, plan: &Plan, results: &mut Vec<TestResult>) -> Result
 fn show(result: &TestResult) {
     let (word, reason) = (result.outcome.word(), result.outcome.reason());
     let dots = if reason.is_empty() { "" } else { ": " };
-    println!("{} {} ({:.0} s): {word}{dots}{reason}", result.kernel, result.test, result.seconds);
+    println!(
+        "{} {} ({:.0} s): {word}{dots}{reason}",
+        result.kernel, result.test, result.seconds
+    );
 }
 
-fn finish(args: &Args, table: &Table, report: &Report, dir: &std::path::Path) -> Result<ExitCode> {
+fn finish(args: &Args, table: &Table, report: &Report, dir: &Path) -> Result<ExitCode> {
     let whole = args.filter.is_none() && args.kernels.is_empty();
     let json = serde_json::to_string_pretty(report)? + "\n";
     fs::write(dir.join("results.json"), json)?;
@@ -204,5 +248,9 @@ fn finish(args: &Args, table: &Table, report: &Report, dir: &std::path::Path) ->
     println!("logs are in {}", dir.display());
     let all = report.counts(None);
     println!("{} passed, {} failed", all.passed, all.failed);
-    Ok(if all.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if all.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

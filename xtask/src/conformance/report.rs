@@ -56,7 +56,11 @@ impl Report {
     pub fn markdown(&self, table: &Table) -> String {
         let mut page = String::from(HEAD);
         // Writing to a String cannot fail.
-        let _ = writeln!(page, "ndctl {} (Debian source package, SHA-256 {}).\n", self.ndctl, self.source);
+        let _ = writeln!(
+            page,
+            "ndctl {} (Debian source package, SHA-256 {}).\n",
+            self.ndctl, self.source
+        );
         page.push_str("| kernel | release | passed | failed | skipped by the test | not applicable |\n|---|---|---|---|---|---|\n");
         for (kernel, release) in &self.kernels {
             let c = self.counts(Some(kernel));
@@ -78,7 +82,11 @@ impl Report {
         for (name, test) in table.test.iter().filter(|(_, t)| t.machine.is_some()) {
             let _ = write!(page, "| {name} | {} |", test.machine.as_deref().unwrap_or_default());
             for kernel in self.kernels.keys() {
-                let _ = write!(page, " {} |", self.of(name, kernel).map_or("did not run".to_owned(), cell));
+                let _ = write!(
+                    page,
+                    " {} |",
+                    self.of(name, kernel).map_or("did not run".to_owned(), cell)
+                );
             }
             page.push('\n');
         }
@@ -138,10 +146,16 @@ mod tests {
             results,
         };
         let counts = report.counts(None);
-        assert_eq!((counts.passed, counts.failed, counts.skipped, counts.not_applicable), (1, 0, 1, 1));
+        assert_eq!(
+            (counts.passed, counts.failed, counts.skipped, counts.not_applicable),
+            (1, 0, 1, 1)
+        );
         let page = report.markdown(&table);
         assert!(page.contains("| a | m | passed (2 s) |\n"), "{page}");
-        assert!(page.contains("| b | m | **skipped by the test**: no \\| jq |\n"), "{page}");
+        assert!(
+            page.contains("| b | m | **skipped by the test**: no \\| jq |\n"),
+            "{page}"
+        );
         assert!(page.contains("| c | m | did not run |\n"), "{page}");
         assert!(page.contains("| d | of another kind |\n"), "{page}");
     }

@@ -54,15 +54,48 @@ pub fn run(client: &mut Client, job: &Job, buses: &str, hooks: &Hooks, log: &Pat
     let deadline = Instant::now() + Duration::from_secs(job.seconds);
     let ended = session.wait(test, deadline)?;
     let outcome = match ended {
-        Some(ExitStatus::Code(0)) => Outcome::Passed,
-        Some(ExitStatus::Code(SKIPPED)) => Outcome::Skipped(session.last_words()),
-        Some(status) => Outcome::Failed(format!("{status:?}: {}", session.last_words())),
+        Some(status) => outcome(status, session.last_words()),
         None => Outcome::Failed(format!("no end within {} s: {}", job.seconds, session.last_words())),
     };
     if outcome != Outcome::Passed {
         session.explain(ended.is_none().then_some(test));
     }
     Ok(outcome)
+}
+
+fn outcome(status: ExitStatus, words: String) -> Outcome {
+    match status {
+        ExitStatus::Code(0) => Outcome::Passed,
+        // Scripts also leave so when a command of theirs fails before the test proper: that is no reason to skip.
+        ExitStatus::Code(SKIPPED) if complaint(&words) => Outcome::Failed(format!("before the test proper: {words}")),
+        ExitStatus::Code(SKIPPED) => Outcome::Skipped(words),
+        ExitStatus::Code(code) => Outcome::Failed(format!("exit status {code}: {words}")),
+        ExitStatus::Signal(signal) => Outcome::Failed(format!("signal {signal}: {words}")),
+    }
+}
+
+/// Whether a line is a script's own word that a command failed.
+fn complaint(line: &str) -> bool {
+    ["failed at line", "fail: ", "Error at line"]
+        .iter()
+        .any(|p| line.contains(p))
+}
+
+/// The script's complaint with what was said before it, or the last line; neither traces nor debugging talk of libraries.
+fn last_words(text: &str) -> String {
+    const NOISE: [&str; 5] = ["+", "# ", "libkmod: ", "libndctl: ", "libdaxctl: "];
+    let lines = text.lines().map(str::trim);
+    let said: Vec<_> = lines
+        .filter(|l| !l.is_empty() && !NOISE.iter().any(|n| l.starts_with(n)))
+        .collect();
+    let at = said.iter().position(|l| complaint(l)).or(said.len().checked_sub(1));
+    let words = match at {
+        None => "nothing was said".to_owned(),
+        Some(0) => said[0].to_owned(),
+        Some(at) if complaint(said[at]) => format!("{} (after: {})", said[at], said[at - 1]),
+        Some(at) => said[at].to_owned(),
+    };
+    words.chars().take(240).collect()
 }
 
 impl Session<'_> {
@@ -108,8 +141,12 @@ impl Session<'_> {
                 other => other?,
             };
             match frame {
-                Some(FromAgent::Stdout { id, data } | FromAgent::Stderr { id, data }) if id == self.pump => self.request(&data)?,
-                Some(FromAgent::Stdout { id, data } | FromAgent::Stderr { id, data }) if id == test => self.keep(&data)?,
+                Some(FromAgent::Stdout { id, data } | FromAgent::Stderr { id, data }) if id == self.pump => {
+                    self.request(&data)?
+                }
+                Some(FromAgent::Stdout { id, data } | FromAgent::Stderr { id, data }) if id == test => {
+                    self.keep(&data)?
+                }
                 Some(FromAgent::Exited { id, status }) if id == test => return Ok(Some(status)),
                 Some(FromAgent::Failed { id, error }) if id == test => bail!("the test could not be started: {error}"),
                 Some(_) => {}
@@ -140,13 +177,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The last line that is not the shell's own trace of tidying up, cut to a readable length.
+    /// What the test gave as its reason.
     fn last_words(&self) -> String {
-        let text = String::from_utf8_lossy(&self.tail);
-        let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-        let said = |l: &&&str| !l.starts_with('+') && !l.starts_with("# ");
-        let line = lines.iter().rev().find(said).or(lines.last());
-        line.map_or_else(|| "nothing was said".to_owned(), |l| l.chars().take(200).collect())
+        last_words(&String::from_utf8_lossy(&self.tail))
     }
 
     /// What the kernel said, for the log; a guest that hangs may not answer.
@@ -159,5 +192,37 @@ impl Session<'_> {
         if let Ok(output) = self.client.sh_until(script, Instant::now() + PUMP_LIMIT) {
             let _ = self.log.write_all(&output.stdout);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_that_stumbles_on_its_way_has_not_skipped_itself() {
+        let words = last_words("+ ndctl x\nno bus\n++ err 19\ntest/a.sh: failed at line 19\n+ umount\numount: no\n");
+        assert_eq!(words, "test/a.sh: failed at line 19 (after: no bus)");
+        let stumbled = outcome(ExitStatus::Code(SKIPPED), words);
+        assert!(matches!(stumbled, Outcome::Failed(why) if why.starts_with("before the test proper")));
+        let skipped = outcome(
+            ExitStatus::Code(SKIPPED),
+            last_words("+ do_skip x\nkernel 6.1: missing jq\n"),
+        );
+        assert_eq!(skipped, Outcome::Skipped("kernel 6.1: missing jq".to_owned()));
+    }
+
+    #[test]
+    fn debugging_talk_is_not_the_reason() {
+        assert_eq!(
+            last_words("victim: nmem0\nlibndctl: ndctl_unref: released\n"),
+            "victim: nmem0"
+        );
+        assert_eq!(last_words("+ true\n"), "nothing was said");
+        assert_eq!(outcome(ExitStatus::Code(0), String::new()), Outcome::Passed);
+        assert!(matches!(
+            outcome(ExitStatus::Signal(11), String::new()),
+            Outcome::Failed(_)
+        ));
     }
 }

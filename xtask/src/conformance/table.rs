@@ -77,7 +77,11 @@ fn seconds() -> u64 {
 impl Test {
     /// Its file in the test folder.
     fn file(&self, name: &str) -> String {
-        let plain = if name.contains('.') { name.to_owned() } else { format!("{name}.c") };
+        let plain = if name.contains('.') {
+            name.to_owned()
+        } else {
+            format!("{name}.c")
+        };
         self.file.clone().unwrap_or(plain)
     }
 }
@@ -99,19 +103,31 @@ impl Table {
         let there: BTreeSet<_> = tests.collect();
         let listed: BTreeSet<_> = self.test.keys().map(String::as_str).collect();
         problems.extend(there.difference(&listed).map(|t| format!("test {t} is not listed")));
-        problems.extend(listed.difference(&there).map(|t| format!("test {t} is listed and does not exist")));
+        problems.extend(
+            listed
+                .difference(&there)
+                .map(|t| format!("test {t} is listed and does not exist")),
+        );
         let there: BTreeSet<_> = files.iter().map(String::as_str).collect();
         let of_tests: BTreeSet<_> = self.test.iter().map(|(name, test)| test.file(name)).collect();
         let listed: BTreeSet<_> = of_tests.iter().chain(self.support.keys()).map(String::as_str).collect();
         problems.extend(there.difference(&listed).map(|f| format!("file {f} is not listed")));
-        problems.extend(listed.difference(&there).map(|f| format!("file {f} is listed and does not exist")));
+        problems.extend(
+            listed
+                .difference(&there)
+                .map(|f| format!("file {f} is listed and does not exist")),
+        );
         for (name, test) in &self.test {
             match (&test.machine, &test.not_applicable) {
                 (Some(machine), None) if self.machine.contains_key(machine) => {}
-                (Some(machine), None) => problems.push(format!("test {name} wants machine '{machine}', which is not listed")),
+                (Some(machine), None) => {
+                    problems.push(format!("test {name} wants machine '{machine}', which is not listed"))
+                }
                 (None, Some(reason)) if reason.len() > 10 => {}
                 (None, Some(_)) => problems.push(format!("test {name} is not applicable without a reason")),
-                _ => problems.push(format!("test {name} needs either a machine or a reason why it is not applicable")),
+                _ => problems.push(format!(
+                    "test {name} needs either a machine or a reason why it is not applicable"
+                )),
             }
         }
         if !problems.is_empty() {
