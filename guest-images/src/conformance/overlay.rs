@@ -3,7 +3,7 @@
 use super::{
     ROOT,
     compile::Built,
-    recipe::{ALIASES, OWN_FILES, PROGRAMS},
+    recipe::{ALIASES, OWN_FILES, PRIVATE_LIBRARIES, PROGRAMS},
 };
 use crate::{
     cpio::Tree,
@@ -49,8 +49,11 @@ pub fn build(store: &Store, tools: &Tools, built: &Built, say: &mut dyn FnMut(&s
     Ok(folder.join("overlay.cpio"))
 }
 
+/// Libraries of a program; those of the build, in `own`, travel with it.
 fn add_libraries(tree: &mut Tree, tools: &Tools, program: &Path, own: &[PathBuf]) -> Result<()> {
-    for library in libraries::closure_with(&tools.root, own, program)? {
+    let private = PRIVATE_LIBRARIES.iter().map(|p| tools.root.join(p));
+    let folders: Vec<_> = own.iter().cloned().chain(private).collect();
+    for library in libraries::closure_with(&tools.root, &folders, program)? {
         let file = name(&library)?;
         let to = if file.starts_with("ld-linux") {
             format!("usr/lib64/{file}")

@@ -189,6 +189,8 @@ pub const PROGRAMS: &[&str] = &[
     "hostname",
     "getconf",
 ];
+/// Folders of libraries that only programs which know of them find.
+pub const PRIVATE_LIBRARIES: &[&str] = &["usr/lib/x86_64-linux-gnu/ceph"];
 /// Other names of those programs.
 pub const ALIASES: &[(&str, &str)] = &[("awk", "gawk"), ("modinfo", "kmod"), ("lsmod", "kmod")];
 

@@ -15,6 +15,7 @@ pub mod kv;
 pub mod probe;
 mod ranges;
 mod rates;
+pub mod profile;
 mod text;
 mod validate;
 
