@@ -44,6 +44,8 @@ pub struct Conformance {
     pub tests: BTreeMap<String, String>,
     /// initramfs by kernel, absolute.
     pub initramfs: BTreeMap<String, PathBuf>,
+    /// The same with large programs.
+    pub large: BTreeMap<String, PathBuf>,
 }
 
 /// Folders of the store that a record keeps alive.
@@ -64,10 +66,12 @@ pub fn build(dir: &Path, kernels: &[String], say: &mut dyn FnMut(&str)) -> Resul
     let built = compile::build(&store, &apt, &source, say)?;
     let tools = run_tools(&store, &apt)?;
     let overlay = overlay::build(&store, &tools, &built, say)?;
-    let mut initramfs = BTreeMap::new();
+    let more = overlay::large(&store, &tools)?;
+    let (mut initramfs, mut large) = (BTreeMap::new(), BTreeMap::new());
     for name in kernels {
         let base = &manifest.kernel(name)?.initramfs;
-        initramfs.insert(name.clone(), dir.join(append(&store, base, &overlay)?));
+        initramfs.insert(name.clone(), dir.join(append(&store, base, &[&overlay])?));
+        large.insert(name.clone(), dir.join(append(&store, base, &[&overlay, &more])?));
     }
     let conformance = Conformance {
         version: source.upstream().to_owned(),
@@ -75,8 +79,9 @@ pub fn build(dir: &Path, kernels: &[String], say: &mut dyn FnMut(&str)) -> Resul
         files: built.files()?,
         tests: built.tests()?,
         initramfs,
+        large,
     };
-    let text = serde_json::to_string_pretty(&(&conformance, &built.folder, &tools.root, &overlay))? + "\n";
+    let text = serde_json::to_string_pretty(&(&conformance, &built.folder, &tools.root, (&overlay, &more)))? + "\n";
     write_atomically(&dir.join(RECORD), text.as_bytes())?;
     Ok(conformance)
 }
@@ -92,14 +97,18 @@ fn run_tools(store: &Store, apt: &Apt) -> Result<Tools> {
 }
 
 /// The kernel takes archives one after another, later files over earlier ones.
-fn append(store: &Store, base: &Path, overlay: &Path) -> Result<PathBuf> {
+fn append(store: &Store, base: &Path, overlays: &[&Path]) -> Result<PathBuf> {
     let mut key = Key::new("conformance-initramfs");
-    key.add(base.to_string_lossy().as_bytes())
-        .add(overlay.to_string_lossy().as_bytes());
+    key.add(base.to_string_lossy().as_bytes());
+    overlays.iter().for_each(|overlay| {
+        key.add(overlay.to_string_lossy().as_bytes());
+    });
     let folder = store.step("conformance-initramfs", &key, |out| {
-        let mut both = fs::read(base).with_context(|| format!("cannot read {}", base.display()))?;
-        both.extend(fs::read(store.dir().join(overlay))?);
-        Ok(fs::write(out.join("initramfs.cpio"), both)?)
+        let mut all = fs::read(base).with_context(|| format!("cannot read {}", base.display()))?;
+        for overlay in overlays {
+            all.extend(fs::read(store.dir().join(overlay))?);
+        }
+        Ok(fs::write(out.join("initramfs.cpio"), all)?)
     })?;
     Ok(folder.join("initramfs.cpio"))
 }

@@ -3,7 +3,7 @@
 use super::{
     ROOT,
     compile::Built,
-    recipe::{ALIASES, OWN_FILES, PRIVATE_LIBRARIES, PROGRAMS},
+    recipe::{ALIASES, LARGE_PROGRAMS, OWN_FILES, PRIVATE_LIBRARIES, PROGRAMS},
 };
 use crate::{
     cpio::Tree,
@@ -19,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+const FILE: &str = "overlay.cpio";
 /// Folders of the build whose libraries others load.
 const OWN_LIBRARIES: &[&str] = &["build/ndctl/lib", "build/daxctl/lib", "build/cxl/lib"];
 
@@ -33,20 +34,40 @@ pub fn build(store: &Store, tools: &Tools, built: &Built, say: &mut dyn FnMut(&s
     key.add(tools.root.to_string_lossy().as_bytes())
         .add(built.folder.to_string_lossy().as_bytes())
         .add(format!("{PROGRAMS:?}{ALIASES:?}{OWN_FILES:?}"));
-    let folder = store.step("conformance-overlay", &key, |out| {
+    archive(store, "conformance-overlay", &key, |tree| {
         say("the conformance image");
-        let mut tree = Tree::default();
-        add_programs(&mut tree, tools)?;
-        add_built(&mut tree, tools, built)?;
-        for own in OWN_FILES {
-            tree.file(&format!("{ROOT}/{}", own.path), own.mode, own.text)?;
+        add_programs(tree, tools, PROGRAMS)?;
+        for (alias, program) in ALIASES {
+            tree.link(&format!("{ROOT}/bin/{alias}"), program)?;
         }
-        let mut file = BufWriter::new(File::create(out.join("overlay.cpio"))?);
+        tree.link("usr/bin/bash", &format!("{ROOT}/bin/bash"))?;
+        add_built(tree, tools, built)?;
+        OWN_FILES
+            .iter()
+            .try_for_each(|own| tree.file(&format!("{ROOT}/{}", own.path), own.mode, own.text))
+    })
+}
+
+/// Builds the archive of large programs, which stands behind the other.
+pub fn large(store: &Store, tools: &Tools) -> Result<PathBuf> {
+    let mut key = Key::new("conformance-large");
+    key.add(tools.root.to_string_lossy().as_bytes())
+        .add(format!("{LARGE_PROGRAMS:?}"));
+    archive(store, "conformance-large", &key, |tree| {
+        add_programs(tree, tools, LARGE_PROGRAMS)
+    })
+}
+
+fn archive(store: &Store, name: &str, key: &Key, fill: impl FnOnce(&mut Tree) -> Result<()>) -> Result<PathBuf> {
+    let folder = store.step(name, key, |out| {
+        let mut tree = Tree::default();
+        fill(&mut tree)?;
+        let mut file = BufWriter::new(File::create(out.join(FILE))?);
         tree.write(&mut file)?;
         file.into_inner().context("cannot write the overlay")?.sync_all()?;
         Ok(())
     })?;
-    Ok(folder.join("overlay.cpio"))
+    Ok(folder.join(FILE))
 }
 
 /// Libraries of a program; those of the build, in `own`, travel with it.
@@ -68,8 +89,8 @@ fn add_libraries(tree: &mut Tree, tools: &Tools, program: &Path, own: &[PathBuf]
 }
 
 /// In a folder of their own: the image's busybox keeps its places, PATH decides.
-fn add_programs(tree: &mut Tree, tools: &Tools) -> Result<()> {
-    for program in PROGRAMS {
+fn add_programs(tree: &mut Tree, tools: &Tools, programs: &[&str]) -> Result<()> {
+    for program in programs {
         let real = fs::canonicalize(libraries::program(&tools.root, program)?)?;
         let bytes = fs::read(&real).with_context(|| format!("cannot read {}", real.display()))?;
         let script = bytes.starts_with(b"#!");
@@ -78,10 +99,7 @@ fn add_programs(tree: &mut Tree, tools: &Tools) -> Result<()> {
             add_libraries(tree, tools, &real, &[])?;
         }
     }
-    for (alias, program) in ALIASES {
-        tree.link(&format!("{ROOT}/bin/{alias}"), program)?;
-    }
-    tree.link("usr/bin/bash", &format!("{ROOT}/bin/bash"))
+    Ok(())
 }
 
 /// The build keeps its shape: its programs find their libraries relative to themselves.

@@ -101,16 +101,7 @@ pub const RUN_PACKAGES: &[&str] = &[
     "libjson-c5",
 ];
 /// Dependencies that nothing here loads (file name prefixes).
-pub const RUN_WITHOUT: &[&str] = &[
-    "perl",
-    "libperl",
-    "python3",
-    "libpython3",
-    "dpkg",
-    "tar_",
-    "libicu",
-    "debconf",
-];
+pub const RUN_WITHOUT: &[&str] = &["perl", "libperl", "python3", "libpython3", "dpkg", "tar_", "debconf"];
 /// Programs of them.
 pub const PROGRAMS: &[&str] = &[
     "bash",
@@ -184,11 +175,12 @@ pub const PROGRAMS: &[&str] = &[
     "keyctl",
     "trace-cmd",
     "dmsetup",
-    "fio",
     "kmod",
     "hostname",
     "getconf",
 ];
+/// Programs whose libraries are larger than all the rest: only in images of tests that call them.
+pub const LARGE_PROGRAMS: &[&str] = &["fio"];
 /// Folders of libraries that only programs which know of them find.
 pub const PRIVATE_LIBRARIES: &[&str] = &["usr/lib/x86_64-linux-gnu/ceph"];
 /// Other names of those programs.

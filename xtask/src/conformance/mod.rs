@@ -103,7 +103,7 @@ fn wanted(args: &Args, test: &str) -> bool {
 
 fn jobs(args: &Args, table: &Table, image: &Conformance) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
-    for (kernel, initramfs) in &image.initramfs {
+    for ((kernel, initramfs), large) in image.initramfs.iter().zip(image.large.values()) {
         for (name, test) in table.test.iter().filter(|(name, _)| wanted(args, name)) {
             let Some(machine) = test.machine.as_ref().and_then(|m| table.machine.get(m)) else {
                 continue;
@@ -118,7 +118,7 @@ fn jobs(args: &Args, table: &Table, image: &Conformance) -> Result<Vec<Job>> {
                 program: program.clone(),
                 machine: machine.clone(),
                 seconds: test.seconds,
-                initramfs: initramfs.clone(),
+                initramfs: if test.large { large.clone() } else { initramfs.clone() },
             });
         }
     }

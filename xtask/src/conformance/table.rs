@@ -65,6 +65,9 @@ pub struct Test {
     pub not_applicable: Option<String>,
     /// Its file in the test folder, when that is neither its name nor its name with `.c`.
     pub file: Option<String>,
+    /// It calls programs that only the large image has.
+    #[serde(default)]
+    pub large: bool,
     /// Most that it may take.
     #[serde(default = "seconds")]
     pub seconds: u64,
