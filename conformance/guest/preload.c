@@ -2,30 +2,16 @@
  * Loaded into ndctl's test programs with LD_PRELOAD. They ask libkmod whether the NVDIMM modules are the mocked ones and
  * load the mock's own module; here the firmware under test is real and the modules are the kernel's. So, for those names
  * only, libkmod answers as it would with the mock installed, and loading or removing it succeeds without doing anything.
- *
- * Writes below /run/nfit-test, where the mock's sysfs files are rebuilt, become requests to the host when the file is
- * closed: nfit-test-hook waits for the answer, so that the program goes on in the new state.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <stddef.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 struct kmod_module;
 const char *kmod_module_get_name(const struct kmod_module *mod);
 
-#define HOOKS "/run/nfit-test/"
 #define MODULE_COMING 2
-#define MAX_FD 1024
-
-static char *hooked[MAX_FD];
 
 static int is_mock(const struct kmod_module *mod)
 {
@@ -75,44 +61,4 @@ int kmod_module_remove_module(struct kmod_module *mod, unsigned int flags)
 	if (!mod || is_mock(mod))
 		return 0;
 	return real(mod, flags);
-}
-
-int open(const char *path, int flags, ...)
-{
-	int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
-	mode_t mode = 0;
-	va_list list;
-	int fd;
-
-	va_start(list, flags);
-	if (flags & (O_CREAT | O_TMPFILE))
-		mode = va_arg(list, mode_t);
-	va_end(list);
-	fd = real(path, flags, mode);
-	if (fd >= 0 && fd < MAX_FD && (flags & O_ACCMODE) != O_RDONLY && strncmp(path, HOOKS, strlen(HOOKS)) == 0)
-		hooked[fd] = strdup(path);
-	return fd;
-}
-
-int close(int fd)
-{
-	int (*real)(int) = dlsym(RTLD_NEXT, "close");
-	char *path = fd >= 0 && fd < MAX_FD ? hooked[fd] : NULL;
-	int status = 0, rc;
-	pid_t child;
-
-	if (!path)
-		return real(fd);
-	hooked[fd] = NULL;
-	rc = real(fd);
-	child = fork();
-	if (child == 0) {
-		unsetenv("LD_PRELOAD");
-		execlp("nfit-test-hook", "nfit-test-hook", "written", path, (char *)NULL);
-		_exit(127);
-	}
-	free(path);
-	if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0)
-		fprintf(stderr, "preload: the host did not do what was asked\n");
-	return rc;
 }

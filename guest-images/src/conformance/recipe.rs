@@ -64,7 +64,6 @@ pub const SUBSTITUTIONS: &[Substitution] = &[
         "echo 1 > \"${test_dimm_path}/lock_dimm\"",
         "nfit-test-hook lock \"$handle\" \"$dev\"",
     ),
-    substitution("test/dsm-fail.c", "/sys/devices/platform/", "/run/nfit-test/"),
     substitution("test/daxdev-errors.c", "/sys/devices/platform/", "/run/nfit-test/"),
     substitution("test/daxdev-errors.sh", "/sys/bus/platform/devices/", "/run/nfit-test/"),
 ];
