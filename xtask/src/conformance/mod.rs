@@ -155,8 +155,9 @@ fn play(args: &Args, dir: PathBuf, jobs: Vec<Job>) -> Result<Vec<TestResult>> {
     let (place, line) = host::check(&daxvisor)?.for_kernels(args.host)?;
     println!("{line}");
     let mut plan = Plan {
-        daxvisor: copy(&daxvisor, &dir)?,
-        xtask: copy(&env::current_exe().context("cannot find this program")?, &dir)?,
+        daxvisor: copy(&daxvisor, &dir.join("daxvisor"))?,
+        // This very program, though a build may have put another in its place.
+        xtask: copy(Path::new("/proc/self/exe"), &dir.join("xtask"))?,
         dir,
         guests: args.jobs.max(1),
         jobs,
@@ -192,12 +193,11 @@ fn play(args: &Args, dir: PathBuf, jobs: Vec<Job>) -> Result<Vec<TestResult>> {
 }
 
 /// A nested host sees files of this machine as they were when it first looked; a build during the run must not matter.
-fn copy(program: &Path, dir: &Path) -> Result<PathBuf> {
-    let to = dir.join(program.file_name().context("a program without a name")?);
+fn copy(program: &Path, to: &Path) -> Result<PathBuf> {
     // A new file: the old one may still be running.
-    let _ = fs::remove_file(&to);
-    fs::copy(program, &to).with_context(|| format!("cannot copy {} to {}", program.display(), dir.display()))?;
-    Ok(to)
+    let _ = fs::remove_file(to);
+    fs::copy(program, to).with_context(|| format!("cannot copy {} to {}", program.display(), to.display()))?;
+    Ok(to.to_owned())
 }
 
 fn play_once(place: Place, plan: &Plan, results: &mut Vec<TestResult>) -> Result<Option<i32>> {
