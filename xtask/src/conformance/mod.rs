@@ -24,7 +24,7 @@ use job::{Job, Outcome, Plan, Result as TestResult};
 use report::Report;
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
