@@ -134,7 +134,7 @@ fn in_guest(plan: &Plan, job: &Job, files: &Files, release: &mut Option<String>)
         .prefix("conf")
         .tempdir()
         .context("cannot make a temporary folder")?;
-    let hooks = Hooks::new(private.path());
+    let hooks = Hooks::new(&plan.daxvisor, private.path());
     let mut args = vec!["--host=kvm".to_owned(), format!("--kernel=@{}", job.kernel)];
     args.push(format!("--initrd={}", job.initramfs.display()));
     args.push(format!("--cmdline=quiet {}", job.machine.cmdline).trim_end().to_owned());
