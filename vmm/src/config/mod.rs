@@ -13,9 +13,9 @@ pub mod flags;
 mod hmat;
 pub mod kv;
 pub mod probe;
+pub mod profile;
 mod ranges;
 mod rates;
-pub mod profile;
 mod text;
 mod validate;
 
