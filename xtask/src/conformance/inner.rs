@@ -58,6 +58,7 @@ fn work(plan: &Plan, queue: &Mutex<Queue>, changed: &Condvar) {
             outcome,
             seconds: start.elapsed().as_secs_f64(),
             release,
+            revision: String::new(),
         };
         tell(&result);
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,6 +30,8 @@ pub struct Plan {
     pub xtask: PathBuf,
     /// Folder of logs, one folder a kernel.
     pub dir: PathBuf,
+    /// Commit of daxvisor.
+    pub revision: String,
     /// Guests at a time.
     pub guests: usize,
     /// What to run.
@@ -83,6 +85,9 @@ pub struct Result {
     pub seconds: f64,
     /// `uname -r` of the guest, when it came up.
     pub release: Option<String>,
+    /// Commit of daxvisor; empty where nothing ran.
+    #[serde(default)]
+    pub revision: String,
 }
 
 impl Result {

@@ -23,10 +23,9 @@ use guest_images::conformance::Conformance;
 use job::{Job, Outcome, Plan, Result as TestResult};
 use report::Report;
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
 };
 use table::Table;
 
@@ -40,12 +39,15 @@ const BOOT_SECONDS: u64 = 40;
 /// What to run.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Only tests whose name contains this; the page is not written
+    /// Only tests whose name contains this; the page is not written unless with --update
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Only this guest kernel, repeatable [default: those of conformance/tests.toml]; the page is not written
+    /// Only this guest kernel, repeatable [default: those of conformance/tests.toml]; as with --filter
     #[arg(long = "kernel", value_name = "NAME")]
     kernels: Vec<String>,
+    /// Take the results of tests that are not run now from the run before, and write the page
+    #[arg(long)]
+    update: bool,
     /// Guests at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     jobs: usize,
@@ -84,17 +86,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut report = Report {
         ndctl: image.version.clone(),
         source: image.source.clone(),
-        kernels: kernels.iter().map(|k| (k.clone(), String::new())).collect(),
-        results: not_applicable(args, &table, kernels),
+        results: play(args, dir.clone(), jobs)?,
     };
-    let results = play(args, dir.clone(), jobs)?;
-    for result in &results {
-        if let (Some(name), Some(release)) = (report.kernels.get_mut(&result.kernel), &result.release) {
-            name.clone_from(release);
-        }
-    }
-    report.results.extend(results);
-    finish(args, &table, &report, &dir)
+    report.results.extend(not_applicable(args, &table, kernels));
+    finish(args, &table, report, &dir)
 }
 
 fn wanted(args: &Args, test: &str) -> bool {
@@ -142,6 +137,7 @@ fn not_applicable(args: &Args, table: &Table, kernels: &[String]) -> Vec<TestRes
                     outcome: Outcome::NotApplicable(reason.clone()),
                     seconds: 0.0,
                     release: None,
+                    revision: String::new(),
                 });
             }
         }
@@ -159,6 +155,7 @@ fn play(args: &Args, dir: PathBuf, jobs: Vec<Job>) -> Result<Vec<TestResult>> {
         // This very program, though a build may have put another in its place.
         xtask: copy(Path::new("/proc/self/exe"), &dir.join("xtask"))?,
         dir,
+        revision: revision(),
         guests: args.jobs.max(1),
         jobs,
     };
@@ -192,6 +189,38 @@ fn play(args: &Args, dir: PathBuf, jobs: Vec<Job>) -> Result<Vec<TestResult>> {
     )
 }
 
+/// The commit that is tested, as git tells it; empty without git.
+fn revision() -> String {
+    let git = |args: &[&str]| {
+        let done = Command::new("git")
+            .args(args)
+            .current_dir(workspace::root())
+            .output()
+            .ok()?;
+        done.status
+            .success()
+            .then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return String::new();
+    };
+    // The page is what this writes.
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        ":!docs/conformance.md",
+    ]);
+    commit
+        + if changed.is_some_and(|c| !c.is_empty()) {
+            " with changes"
+        } else {
+            ""
+        }
+}
+
 /// A nested host sees files of this machine as they were when it first looked; a build during the run must not matter.
 fn copy(program: &Path, to: &Path) -> Result<PathBuf> {
     // A new file: the old one may still be running.
@@ -211,8 +240,9 @@ fn play_once(place: Place, plan: &Plan, results: &mut Vec<TestResult>) -> Result
         .arg(&file)
         .current_dir(&plan.dir);
     let status = process::listen(&mut command, &mut io::sink(), |line| match TestResult::parse(line) {
-        Some(result) => {
+        Some(mut result) => {
             show(&result);
+            result.revision.clone_from(&plan.revision);
             results.push(result);
         }
         None => println!("{line}"),
@@ -229,17 +259,24 @@ fn show(result: &TestResult) {
     );
 }
 
-fn finish(args: &Args, table: &Table, report: &Report, dir: &Path) -> Result<ExitCode> {
+fn finish(args: &Args, table: &Table, mut report: Report, dir: &Path) -> Result<ExitCode> {
     let whole = args.filter.is_none() && args.kernels.is_empty();
-    let json = serde_json::to_string_pretty(report)? + "\n";
-    fs::write(dir.join("results.json"), json)?;
-    if whole {
+    let file = dir.join("results.json");
+    if args.update {
+        let before = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        report.keep(
+            before.with_context(|| format!("{} has no results of an earlier run", file.display()))?,
+            table,
+        )?;
+    }
+    let json = serde_json::to_string_pretty(&report)? + "\n";
+    fs::write(&file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    if whole || args.update {
         let page = workspace::root().join(PAGE);
         fs::write(&page, report.markdown(table)).with_context(|| format!("cannot write {}", page.display()))?;
         println!("{PAGE} is written");
     }
-    let by_kernel: BTreeMap<_, _> = report.kernels.keys().map(|k| (k, report.counts(Some(k)))).collect();
-    for (kernel, c) in by_kernel {
+    for (kernel, c) in report.kernels().keys().map(|k| (k, report.counts(Some(k)))) {
         println!(
             "{kernel}: {} passed, {} failed, {} skipped by the test, {} not applicable",
             c.passed, c.failed, c.skipped, c.not_applicable

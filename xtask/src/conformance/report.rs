@@ -4,18 +4,20 @@ use super::{
     job::{Outcome, Result as TestResult},
     table::Table,
 };
-use serde::Serialize;
-use std::{collections::BTreeMap, fmt::Write};
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 /// Everything that the report is made of.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Version of ndctl.
     pub ndctl: String,
     /// SHA-256 of its source archive.
     pub source: String,
-    /// Kernel names with the release that ran.
-    pub kernels: BTreeMap<String, String>,
     /// What happened.
     pub results: Vec<TestResult>,
 }
@@ -48,6 +50,40 @@ impl Report {
         counts
     }
 
+    /// Kernel names with the release that ran.
+    pub fn kernels(&self) -> BTreeMap<&str, &str> {
+        let mut kernels = BTreeMap::new();
+        for result in &self.results {
+            let release = kernels.entry(result.kernel.as_str()).or_insert("");
+            *release = result.release.as_deref().unwrap_or(release);
+        }
+        kernels
+    }
+
+    /// Adds results of an earlier run for tests of the table that were not run now.
+    pub fn keep(&mut self, before: Self, table: &Table) -> Result<()> {
+        if before.source != self.source {
+            bail!(
+                "the earlier run was of ndctl {}; hint: run all tests once",
+                before.ndctl
+            );
+        }
+        let missing = |r: &TestResult| self.of(&r.test, &r.kernel).is_none() && table.test.contains_key(&r.test);
+        let kept: Vec<_> = before.results.into_iter().filter(missing).collect();
+        self.results.extend(kept);
+        Ok(())
+    }
+
+    fn revisions(&self) -> String {
+        let all: BTreeSet<_> = self
+            .results
+            .iter()
+            .map(|r| r.revision.as_str())
+            .filter(|r| !r.is_empty())
+            .collect();
+        all.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
     fn of(&self, test: &str, kernel: &str) -> Option<&TestResult> {
         self.results.iter().find(|r| r.test == test && r.kernel == kernel)
     }
@@ -58,11 +94,12 @@ impl Report {
         // Writing to a String cannot fail.
         let _ = writeln!(
             page,
-            "ndctl {} (Debian source package, SHA-256 {}).\n",
+            "ndctl {} (Debian source package, SHA-256 {}).",
             self.ndctl, self.source
         );
+        let _ = writeln!(page, "daxvisor at commit {}.\n", self.revisions());
         page.push_str("| kernel | release | passed | failed | skipped by the test | not applicable |\n|---|---|---|---|---|---|\n");
-        for (kernel, release) in &self.kernels {
+        for (kernel, release) in self.kernels() {
             let c = self.counts(Some(kernel));
             let _ = writeln!(
                 page,
@@ -75,13 +112,13 @@ impl Report {
             let _ = writeln!(page, "| {name} | {} |", machine.about);
         }
         page.push_str("\n## Tests\n| test | machine |");
-        self.kernels.keys().for_each(|k| page.push_str(&format!(" {k} |")));
+        self.kernels().keys().for_each(|k| page.push_str(&format!(" {k} |")));
         page.push_str("\n|---|---|");
-        self.kernels.keys().for_each(|_| page.push_str("---|"));
+        self.kernels().keys().for_each(|_| page.push_str("---|"));
         page.push('\n');
         for (name, test) in table.test.iter().filter(|(_, t)| t.machine.is_some()) {
             let _ = write!(page, "| {name} | {} |", test.machine.as_deref().unwrap_or_default());
-            for kernel in self.kernels.keys() {
+            for kernel in self.kernels().keys() {
                 let _ = write!(
                     page,
                     " {} |",
@@ -126,6 +163,7 @@ mod tests {
             outcome,
             seconds: 2.4,
             release: Some("6.1".into()),
+            revision: "abc".into(),
         }
     }
 
@@ -142,7 +180,6 @@ mod tests {
         let report = Report {
             ndctl: "81".into(),
             source: "0".into(),
-            kernels: [("k".into(), "6.1".into())].into(),
             results,
         };
         let counts = report.counts(None);
@@ -158,5 +195,31 @@ mod tests {
         );
         assert!(page.contains("| c | m | did not run |\n"), "{page}");
         assert!(page.contains("| d | of another kind |\n"), "{page}");
+    }
+
+    #[test]
+    fn an_update_keeps_what_was_not_run_and_names_both_commits() {
+        let table = "ndctl = '81'\nkernels = ['k']\n[machine]\n[test.a]\n[test.b]\n[support]\n";
+        let table: Table = toml::from_str(table).unwrap();
+        let report = |results| Report {
+            ndctl: "81".into(),
+            source: "0".into(),
+            results,
+        };
+        let mut old = result("b", Outcome::Passed);
+        old.revision = "aaa".into();
+        let before = report(vec![
+            result("a", Outcome::Failed("x".into())),
+            old,
+            result("gone", Outcome::Passed),
+        ]);
+        let mut now = report(vec![result("a", Outcome::Passed)]);
+        now.keep(before, &table).unwrap();
+        assert_eq!(now.results.len(), 2);
+        assert_eq!(now.counts(Some("k")).passed, 2);
+        assert_eq!(now.revisions(), "aaa, abc");
+        let mut other = report(vec![]);
+        other.source = "1".into();
+        assert!(now.keep(other, &table).is_err());
     }
 }
