@@ -13,6 +13,9 @@ const char *kmod_module_get_name(const struct kmod_module *mod);
 
 #define MODULE_COMING 2
 
+/* While libkmod loads a module for real, it hears the truth about all of them. */
+static int loading;
+
 static int is_mock(const struct kmod_module *mod)
 {
 	return strcmp(kmod_module_get_name(mod), "nfit_test") == 0;
@@ -35,14 +38,14 @@ const char *kmod_module_get_path(const struct kmod_module *mod)
 {
 	const char *(*real)(const struct kmod_module *) = dlsym(RTLD_NEXT, "kmod_module_get_path");
 
-	return is_mocked(mod) ? "/lib/modules/extra/mocked.ko" : real(mod);
+	return is_mocked(mod) && !loading ? "/lib/modules/extra/mocked.ko" : real(mod);
 }
 
 int kmod_module_get_initstate(const struct kmod_module *mod)
 {
 	int (*real)(const struct kmod_module *) = dlsym(RTLD_NEXT, "kmod_module_get_initstate");
 
-	return is_mocked(mod) ? MODULE_COMING : real(mod);
+	return is_mocked(mod) && !loading ? MODULE_COMING : real(mod);
 }
 
 int kmod_module_probe_insert_module(struct kmod_module *mod, unsigned int flags, const char *options, void *run,
@@ -50,8 +53,14 @@ int kmod_module_probe_insert_module(struct kmod_module *mod, unsigned int flags,
 {
 	int (*real)(struct kmod_module *, unsigned int, const char *, void *, const void *, void *) =
 		dlsym(RTLD_NEXT, "kmod_module_probe_insert_module");
+	int rc;
 
-	return is_mock(mod) ? 0 : real(mod, flags, options, run, data, print);
+	if (is_mock(mod))
+		return 0;
+	loading++;
+	rc = real(mod, flags, options, run, data, print);
+	loading--;
+	return rc;
 }
 
 int kmod_module_remove_module(struct kmod_module *mod, unsigned int flags)
