@@ -85,6 +85,7 @@ pub const TOOLS_PACKAGES: &[&str] = &[
     "e2fsprogs",
     "xfsprogs",
     "util-linux",
+    "keyutils",
     "kmod",
 ];
 /// Dependencies that only maintainer scripts or unused programs need (name prefixes).
@@ -114,6 +115,7 @@ pub const PROGRAMS: &[&str] = &[
     "lsblk",
     "lscpu",
     "findmnt",
+    "keyctl",
 ];
 /// Configuration that goes along, where it exists.
 pub const CONFIGURATION: &[&str] = &["etc/mke2fs.conf", "etc/ndctl.conf.d", "etc/ndctl"];

@@ -34,6 +34,12 @@ pub struct NvdimmConfig {
     /// Guest writes are refused; the backing file is opened read-only.
     #[serde(default)]
     pub readonly: bool,
+    /// Contents of the backing file are encrypted; the keys are in a file of the same name with `.keys` appended.
+    #[serde(default)]
+    pub encrypt: bool,
+    /// Shortest time in seconds that an overwrite takes; default 5.
+    #[serde(default)]
+    pub overwrite_time: Option<u32>,
     /// Number of the NVDIMM root device that holds it; default 0.
     #[serde(default)]
     pub bus: u8,
@@ -91,6 +97,13 @@ impl NvdimmConfig {
     /// 128 KiB, the smallest area QEMU accepts.
     pub fn default_label() -> ByteSize {
         ByteSize::kib(128)
+    }
+
+    /// Where the keys are if the contents are encrypted: the name of the backing file with `.keys` appended.
+    pub fn key_file(&self) -> Option<PathBuf> {
+        let mut name = self.file.as_ref()?.clone().into_os_string();
+        name.push(".keys");
+        Some(name.into())
     }
 }
 

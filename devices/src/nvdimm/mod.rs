@@ -22,6 +22,7 @@ pub mod mailbox;
 pub mod media;
 pub mod nfit;
 pub mod plan;
+pub mod security;
 pub mod state;
 
 pub use aml::NvdimmAml;
@@ -32,6 +33,7 @@ pub use label::{LabelArea, LabelStore};
 pub use mailbox::MailboxPlan;
 pub use media::MediaState;
 pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
+pub use security::Security;
 
 use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
 use ars::Ars;
@@ -61,6 +63,8 @@ pub struct Dimm {
     pub firmware: Firmware,
     /// Time, for what takes some.
     pub clock: Clock,
+    /// Passphrases; none: the DIMM has no security functions.
+    pub security: Option<Security>,
     kept: Option<Kept>,
 }
 
@@ -93,6 +97,7 @@ impl Dimm {
             labels,
             media: MediaState::default(),
             clock: clock.clone(),
+            security: None,
             kept: None,
         }
     }

@@ -31,6 +31,12 @@ pub fn default_cmdline(console: bool) -> String {
     }
 }
 
+/// What Linux has to be told when it does not know that it is a guest (`--cpu -hypervisor`): without KVM's clock, and without
+/// any timer of the chipset to compare with, it cannot find out how fast the time stamp counter is.
+pub fn without_hypervisor(tsc_khz: u32) -> String {
+    format!("tsc_early_khz={tsc_khz}")
+}
+
 /// `default` and then `user`, so that the user's options win where the last one does.
 pub fn join(default: &str, user: Option<&str>) -> String {
     [Some(default), user]

@@ -23,7 +23,7 @@ pub(crate) mod testing;
 pub mod unpack;
 mod zero_page;
 
-pub use cmdline::{default_cmdline, join as join_cmdline};
+pub use cmdline::{default_cmdline, join as join_cmdline, without_hypervisor};
 pub use elf::{ElfError, ElfImage, Segment};
 pub use image::{ImageData, ImageError, Kernel, Kind, UnpackedError};
 pub use load::{LoadError, load};

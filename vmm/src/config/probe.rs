@@ -108,10 +108,23 @@ impl VmConfig {
     /// The role in which the configuration names the file at `path`, by whatever path: nothing else may write it.
     pub fn role_of(&self, path: &Path) -> Option<String> {
         let wanted = identity(path);
-        self.named_files()
+        let named = self
+            .named_files()
             .into_iter()
-            .find(|named| identity(named.path) == wanted)
+            .find(|named| identity(named.path) == wanted);
+        let mut keys = self.key_files();
+        named
             .map(|named| named.role)
+            .or_else(|| keys.find(|(_, keys)| identity(keys) == wanted).map(|(role, _)| role))
+    }
+
+    /// Key files of encrypted DIMMs with their roles.
+    fn key_files(&self) -> impl Iterator<Item = (String, PathBuf)> {
+        let encrypted = self.nvdimm.iter().enumerate().filter(|(_, nvdimm)| nvdimm.encrypt);
+        encrypted.filter_map(|(slot, nvdimm)| {
+            let role = format!("the keys of {}", self.nvdimm_name(slot));
+            Some((role, nvdimm.key_file()?))
+        })
     }
 
     fn named_files(&self) -> Vec<Named<'_>> {
@@ -168,6 +181,13 @@ impl VmConfig {
             let same = |(other, first): &&(Identity, Named<'_>)| (first.written || second.written) && other == id;
             if let Some((_, first)) = named.iter().take(i).find(same) {
                 let (first, second, path) = (first.role.clone(), second.role.clone(), second.path.to_owned());
+                problems.push(ConfigError::SameFile { path, first, second });
+            }
+        }
+        for (second, path) in self.key_files() {
+            let key = identity(&path);
+            if let Some((_, named)) = named.iter().find(|(other, _)| *other == key) {
+                let first = named.role.clone();
                 problems.push(ConfigError::SameFile { path, first, second });
             }
         }

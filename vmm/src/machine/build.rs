@@ -23,6 +23,7 @@ use crate::{
     memory::{
         Access, GuestMap, GuestMapError,
         backing::BackingError,
+        encrypted::writeback::WriteBack,
         ram::{self, RamError},
         state::StateFileError,
     },
@@ -95,6 +96,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: BackingError,
+    },
+    /// The contents of an NVDIMM.
+    #[error("the contents of NVDIMM {id} cannot be read")]
+    Contents {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// An NVDIMM's state.
     #[error("NVDIMM {id} cannot be used")]
@@ -230,7 +240,7 @@ impl Machine {
             });
         }
         let tables = acpi::assemble(&acpi_input(config, topology, layout))?;
-        let images = Images::open(config, layout, tables.rsdp)?;
+        let images = Images::open(config, layout, tables.rsdp, &kvm)?;
         let vm = kvm.create_vm()?;
         let mut map = GuestMap::default();
         for region in &layout.ram {
@@ -246,7 +256,7 @@ impl Machine {
                 .write_slice(&table.bytes, GuestAddress(table.gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
-        let dimms = super::nvdimm::open(config, plans, &vm, &mut map)?;
+        let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
         let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
@@ -256,6 +266,7 @@ impl Machine {
             layout: layout.clone(),
             phys_bits: plans.phys_bits,
             memory: map,
+            write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
         let parts = devices.into_loop(plan, growth, &vcpus)?;
@@ -319,7 +330,7 @@ struct Images {
 }
 
 impl Images {
-    fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa) -> Result<Self, BuildError> {
+    fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa, kvm: &Kvm) -> Result<Self, BuildError> {
         let path = config.kernel.as_deref().ok_or(BuildError::NoKernel)?;
         let kernel = Kernel::open(path).map_err(|e| BuildError::Image(path.to_owned(), e))?;
         let kernel = boot::prepare(kernel, &config.boot)?;
@@ -333,7 +344,10 @@ impl Images {
             .into_iter()
             .map(|(range, kind)| (range, kind as u32))
             .collect();
-        let default = boot::default_cmdline(config.console != ConsoleConfig::None);
+        let mut default = boot::default_cmdline(config.console != ConsoleConfig::None);
+        if config.cpu.remove.iter().any(|feature| feature == "hypervisor") {
+            default = boot::join_cmdline(&default, Some(&boot::without_hypervisor(kvm.tsc_khz()?)));
+        }
         let cmdline = boot::join_cmdline(&default, config.cmdline.as_deref());
         let protocol = config.boot.protocol;
         let plan = boot::plan(
@@ -462,11 +476,18 @@ impl Devices {
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
         let mut buses = Vec::new();
-        for OpenBus { plan, labels, states } in nvdimms {
+        for OpenBus {
+            plan,
+            labels,
+            states,
+            secured,
+        } in nvdimms
+        {
             let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
             let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
             let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
             super::nvdimm::restore(&bus, states)?;
+            super::secure::secure(&bus, secured, &clock)?;
             ports.insert(doorbell, bus.clone())?;
             buses.push(bus);
         }

@@ -188,7 +188,7 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
             running.outcome.get_or_insert(Outcome::TimedOut);
         }
         if let Some(outcome) = running.outcome.take() {
-            running.finish(&outcome);
+            running.finish(&outcome)?;
             return Ok(outcome);
         }
     }
@@ -278,7 +278,7 @@ impl Running {
     }
 
     /// The last words of guest and loop.
-    fn finish(&mut self, outcome: &Outcome) {
+    fn finish(&mut self, outcome: &Outcome) -> io::Result<()> {
         self.phase = Phase::Ending;
         self.settle();
         if matches!(outcome, Outcome::Quit | Outcome::QuitByControl) {
@@ -291,6 +291,12 @@ impl Running {
         self.parts.serial.flush();
         self.threads.stop();
         self.parts.platform.drain_collected();
+        let lost = |e| {
+            io::Error::other(format!(
+                "what the guest last stored to an encrypted NVDIMM cannot be written: {e}"
+            ))
+        };
+        self.parts.growth.write_back.flush().map_err(lost)
     }
 
     fn take_reports(&mut self) {

@@ -7,11 +7,11 @@ use crate::{
     control::{ControlError, ErrorKind},
     hv::Vm,
     layout::{Layout, NvdimmAsk, map::Report},
-    machine::nvdimm::{LeftState, open_state},
-    memory::{
-        GuestMap,
-        backing::{self, Opened},
+    machine::{
+        nvdimm::{LeftState, open_state},
+        secure::{self, Contents, open_dimm},
     },
+    memory::{GuestMap, backing::Opened, encrypted::writeback::WriteBack},
     nvdimm,
     topology::Topology,
 };
@@ -31,6 +31,8 @@ pub struct Growth {
     pub layout: Layout,
     /// Guest physical address bits.
     pub phys_bits: u8,
+    /// Writes encrypted DIMMs back; dropped while their memory is still there.
+    pub write_back: WriteBack,
     /// Memory with its slots.
     pub memory: GuestMap,
     /// The virtual machine.
@@ -92,10 +94,11 @@ impl Growth {
             .dimm(ask.slot)
             .ok_or_else(|| internal("the DIMM has no plan"))?;
         let state = open_state(&config, dimm).map_err(|e| failed(&e))?;
-        let opened = backing::open(&said, facts).map_err(|e| failed(&e))?;
-        let done = self.show(bus, plan, opened, (ask.slot, state), &layout);
+        let (opened, contents) = open_dimm(&said, facts).map_err(|e| failed(&e))?;
+        let done = self.show(bus, plan, (opened, contents), state, &config, (ask.slot, &layout));
         if let (Err(_), Some(path)) = (&done, created) {
             let _ = fs::remove_file(path);
+            let _ = said.key_file().filter(|_| said.encrypt).map(fs::remove_file);
         }
         let generation = done?;
         (self.config, self.layout) = (config, layout);
@@ -108,9 +111,10 @@ impl Growth {
         &mut self,
         bus: &NvdimmBus,
         plan: NvdimmBusPlan,
-        opened: Opened,
-        (slot, state): (u8, LeftState),
-        layout: &Layout,
+        (opened, contents): (Opened, Option<Contents>),
+        state: LeftState,
+        config: &VmConfig,
+        (slot, layout): (u8, &Layout),
     ) -> Result<u32, ControlError> {
         let Opened {
             mapping,
@@ -119,11 +123,14 @@ impl Growth {
             ..
         } = opened;
         let mine = |spa: &&crate::layout::SpaPlacement| spa.plan.mappings.iter().any(|m| m.slot == slot);
+        let mut windows = vec![];
         if let Some(spa) = layout.spas.iter().find(mine) {
-            let (start, len) = (spa.plan.range.start, spa.plan.range.len);
-            self.memory
-                .add(&self.vm, start, len, mapping, access)
-                .map_err(|e| failed(&e))?;
+            let locks = usize::from(contents.is_some());
+            let window = self.memory.window(&self.vm, spa.plan.range, mapping, access, locks);
+            let window = window.map_err(|e| failed(&e))?;
+            windows.push(Arc::new(secure::watch(window, &spa.plan, |n| {
+                contents.as_ref().filter(|_| n == slot)
+            })));
         }
         let labels = labels.unwrap_or_else(|| Box::new(Vec::new()));
         let added = plan
@@ -131,15 +138,25 @@ impl Growth {
             .dimm(slot)
             .ok_or_else(|| internal("the DIMM has no plan"))?
             .clone();
-        bus.with(|bus| {
+        let encrypted = contents.as_ref().and_then(Contents::encrypted);
+        let secured = contents.map(|contents| secure::prepare(config, &added, contents, windows, &state));
+        let secured = secured.transpose().map_err(|e| failed(&e))?;
+        let generation = bus.with(|bus| {
             let mut dimm = Dimm::new(added, labels, &bus.clock);
             if let Some((left, file)) = state {
                 dimm.restore(&left, file).map_err(|e| failed(&e))?;
             }
+            if let Some(secured) = secured {
+                secure::give(&mut dimm, secured, &bus.clock).map_err(|e| failed(&e))?;
+            }
             bus.grow(plan.nfit, dimm).map_err(|e| internal(&e.to_string()))?;
             bus.keep().map_err(|e| failed(&e))?;
             Ok(bus.fit_generation)
-        })
+        })?;
+        if let Some(dimm) = encrypted {
+            self.write_back.add(dimm).map_err(|e| failed(&e))?;
+        }
+        Ok(generation)
     }
 
     /// The ACPI device of every slot has its handle since the start.

@@ -1,6 +1,9 @@
 //! NVDIMMs of a machine: backings opened, SPA ranges mapped.
 
-use super::build::{BuildError, Plans};
+use super::{
+    build::{BuildError, Plans},
+    secure::{self, Contents, Secured},
+};
 use crate::{
     config::{VirtualDiskConfig, VmConfig, probe::BackingFacts},
     hv::Vm,
@@ -8,6 +11,7 @@ use crate::{
     memory::{
         Access, GuestMap, Mapping,
         backing::{self, BackingError, Opened},
+        encrypted::{EncryptedDimm, pending::Watched},
         interleave::{self, Share},
         state::{StateFile, StateFileError},
     },
@@ -17,7 +21,11 @@ use devices::{
     nvdimm::{LabelStore, NvdimmBus, NvdimmBusPlan, NvdimmPlan, SpaPlan, state::DimmState},
     units::ByteSize,
 };
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
 
 /// What a DIMM left when it was last used, and where that is kept.
 pub type LeftState = Option<(DimmState, Arc<StateFile>)>;
@@ -30,22 +38,31 @@ pub struct OpenBus {
     pub labels: Vec<Box<dyn LabelStore>>,
     /// States.
     pub states: Vec<LeftState>,
+    /// What security acts on; none for a DIMM without it.
+    pub secured: Vec<Option<Secured>>,
 }
 
-/// Opens the backing of every DIMM and shows every SPA range to the guest.
-pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<Vec<OpenBus>, BuildError> {
+/// Buses, and the DIMMs whose contents have to be written back.
+type Opening = (Vec<OpenBus>, Vec<Arc<EncryptedDimm>>);
+
+/// Opens the backing of every DIMM and gives the guest every SPA range. Ranges of DIMMs with security are not shown before
+/// [`secure::secure`] has unlocked those without a passphrase.
+pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<Opening, BuildError> {
     let mut opened = BTreeMap::new();
     let mut labels = BTreeMap::new();
+    let mut contents = BTreeMap::new();
     for ((slot, nvdimm), facts) in (0u8..).zip(&config.nvdimm).zip(plans.backings) {
-        let mut dimm = backing::open(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
+        let (mut dimm, security) = secure::open_dimm(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
             id: config.nvdimm_name(slot.into()),
             source,
         })?;
         let none: Box<dyn LabelStore> = Box::new(Vec::new());
         labels.insert(slot, dimm.labels.take().unwrap_or(none));
         opened.insert(slot, dimm);
+        contents.extend(security.map(|contents| (slot, contents)));
     }
     let mut disks = config.virtual_disk.iter();
+    let mut windows: BTreeMap<u8, Vec<Arc<Watched>>> = BTreeMap::new();
     for spa in &plans.layout.spas {
         let failed = |source| BuildError::Spa {
             name: spa.name.clone(),
@@ -62,19 +79,35 @@ pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -
             }
             None => spa_memory(&spa.plan, plans.layout, &mut opened).map_err(failed)?,
         };
-        map.add(vm, spa.plan.range.start, spa.plan.range.len, mapping, access)?;
+        let slots: BTreeSet<u8> = spa.plan.mappings.iter().map(|mapping| mapping.slot).collect();
+        let slots: Vec<u8> = slots.into_iter().filter(|slot| contents.contains_key(slot)).collect();
+        let window = map.window(vm, spa.plan.range, mapping, access, slots.len())?;
+        let watched = Arc::new(secure::watch(window, &spa.plan, |slot| contents.get(&slot)));
+        for slot in slots {
+            windows.entry(slot).or_default().push(watched.clone());
+        }
     }
+    let encrypted = contents.values().filter_map(Contents::encrypted).collect();
     let mut buses = Vec::new();
     for plan in nvdimm::plan(config, plans.layout) {
-        let dimms = &plan.nfit.dimms;
-        let labels = dimms.iter().filter_map(|dimm| labels.remove(&dimm.slot)).collect();
-        let states = dimms
-            .iter()
-            .map(|dimm| open_state(config, dimm))
-            .collect::<Result<_, _>>()?;
-        buses.push(OpenBus { plan, labels, states });
+        let mut bus = OpenBus {
+            labels: vec![],
+            states: vec![],
+            secured: vec![],
+            plan,
+        };
+        for dimm in &bus.plan.nfit.dimms {
+            let state = open_state(config, dimm)?;
+            let windows = windows.remove(&dimm.slot).unwrap_or_default();
+            let contents = contents.remove(&dimm.slot);
+            let secured = contents.map(|contents| secure::prepare(config, dimm, contents, windows, &state));
+            bus.secured.push(secured.transpose()?);
+            bus.states.push(state);
+            bus.labels.extend(labels.remove(&dimm.slot));
+        }
+        buses.push(bus);
     }
-    Ok(buses)
+    Ok((buses, encrypted))
 }
 
 /// The state file of a DIMM, if it has one.
@@ -122,9 +155,11 @@ fn spa_memory(plan: &SpaPlan, layout: &Layout, opened: &mut BTreeMap<u8, Opened>
     let mut access = Access::ReadWrite;
     for mapping in &plan.mappings {
         let dimm = opened.get(&mapping.slot).ok_or_else(missing)?;
-        if dimm.access == Access::ReadOnly {
-            access = Access::ReadOnly;
-        }
+        access = match (access, dimm.access) {
+            (Access::ReadOnly, _) | (_, Access::ReadOnly) => Access::ReadOnly,
+            (Access::Logged, _) | (_, Access::Logged) => Access::Logged,
+            _ => Access::ReadWrite,
+        };
         shares.push(Share {
             source: &dimm.source,
             start: mapping.dpa,

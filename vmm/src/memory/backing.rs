@@ -4,9 +4,16 @@
 //! that it created is removed again when a later step fails. The label area is the last `label` bytes, where QEMU keeps
 //! it, so one file serves under both monitors.
 
-use super::{Access, Mapping, ram::memory_file};
+use super::{
+    Access, Mapping,
+    encrypted::{
+        EncryptedDimm,
+        keys::{KeyError, KeyFile},
+    },
+    ram::memory_file,
+};
 use crate::config::{NvdimmBacking, NvdimmConfig, probe::BackingFacts};
-use devices::{nvdimm::label::LabelStore, units::ByteSize};
+use devices::{DeviceWrites, nvdimm::label::LabelStore, units::ByteSize};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, fallocate, flock, fstat, fstatfs};
 use std::{
     fs, io,
@@ -66,6 +73,22 @@ pub enum BackingError {
         #[source]
         source: io::Error,
     },
+    /// Encrypted, and nobody said so.
+    #[error(
+        "NVDIMM backing {0} is encrypted: its keys are in {1}; hint: add `encrypt=on`, or move that file away if it is not"
+    )]
+    Encrypted(PathBuf, PathBuf),
+    /// Not encrypted, or without its keys.
+    #[error(
+        "NVDIMM backing {0} exists and has no key file {1}; hint: leave out `encrypt=on` if the file is not encrypted, else restore its key file"
+    )]
+    NoKeys(PathBuf, PathBuf),
+    /// Keys of nothing.
+    #[error("key file {1} exists and NVDIMM backing {0} does not; hint: restore the backing, or remove the key file")]
+    OnlyKeys(PathBuf, PathBuf),
+    /// The key file.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// mmap refused.
     #[error("cannot map {size} of NVDIMM backing {path}{hint}")]
     Map {
@@ -102,12 +125,19 @@ pub struct Source {
     pub prot: libc::c_int,
     /// Flags of every mapping.
     pub flags: libc::c_int,
+    /// Whether it matters which pages are written to.
+    pub logged: bool,
 }
 
 /// Opens, locks and maps the backing of one DIMM, whose size and page size have been looked up before.
 pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, BackingError> {
     let BackingFacts { size, page: align } = facts;
     let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
+    if let Some(path) = &config.file
+        && let Some(keys) = config.key_file().filter(|keys| keys.exists())
+    {
+        return Err(BackingError::Encrypted(path.clone(), keys));
+    }
     let (file, kind) = match &config.file {
         None => (
             memory_file(size.0, None).map_err(|e| BackingError::Open(name.clone(), e))?,
@@ -141,17 +171,19 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         libc::MAP_NORESERVE
     };
     let handle = Arc::new(file);
-    let mapping = MmapRegionBuilder::<()>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
-        .with_mmap_prot(prot)
-        .with_mmap_flags(sharing | reserve)
-        .with_file_offset(FileOffset::from_arc(handle.clone(), 0))
-        .with_hugetlbfs(kind == Kind::Hugetlbfs)
-        .build()
-        .map_err(|e| failed(io::Error::other(e)))?;
+    let mapping =
+        MmapRegionBuilder::<DeviceWrites>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
+            .with_mmap_prot(prot)
+            .with_mmap_flags(sharing | reserve)
+            .with_file_offset(FileOffset::from_arc(handle.clone(), 0))
+            .with_hugetlbfs(kind == Kind::Hugetlbfs)
+            .build()
+            .map_err(|e| failed(io::Error::other(e)))?;
     let source = Source {
         file: handle.clone(),
         prot,
         flags: sharing | reserve,
+        logged: false,
     };
     let labels = match (config.label.0, kind) {
         (0, _) => None,
@@ -163,14 +195,15 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         // Neither kind has read and write: the labels are reached through a mapping of their own.
         (label, Kind::Hugetlbfs | Kind::Devdax) => {
             let window = label.next_multiple_of(align.0);
-            let mapping =
-                MmapRegionBuilder::<()>::new(usize::try_from(window).map_err(|e| failed(io::Error::other(e)))?)
-                    .with_mmap_prot(if config.readonly { read } else { write })
-                    .with_mmap_flags(libc::MAP_SHARED)
-                    .with_file_offset(FileOffset::from_arc(handle, size.0 - window))
-                    .with_hugetlbfs(kind == Kind::Hugetlbfs)
-                    .build()
-                    .map_err(|e| failed(io::Error::other(e)))?;
+            let mapping = MmapRegionBuilder::<DeviceWrites>::new(
+                usize::try_from(window).map_err(|e| failed(io::Error::other(e)))?,
+            )
+            .with_mmap_prot(if config.readonly { read } else { write })
+            .with_mmap_flags(libc::MAP_SHARED)
+            .with_file_offset(FileOffset::from_arc(handle, size.0 - window))
+            .with_hugetlbfs(kind == Kind::Hugetlbfs)
+            .build()
+            .map_err(|e| failed(io::Error::other(e)))?;
             Some(Box::new(MappedLabels {
                 mapping,
                 at: window - label,
@@ -184,6 +217,49 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         access,
         source,
     })
+}
+
+impl Source {
+    /// The count of what devices write to a mapping of `len` bytes, if it matters.
+    pub fn writes(&self, len: usize) -> DeviceWrites {
+        if self.logged {
+            DeviceWrites::counted(len)
+        } else {
+            DeviceWrites::default()
+        }
+    }
+
+    /// A mapping of the first `len` bytes.
+    pub fn map(&self, len: u64) -> io::Result<Mapping> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        MmapRegionBuilder::new_with_bitmap(len, self.writes(len))
+            .with_mmap_prot(self.prot)
+            .with_mmap_flags(self.flags)
+            .with_file_offset(FileOffset::from_arc(self.file.clone(), 0))
+            .build()
+            .map_err(io::Error::other)
+    }
+}
+
+/// Opens and locks the backing of an encrypted DIMM with its key file, or makes both.
+pub fn open_encrypted(config: &NvdimmConfig, facts: BackingFacts) -> Result<EncryptedDimm, BackingError> {
+    let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
+    let (Some(path), Some(key_path)) = (&config.file, config.key_file()) else {
+        return Err(BackingError::Kind(name, "memory file"));
+    };
+    let (size, label) = (facts.size.0, config.label.0);
+    let (key_file, undo) = match (path.exists(), key_path.exists()) {
+        (true, true) => (KeyFile::open(&key_path, size, label)?, Created(None)),
+        (true, false) => return Err(BackingError::NoKeys(name, key_path)),
+        (false, true) => return Err(BackingError::OnlyKeys(name, key_path)),
+        (false, false) => (KeyFile::create(&key_path, size, label)?, Created(Some(&key_path))),
+    };
+    let (file, kind) = open_path(path, config, facts.size)?;
+    if kind != Kind::File {
+        return Err(BackingError::Kind(name, "file without read and write"));
+    }
+    undo.keep();
+    EncryptedDimm::new(Arc::new(file), key_file, size, label).map_err(|e| BackingError::Open(name, e))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -385,7 +461,11 @@ struct MappedLabels {
 }
 
 impl MappedLabels {
-    fn slice(&self, offset: u32, len: usize) -> io::Result<vm_memory::VolatileSlice<'_>> {
+    fn slice(
+        &self,
+        offset: u32,
+        len: usize,
+    ) -> io::Result<vm_memory::VolatileSlice<'_, vm_memory::bitmap::BS<'_, DeviceWrites>>> {
         let at = usize::try_from(self.at + u64::from(offset)).map_err(io::Error::other)?;
         self.mapping.get_slice(at, len).map_err(io::Error::other)
     }

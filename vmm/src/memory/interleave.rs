@@ -25,8 +25,11 @@ pub fn map(shares: &[Share<'_>], line: u64) -> io::Result<Mapping> {
     }
     let total = share.checked_mul(ways).ok_or_else(|| bad("too long"))?;
     let size = |n: u64| usize::try_from(n).map_err(io::Error::other);
+    let logged = shares.iter().find(|share| share.source.logged).or(shares.first());
+    let writes = logged.map(|share| Ok::<_, io::Error>(share.source.writes(size(total)?)));
+    let writes = writes.transpose()?.unwrap_or_default();
     // Addresses only; every page of them is replaced below.
-    let mapping = MmapRegionBuilder::<()>::new(size(total)?)
+    let mapping = MmapRegionBuilder::new_with_bitmap(size(total)?, writes)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE)
         .build()
@@ -36,7 +39,7 @@ pub fn map(shares: &[Share<'_>], line: u64) -> io::Result<Mapping> {
             let at = mapping.as_ptr().wrapping_add(size((k * ways + first) * line)?);
             let offset = share.start.checked_add(k * line).ok_or_else(|| bad("too far"))?;
             let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
-            let Source { file, prot, flags } = share.source;
+            let Source { file, prot, flags, .. } = share.source;
             // SAFETY: `at` and `line` lie within our own mapping of `total` bytes, which nobody has a reference into yet, and
             // which keeps owning the addresses: dropping it unmaps whatever is there.
             let mapped = unsafe {
@@ -75,6 +78,7 @@ mod tests {
             file: Arc::new(file),
             prot: libc::PROT_READ | libc::PROT_WRITE,
             flags: libc::MAP_SHARED,
+            logged: false,
         }
     }
 

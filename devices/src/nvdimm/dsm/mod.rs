@@ -7,6 +7,7 @@ pub mod dimm;
 mod firmware;
 mod intel_bus;
 pub mod root;
+mod security;
 mod smart;
 
 use super::guid::Guid;

@@ -216,6 +216,16 @@ fn check_nvdimm(id: &str, nvdimm: &NvdimmConfig, problems: &mut Vec<ConfigError>
         }
         _ => {}
     }
+    if nvdimm.encrypt
+        && let Some(with) = unencryptable(nvdimm)
+    {
+        problems.push(ConfigError::Nvdimm {
+            what: id(),
+            why: format!(
+                "has encrypt=on and {with}: expected a regular file that is written; hint: leave out one of them"
+            ),
+        });
+    }
     let Some(size) = nvdimm.size else {
         if nvdimm.file.is_none() || matches!(nvdimm.backing, Memfd | File | Hugetlbfs) {
             problems.push(ConfigError::NvdimmNoSize {
@@ -226,6 +236,18 @@ fn check_nvdimm(id: &str, nvdimm: &NvdimmConfig, problems: &mut Vec<ConfigError>
         return;
     };
     check_size(&id(), size, nvdimm.label, problems);
+}
+
+/// What keeps the contents of a DIMM from being encrypted.
+fn unencryptable(nvdimm: &NvdimmConfig) -> Option<&'static str> {
+    match (nvdimm.backing, &nvdimm.file) {
+        _ if nvdimm.readonly => Some("readonly=on"),
+        (_, None) => Some("no file="),
+        (NvdimmBacking::Hugetlbfs, _) => Some("backing=hugetlbfs"),
+        (NvdimmBacking::Devdax, _) => Some("backing=devdax"),
+        (NvdimmBacking::Memfd, _) => Some("backing=memfd"),
+        (NvdimmBacking::Auto | NvdimmBacking::File, Some(_)) => None,
+    }
 }
 
 /// The limits of a DIMM's size and label area; also for sizes that only the host knows.

@@ -259,6 +259,23 @@ fn nvdimm_backing_and_file_agree() {
 }
 
 #[test]
+fn only_written_files_can_be_encrypted() {
+    for (text, with) in [
+        ("size=16M,encrypt=on", "no file="),
+        ("file=/x,size=16M,encrypt=on,readonly=on", "readonly=on"),
+        ("file=/x,size=16M,encrypt=on,backing=hugetlbfs", "backing=hugetlbfs"),
+        ("file=/dev/dax0.0,encrypt=on,backing=devdax", "backing=devdax"),
+    ] {
+        refused(
+            &[("nvdimm", text)],
+            &format!(
+                "nvdimm0 has encrypt=on and {with}: expected a regular file that is written; hint: leave out one of them"
+            ),
+        );
+    }
+}
+
+#[test]
 fn texts_that_cannot_be_passed_on_are_refused() {
     refused(
         &[("cmdline", "a\nb")],
