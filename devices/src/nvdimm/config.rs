@@ -197,6 +197,13 @@ pub struct InterleaveSetConfig {
     /// Index of the SPA range structure; default 65 + position.
     #[serde(default)]
     pub range_index: Option<Hex>,
+    /// DIMM physical address at which each DIMM's share begins, a multiple of its pages; default: its next free one.
+    #[serde(default)]
+    pub dpa: Option<ByteSize>,
+    /// Region offsets that the mappings state, one for each DIMM and no two equal; default: where its first line is in the
+    /// range. Linux makes the interleave-set cookie of them, and nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub region_offset: Vec<ByteSize>,
     /// Persistent or volatile; default persistent.
     #[serde(default, rename = "type")]
     pub kind: SetKind,
