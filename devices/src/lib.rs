@@ -6,6 +6,7 @@
 
 pub mod acpi;
 pub mod bus;
+pub mod clock;
 pub mod effect;
 pub mod line;
 pub mod nvdimm;
@@ -17,6 +18,7 @@ pub mod units;
 pub mod virtio;
 
 pub use bus::{Bus, BusDevice, BusError};
+pub use clock::Clock;
 pub use effect::Effect;
 pub use line::Line;
 

@@ -3,15 +3,17 @@
 #![no_main]
 
 use devices::{
-    BusDevice, Effect, GuestMemory,
+    BusDevice, Clock, Effect, GuestMemory,
     nvdimm::{
-        LabelStore, MailboxPlan, NvdimmBus, NvdimmPlan,
+        LabelStore, MailboxPlan, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan, RootPlan,
         guid::{INTEL_DIMM_DSM, METHODS, ROOT_DSM},
         mailbox::ROOT_HANDLE,
+        plan::{InterleavePlan, MappingPlan, SpaKind, SpaPlan},
     },
     units::{Gpa, GpaRange},
 };
 use libfuzzer_sys::fuzz_target;
+use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 
 const PAGE: usize = 0x1000;
@@ -21,7 +23,10 @@ const MAILBOX: GpaRange = GpaRange {
 };
 const FENCE: [u8; PAGE] = [0x5a; PAGE];
 
-/// A known GUID or handle is not to be found by chance: the first bytes choose among them.
+/// Bytes of each DIMM.
+const DIMM: u64 = 1 << 24;
+
+/// A known GUID, handle or address is not to be found by chance: the first byte chooses among them.
 fn make_plausible(page: &mut [u8], choice: u8) {
     let guids = [INTEL_DIMM_DSM, METHODS, ROOT_DSM];
     if let Some(guid) = guids.get(usize::from(choice & 3)) {
@@ -34,36 +39,66 @@ fn make_plausible(page: &mut [u8], choice: u8) {
         page[4..8].copy_from_slice(&[1, 0, 0, 0]);
         page[9..12].fill(0);
     }
+    if choice & 32 != 0 {
+        // An SPA in or around the set, and a length that is not astronomical.
+        page[67..72].copy_from_slice(&[0, 1, 0, 0, 0]);
+        page[76..80].fill(0);
+    }
 }
 
-fn bus(memory: &GuestMemory) -> NvdimmBus {
-    let dimm = |slot: u8, labels: usize, read_only| {
-        let spa = GpaRange::new(Gpa((4 + u64::from(slot)) << 30), 1 << 24);
-        let store: Box<dyn LabelStore> = Box::new(vec![0u8; labels]);
-        (
-            NvdimmPlan::new(slot, format!("nvdimm{slot}"), spa, 0, store.size(), read_only),
-            store,
-        )
+/// Two DIMMs, and the lines of both in turns at 4 GiB.
+fn nfit() -> NfitPlan {
+    let dimm =
+        |slot: u8, labels: u32, read_only| NvdimmPlan::plain(slot, format!("nvdimm{slot}"), DIMM, labels, read_only);
+    let mapping = |slot: u8| MappingPlan {
+        slot,
+        region_id: 0,
+        len: DIMM,
+        offset: u64::from(slot) * 256,
+        dpa: 0,
     };
-    let plan = MailboxPlan {
-        memory: MAILBOX,
-        doorbell: 0xa18,
+    NfitPlan {
+        dimms: vec![dimm(0, 0x2000, false), dimm(1, 0x1000, true)],
+        spas: vec![SpaPlan {
+            index: 1,
+            kind: SpaKind::Persistent,
+            range: GpaRange::new(Gpa(1 << 32), 2 * DIMM),
+            proximity: 0,
+            interleave: Some(InterleavePlan { index: 1, line: 256 }),
+            mappings: vec![mapping(0), mapping(1)],
+        }],
+        ..NfitPlan::default()
+    }
+}
+
+fn bus(memory: &GuestMemory, clock: &Clock) -> NvdimmBus {
+    let nfit = nfit();
+    let store = |plan: &NvdimmPlan| Box::new(vec![0u8; plan.label_size as usize]) as Box<dyn LabelStore>;
+    let labels = nfit.dimms.iter().map(store).collect();
+    let plan = NvdimmBusPlan {
+        number: 0,
+        mailbox: MailboxPlan {
+            memory: MAILBOX,
+            doorbell: 0xa18,
+        },
+        slots: vec![],
+        nfit,
+        root: RootPlan::default(),
     };
-    NvdimmBus::new(
-        memory.clone(),
-        plan,
-        vec![dimm(0, 0x2000, false), dimm(1, 0x1000, true)],
-    )
+    NvdimmBus::new(memory.clone(), plan, labels, (), clock)
+}
+
+/// One call after the other: a byte that chooses, one that says how many follow, and those.
+fn calls(mut data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[choice, len], rest) = data.split_first_chunk()?;
+        let (bytes, rest) = rest.split_at(rest.len().min(len.into()));
+        data = rest;
+        Some((choice, bytes))
+    })
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((choice, bytes)) = data.split_first() else {
-        return;
-    };
-    let mut page = vec![0; 0x2000];
-    page.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    make_plausible(&mut page, *choice);
-
     let end = usize::try_from(MAILBOX.end().0).expect("64-bit host");
     let mmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), end + PAGE)]).expect("host memory");
     let memory = GuestMemory::new(mmap);
@@ -71,21 +106,29 @@ fuzz_target!(|data: &[u8]| {
     for fence in fences {
         memory.memory().write_slice(&FENCE, fence).expect("in memory");
     }
-    memory
-        .memory()
-        .write_slice(&page, GuestAddress(MAILBOX.start.0))
-        .expect("in memory");
+    let clock = Clock::manual();
+    let bus = bus(&memory, &clock);
 
-    let bus = bus(&memory);
-    assert_eq!(bus.write(0, &[1, 0, 0, 0]), Effect::None);
+    for (choice, bytes) in calls(data) {
+        let mut page = vec![0; 0x2000];
+        page.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        make_plausible(&mut page, choice);
+        memory
+            .memory()
+            .write_slice(&page, GuestAddress(MAILBOX.start.0))
+            .expect("in memory");
+        assert_eq!(bus.write(0, &[1, 0, 0, 0]), Effect::None);
+        clock.advance(Duration::from_millis(u64::from(choice)));
+    }
 
     for fence in fences {
         let mut found = [0; PAGE];
         memory.memory().read_slice(&mut found, fence).expect("in memory");
         assert!(found == FENCE, "the page at {fence:?} was written");
     }
-    assert_eq!(
-        bus.dimms().iter().map(|dimm| dimm.labels.size()).collect::<Vec<_>>(),
-        [0x2000, 0x1000]
-    );
+    let sizes: Vec<u32> = [1, 2]
+        .into_iter()
+        .filter_map(|handle| bus.with(|state| Some(state.dimm(NfitHandle(handle))?.labels.size())))
+        .collect();
+    assert_eq!(sizes, [0x2000, 0x1000]);
 });

@@ -143,6 +143,8 @@ pub const GUEST_BOOT: &[Module] = &[
     Wanted("dax_hmem"),
     Wanted("nd_e820"),
     Wanted("pvpanic_mmio"),
+    Wanted("button"),
+    Wanted("evdev"),
 ];
 
 /// In the guest's file system for the kernel or the user to ask for.
@@ -182,6 +184,11 @@ pub const HOST_BOOT: &[Module] = &[
     Needed("kvm"),
     Needed("kvm_amd"),
     Wanted("overlay"),
+    // Memory that `memmap=SIZE!ADDRESS` sets aside becomes an NVDIMM region, and a device-dax node of it a backing.
+    Wanted("nd_e820"),
+    Wanted("nd_pmem"),
+    Wanted("device_dax"),
+    Wanted("dax_pmem"),
 ];
 
 /// QEMU for the nested host: package, the first major version good enough, and the one we would rather not go below.

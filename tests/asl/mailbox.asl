@@ -145,12 +145,4 @@ DefinitionBlock ("", "SSDT", 2, "DAXVSR", "MAILBOX", 1)
         If (\_SB.NVDR.ILEN != 16) { Return (4) }
         Return (0)
     }
-
-    // Both devices hear of their bits.
-    Method (EVNT, 0, Serialized)
-    {
-        \_SB.GED.ESEL = 6
-        \_SB.GED._EVT (5)
-        Return (0)
-    }
 }

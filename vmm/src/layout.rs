@@ -3,13 +3,19 @@
 //! Everything here is guest ABI, documented in docs/guest-abi.md: the same configuration gives the same map on every host.
 
 pub mod map;
+mod nvdimm;
 mod ranges;
+
+pub use nvdimm::{NvdimmAsk, NvdimmPlacement, SpaPlacement};
 
 use crate::{
     config::{MAX_NVDIMMS, RangeKind, VmConfig, probe::BackingFacts},
     topology::Topology,
 };
-use devices::units::{ByteSize, Gpa, GpaRange};
+use devices::{
+    nvdimm::MailboxPlan,
+    units::{ByteSize, Gpa, GpaRange},
+};
 
 pub use ranges::{HotplugWindow, RangePlacement};
 
@@ -38,11 +44,13 @@ pub const ACPI_TABLES: GpaRange = GpaRange {
     start: Gpa(0x10_0000),
     len: 0x8_0000,
 };
-/// Shared page run of the NVDIMM mailbox (e820 type 4, ACPI NVS).
+/// Shared page run of the first NVDIMM mailbox (e820 type 4, ACPI NVS). See [`dsm_mailbox`].
 pub const DSM_MAILBOX: GpaRange = GpaRange {
     start: Gpa(0x18_0000),
     len: 0x1_0000,
 };
+/// Most NVDIMM buses of a machine.
+pub const MAX_NVDIMM_BUSES: u8 = 4;
 /// End of the firmware's part of extended memory.
 pub const FIRMWARE_END: Gpa = Gpa(0x20_0000);
 /// Where 32-bit addresses stop being RAM: 3 GiB.
@@ -66,6 +74,24 @@ pub const NVDIMM_ALIGN: u64 = ByteSize::gib(1).0;
 /// The kernel's memory section (x86-64): NVDIMMs stay clear of RAM's last one.
 pub const SECTION: u64 = ByteSize::mib(128).0;
 
+/// The mailbox of the NVDIMM bus `number`: they follow each other in memory and in port space.
+pub const fn dsm_mailbox(number: u8) -> MailboxPlan {
+    assert!(number < MAX_NVDIMM_BUSES);
+    let start = DSM_MAILBOX.start.0 + number as u64 * DSM_MAILBOX.len;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a port number, four buses above 0xa18 at most"
+    )]
+    let first = ports::DSM_DOORBELL as u16;
+    MailboxPlan {
+        memory: GpaRange {
+            start: Gpa(start),
+            len: DSM_MAILBOX.len,
+        },
+        doorbell: first + 4 * number as u16,
+    }
+}
+
 /// Port numbers.
 pub mod ports {
     /// 16550 serial port, 8 ports.
@@ -78,7 +104,7 @@ pub mod ports {
     pub const ACPI: u64 = 0x600;
     /// PCI configuration address and data, 8 ports.
     pub const PCI_CONFIG: u64 = 0xcf8;
-    /// NVDIMM mailbox doorbell, 4 ports.
+    /// Doorbell of the first NVDIMM mailbox, 4 ports.
     pub const DSM_DOORBELL: u64 = 0xa18;
 }
 
@@ -99,34 +125,6 @@ pub struct RamRegion {
     pub range: GpaRange,
     /// Proximity domain.
     pub node: u32,
-}
-
-/// Where an NVDIMM's data (without its label area) is seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NvdimmPlacement {
-    /// Position in the configuration; NFIT handle is slot + 1.
-    pub slot: u8,
-    /// SPA range; as many bytes from the start of the backing.
-    pub spa: GpaRange,
-    /// Proximity domain.
-    pub node: u32,
-    /// Where the label area begins in the backing: its last bytes, as QEMU has them.
-    pub label_offset: u64,
-    /// Bytes of the label area; 0: none.
-    pub label_size: ByteSize,
-}
-
-/// An NVDIMM that needs a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NvdimmAsk {
-    /// Slot.
-    pub slot: u8,
-    /// Proximity domain.
-    pub node: u32,
-    /// Size and pages of the backing.
-    pub backing: BackingFacts,
-    /// Bytes of the label area.
-    pub label: ByteSize,
 }
 
 /// What the host sets limits to.
@@ -174,6 +172,8 @@ pub struct Layout {
     pub hotplug: Vec<HotplugWindow>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<NvdimmPlacement>,
+    /// SPA ranges in address order.
+    pub spas: Vec<SpaPlacement>,
     /// virtio-mmio pages in use, with their GSIs.
     pub virtio: Vec<(GpaRange, u32)>,
 }
@@ -235,6 +235,14 @@ pub enum LayoutError {
         /// Label area.
         label: ByteSize,
     },
+    /// A set whose lines cannot be mapped.
+    #[error("interleave set {id}: {why}")]
+    Set {
+        /// Name.
+        id: String,
+        /// What is wrong, and a hint.
+        why: String,
+    },
     /// The size is known neither from the configuration nor from the host.
     #[error("the size of nvdimm slot {0} is not known; hint: add size=SIZE")]
     NoSize(u8),
@@ -250,74 +258,18 @@ impl Layout {
         // Slot 0 is the entropy source; the agent's channel follows when there is one.
         let transports = if config.agent_socket.is_some() { 2 } else { 1 };
         let virtio = (0..transports).map(virtio_slot).collect();
-        let mut layout = Self {
+        let layout = Self {
             ram,
             ranges,
             mirrored,
             hotplug: Vec::new(),
             nvdimms: Vec::new(),
+            spas: Vec::new(),
             virtio,
         };
-        for (index, nvdimm) in config.nvdimm.iter().enumerate() {
-            let slot = u8::try_from(index)
-                .ok()
-                .filter(|_| index < MAX_NVDIMMS)
-                .ok_or(LayoutError::NoSlot(index))?;
-            let own = || {
-                Some(BackingFacts {
-                    size: nvdimm.size?,
-                    page: ByteSize(PAGE),
-                })
-            };
-            let backing = host
-                .backings
-                .get(index)
-                .copied()
-                .or_else(own)
-                .ok_or(LayoutError::NoSize(slot))?;
-            let ask = NvdimmAsk {
-                slot,
-                node: nvdimm.node,
-                backing,
-                label: nvdimm.label,
-            };
-            (layout, _) = layout.with(&ask, host.phys_bits)?;
-        }
+        let mut layout = layout.with_nvdimms(config, host)?;
         layout.place_windows(config, host.phys_bits)?;
         Ok(layout)
-    }
-
-    /// The map with one more NVDIMM, above all others, and its place.
-    pub fn with(&self, ask: &NvdimmAsk, phys_bits: u8) -> Result<(Self, GpaRange), LayoutError> {
-        let NvdimmAsk {
-            slot,
-            backing: BackingFacts { size, page },
-            label,
-            ..
-        } = *ask;
-        let label_offset = size.0.saturating_sub(label.0);
-        // As QEMU does: the label area keeps the exact end of the backing, the data is cut to whole pages before it.
-        let len = label_offset - label_offset % page.0.max(PAGE);
-        if len == 0 {
-            return Err(LayoutError::NoData {
-                slot,
-                size,
-                page,
-                label,
-            });
-        }
-        let taken = self.nvdimms.last().map_or_else(|| self.memory_end(), |n| n.spa.end().0);
-        let start = taken.next_multiple_of(NVDIMM_ALIGN);
-        let spa = below_limit(phys_bits, start, len, || format!("nvdimm slot {slot}"))?;
-        let mut layout = self.clone();
-        layout.nvdimms.push(NvdimmPlacement {
-            slot,
-            spa,
-            node: ask.node,
-            label_offset,
-            label_size: label,
-        });
-        Ok((layout, spa))
     }
 
     /// The memory map handed to the guest (zero page or PVH), in address order, neighbours of one type merged.
@@ -346,7 +298,8 @@ impl Layout {
         }
         let ranges = self.ranges.iter().filter(|r| r.kind != RangeKind::Ram);
         map.extend(ranges.filter_map(|r| Some((r.range, r.kind.e820()?))));
-        map.extend(self.nvdimms.iter().map(|n| (n.spa, E820Type::Persistent)));
+        let persistent = self.spas.iter().filter(|spa| spa.plan.kind.is_persistent());
+        map.extend(persistent.map(|spa| (spa.plan.range, E820Type::Persistent)));
         map.sort_by_key(|(range, _)| range.start);
         map
     }

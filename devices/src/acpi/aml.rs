@@ -1,18 +1,17 @@
 //! The generic event device and the power button in the ACPI namespace.
 
 use super::AcpiEvent;
+use crate::nvdimm::aml::EVENTS_METHOD as NVDIMM_EVENTS;
 use acpi_tables::{
     Aml, AmlSink,
     aml::{
         And, Device, EISAName, Field, FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, If, Interrupt,
-        Local, Method, Name, Notify, OpRegion, OpRegionSpace, Path, ResourceTemplate, Store, ZERO,
+        Local, Method, MethodCall, Name, Notify, OpRegion, OpRegionSpace, Path, ResourceTemplate, Store, ZERO,
     },
 };
 
 /// `Notify` value of a control-method power button that was pressed. ACPI 6.5 5.6.6.
 const BUTTON_PRESSED: u8 = 0x80;
-/// `Notify` value of the NVDIMM root: evaluate `_FIT` again. ACPI 6.5 5.6.6.
-const NFIT_UPDATE: u8 = 0x80;
 
 /// `\_SB.GED_` and `\_SB.PWRB` as AML for the scope `\_SB`.
 #[derive(Debug, Clone)]
@@ -21,8 +20,8 @@ pub struct AcpiDeviceAml {
     pub port: u16,
     /// Interrupt of the generic event device.
     pub gsi: u32,
-    /// Whether `\_SB.NVDR` exists.
-    pub nvdimm: bool,
+    /// Names of the NVDIMM root devices in the scope `\_SB`.
+    pub nvdimm: Vec<String>,
 }
 
 impl Aml for AcpiDeviceAml {
@@ -47,7 +46,7 @@ impl Aml for AcpiDeviceAml {
                     FieldUpdateRule::Preserve,
                     vec![selector],
                 ),
-                &EventMethod { nvdimm: self.nvdimm },
+                &EventMethod { nvdimm: &self.nvdimm },
             ],
         )
         .to_aml_bytes(sink);
@@ -55,23 +54,25 @@ impl Aml for AcpiDeviceAml {
 }
 
 /// `_EVT(gsi)`: reads the selector once, which clears it, and tells every device whose bit was set.
-struct EventMethod {
-    nvdimm: bool,
+struct EventMethod<'a> {
+    nvdimm: &'a [String],
 }
 
-impl Aml for EventMethod {
+impl Aml for EventMethod<'_> {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let pending = Local(0);
         let selector = Path::new("ESEL");
         let read = Store::new(&pending, &selector);
         let (button, nvdimm) = (AcpiEvent::PowerButton.bit(), AcpiEvent::Nvdimm.bit());
         let (is_button, is_nvdimm) = (And::new(&ZERO, &pending, &button), And::new(&ZERO, &pending, &nvdimm));
-        let (power_button, root) = (Path::new("\\_SB_.PWRB"), Path::new("\\_SB_.NVDR"));
+        let power_button = Path::new("\\_SB_.PWRB");
         let press = Notify::new(&power_button, &BUTTON_PRESSED);
-        let update = Notify::new(&root, &NFIT_UPDATE);
-        let (on_button, on_nvdimm) = (If::new(&is_button, vec![&press]), If::new(&is_nvdimm, vec![&update]));
+        let call = |root: &String| MethodCall::new(Path::new(&format!("\\_SB_.{root}.{NVDIMM_EVENTS}")), vec![]);
+        let calls: Vec<_> = self.nvdimm.iter().map(call).collect();
+        let tell = calls.iter().map(|call| call as &dyn Aml).collect();
+        let (on_button, on_nvdimm) = (If::new(&is_button, vec![&press]), If::new(&is_nvdimm, tell));
         let mut body: Vec<&dyn Aml> = vec![&read, &on_button];
-        if self.nvdimm {
+        if !self.nvdimm.is_empty() {
             body.push(&on_nvdimm);
         }
         Method::new("_EVT".into(), 1, true, body).to_aml_bytes(sink);

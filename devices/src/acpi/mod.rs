@@ -12,7 +12,10 @@
 pub mod aml;
 
 use crate::{BusDevice, Effect, Line};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 /// What the machine tells the guest through the generic event device. The number is the bit of the selector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +25,7 @@ pub enum AcpiEvent {
     Memory = 0,
     /// The power button was pressed.
     PowerButton = 1,
-    /// The NFIT changed.
+    /// An NVDIMM root device has events: see its event method.
     Nvdimm = 2,
 }
 
@@ -30,6 +33,15 @@ impl AcpiEvent {
     /// Mask of the event in the selector.
     pub const fn bit(self) -> u32 {
         1 << self as u32
+    }
+}
+
+/// One event of a generic event device, as the line of the device that raises it.
+pub struct EventLine(pub Arc<AcpiDevice>, pub AcpiEvent);
+
+impl Line for EventLine {
+    fn pulse(&self) {
+        self.0.raise(self.1);
     }
 }
 
@@ -124,7 +136,6 @@ mod tests {
     use super::*;
     use crate::line::CountingLine;
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     fn device() -> (Arc<CountingLine>, AcpiDevice) {
         let line = Arc::new(CountingLine::default());

@@ -10,17 +10,18 @@
 
 use super::{
     dsm::{dimm, root},
+    events,
     guid::{Guid, METHODS},
     mailbox::{DATA, MailboxPlan, ROOT_HANDLE},
-    nfit::{NfitHandle, NvdimmPlan},
+    plan::{NfitHandle, NvdimmBusPlan},
 };
 use acpi_tables::{
     Aml, AmlSink,
     aml::{
-        Add, Arg, BufferData, Concat, DeRefOf, Device, Else, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
-        FieldUpdateRule, GreaterThan, If, Index, LessEqual, Local, Method, MethodCall, Mid, Name, NotEqual, ONE,
-        ObjectType, OpRegion, OpRegionSpace, PackageBuilder, Path, Return, SizeOf, Store, Subtract, ToInteger, While,
-        ZERO,
+        Add, And, Arg, BufferData, Concat, DeRefOf, Device, Else, Equal, Field, FieldAccessType, FieldEntry,
+        FieldLockRule, FieldUpdateRule, GreaterThan, If, Index, LessEqual, Local, Method, MethodCall, Mid, Name,
+        NotEqual, Notify, ONE, ObjectType, OpRegion, OpRegionSpace, PackageBuilder, Path, Return, SizeOf, Store,
+        Subtract, ToInteger, While, ZERO,
     },
 };
 
@@ -32,19 +33,33 @@ const TYPE_BUFFER: u8 = 3;
 /// `ObjectType` of a Package.
 const TYPE_PACKAGE: u8 = 4;
 
-/// The NVDIMM devices as AML for the scope `\_SB`.
+/// `Notify` value of the root: evaluate `_FIT` again. ACPI 6.5 5.6.6.
+const NFIT_UPDATE: u8 = 0x80;
+/// `Notify` value of the root: an uncorrectable error was found. ACPI 6.5 5.6.6.
+const UNCORRECTABLE_ERROR: u8 = 0x81;
+/// `Notify` value of a DIMM: its health changed. ACPI 6.5 5.6.6.
+const HEALTH_EVENT: u8 = 0x81;
+
+/// Name of the root's method that notifies the guest of what is pending.
+pub const EVENTS_METHOD: &str = "NEVT";
+
+/// A root device with its DIMMs as AML for the scope `\_SB`.
 #[derive(Debug, Clone)]
 pub struct NvdimmAml {
+    name: String,
+    uid: u8,
     mailbox: MailboxPlan,
-    dimms: Vec<(u8, NfitHandle)>,
+    slots: Vec<(u8, NfitHandle)>,
 }
 
 impl NvdimmAml {
-    /// The devices of `plans` behind `mailbox`.
-    pub fn new(mailbox: MailboxPlan, plans: &[NvdimmPlan]) -> Self {
+    /// The devices of `plan`.
+    pub fn new(plan: &NvdimmBusPlan) -> Self {
         Self {
-            mailbox,
-            dimms: plans.iter().map(|plan| (plan.slot, plan.handle)).collect(),
+            name: plan.name(),
+            uid: plan.number,
+            mailbox: plan.mailbox,
+            slots: plan.slots.clone(),
         }
     }
 }
@@ -53,6 +68,7 @@ impl Aml for NvdimmAml {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let mut parts = vec![
             bytes(&Name::new("_HID".into(), &"ACPI0012")),
+            bytes(&Name::new("_UID".into(), &self.uid)),
             bytes(&Name::new("_STA".into(), &0xfu8)),
             Bytes(regions(&self.mailbox)),
             Bytes(call_method()),
@@ -60,9 +76,44 @@ impl Aml for NvdimmAml {
             Bytes(dsm_method(ROOT_HANDLE)),
             Bytes(fit_method()),
         ];
-        parts.extend(self.dimms.iter().map(|(slot, handle)| bytes(&DimmAml(*slot, *handle))));
-        Device::new("NVDR".into(), dynamic(&parts)).to_aml_bytes(sink);
+        parts.extend(self.slots.iter().map(|(slot, handle)| bytes(&DimmAml(*slot, *handle))));
+        parts.push(Bytes(self.events_method()));
+        Device::new(Path::new(&self.name), dynamic(&parts)).to_aml_bytes(sink);
     }
+}
+
+impl NvdimmAml {
+    /// `NEVT()`: asks what is pending, which clears it, and notifies the devices concerned.
+    fn events_method(&self) -> Vec<u8> {
+        let (reply, root, dimms) = (Local(0), Local(1), Local(2));
+        let me = Path::new(&format!("\\_SB_.{}", self.name));
+        let on = |word: &dyn Aml, bit: u32, device: &Path, value: u8| {
+            bytes(&If::new(
+                &And::new(&ZERO, word, &bit),
+                vec![&Notify::new(device, &value)],
+            ))
+        };
+        let ask = own_call(root::TAKE_EVENTS, &BufferData::new(vec![]), ROOT_HANDLE);
+        let mut body = vec![
+            bytes(&Store::new(&reply, &ask)),
+            bytes(&Store::new(&root, &word_at(&reply, 4))),
+            bytes(&Store::new(&dimms, &word_at(&reply, 8))),
+            on(&root, events::NFIT_UPDATE, &me, NFIT_UPDATE),
+            on(&root, events::UNCORRECTABLE_ERROR, &me, UNCORRECTABLE_ERROR),
+        ];
+        let mut tell = Vec::new();
+        for (slot, _) in &self.slots {
+            let bit = 1u32.checked_shl((*slot).into()).unwrap_or(0);
+            tell.push(on(&dimms, bit, &Path::new(&dimm_name(*slot)), HEALTH_EVENT));
+        }
+        // Most events concern the root alone.
+        body.push(bytes(&If::new(&dimms, dynamic(&tell))));
+        bytes(&Method::new(EVENTS_METHOD.into(), 0, true, dynamic(&body))).0
+    }
+}
+
+fn dimm_name(slot: u8) -> String {
+    format!("NV{slot:02X}")
 }
 
 /// AML that is already encoded.
@@ -252,7 +303,7 @@ fn fit_method() -> Vec<u8> {
     let body = [
         bytes(&Store::new(&reply, &ask)),
         bytes(&Store::new(&status, &word_at(&reply, 0))),
-        bytes(&If::new(&Equal::new(&status, &root::FIT_CHANGED), dynamic(&restart))),
+        bytes(&If::new(&Equal::new(&status, &root::FIT_CHANGED.0), dynamic(&restart))),
         bytes(&Else::new(otherwise)),
     ];
     let read = While::new(&ONE, dynamic(&body));
@@ -283,7 +334,7 @@ impl Aml for DimmAml {
             .chain(&methods)
             .map(|b| b as &dyn Aml)
             .collect();
-        Device::new(Path::new(&format!("NV{slot:02X}")), parts).to_aml_bytes(sink);
+        Device::new(Path::new(&dimm_name(slot)), parts).to_aml_bytes(sink);
     }
 }
 

@@ -108,7 +108,7 @@ impl Mailbox {
                     input: &input,
                 })
             }
-            None => super::dsm::reply(Err(DsmStatus::InvalidInput)),
+            None => super::dsm::reply(Err(DsmStatus::INVALID_INPUT)).bytes,
         };
         output.truncate(capacity);
         memory.write_slice(&output, at(DATA)).map_err(failed)?;

@@ -1,8 +1,9 @@
 use super::*;
 use crate::{
-    BusDevice, Effect,
+    BusDevice, Clock, Effect,
+    line::CountingLine,
     nvdimm::{
-        NvdimmBus, NvdimmPlan,
+        Dimm, GrowError, LabelStore, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan, RootPlan, SpaPlan,
         dsm::{dimm, root},
         guid::{INTEL_DIMM_DSM, METHODS, ROOT_DSM},
         nfit,
@@ -10,6 +11,7 @@ use crate::{
     units::Gpa,
 };
 use proptest::prelude::*;
+use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 
 const PLAN: MailboxPlan = MailboxPlan {
@@ -25,7 +27,22 @@ const PAGE: u64 = 0x1000;
 struct Machine {
     memory: GuestMemory,
     bus: NvdimmBus,
-    plans: Vec<NvdimmPlan>,
+    line: Arc<CountingLine>,
+    nfit: NfitPlan,
+}
+
+fn bus(memory: GuestMemory, nfit: NfitPlan, line: Arc<CountingLine>) -> NvdimmBus {
+    let store = |plan: &NvdimmPlan| vec![0u8; usize::try_from(plan.label_size).unwrap()];
+    let labels = nfit.dimms.iter().map(|p| Box::new(store(p)) as Box<dyn LabelStore>);
+    let labels = labels.collect();
+    let plan = NvdimmBusPlan {
+        number: 0,
+        mailbox: PLAN,
+        slots: nfit.dimms.iter().map(|d| (d.slot, d.handle)).collect(),
+        root: RootPlan::default(),
+        nfit,
+    };
+    NvdimmBus::new(memory, plan, labels, line, &Clock::manual())
 }
 
 impl Machine {
@@ -35,18 +52,22 @@ impl Machine {
             usize::try_from(PLAN.memory.len + 2 * PAGE).unwrap(),
         );
         let memory = GuestMemory::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(start), len)]).unwrap());
-        let spa = |slot: u64| GpaRange::new(Gpa((4 + slot) << 30), 1 << 24);
-        let plans = vec![
-            NvdimmPlan::new(0, "a".into(), spa(0), 0, 0x2_0000, false),
-            NvdimmPlan::new(1, "b".into(), spa(1), 1, 0x1000, true),
-        ];
-        let store = |plan: &NvdimmPlan| vec![0u8; usize::try_from(plan.label_size).unwrap()];
-        let dimms = plans
-            .iter()
-            .map(|p| (p.clone(), Box::new(store(p)) as Box<_>))
-            .collect();
-        let bus = NvdimmBus::new(memory.clone(), PLAN, dimms);
-        Self { memory, bus, plans }
+        let line = Arc::new(CountingLine::default());
+        let nfit = NfitPlan::plain([
+            (
+                NvdimmPlan::plain(0, "a".into(), 1 << 24, 0x2_0000, false),
+                Gpa(4 << 30),
+                0,
+            ),
+            (NvdimmPlan::plain(1, "b".into(), 1 << 24, 0x1000, true), Gpa(5 << 30), 1),
+        ]);
+        let bus = bus(memory.clone(), nfit.clone(), line.clone());
+        Self {
+            memory,
+            line,
+            bus,
+            nfit,
+        }
     }
 
     fn put(&self, offset: u64, bytes: &[u8]) {
@@ -103,9 +124,9 @@ fn calls_are_routed_by_handle_and_guid() {
     assert_eq!(machine.call(1, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x2_0000, 4096]));
     assert_eq!(machine.call(2, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x1000, 4096]));
     assert_eq!(machine.call(2, METHODS, dimm::LSI, &[]), words(&[0, 0x1000, 4096]));
-    assert_eq!(machine.call(ROOT_HANDLE, ROOT_DSM, 0, &[]), words(&[0]));
+    assert_eq!(machine.call(ROOT_HANDLE, ROOT_DSM, 0, &[]), words(&[0x3bf]));
     assert_eq!(machine.call(ROOT_HANDLE, INTEL_DIMM_DSM, 4, &[]), words(&[1]));
-    assert_eq!(machine.call(1, INTEL_DIMM_DSM, 0, &[]), words(&[0x71]));
+    assert_eq!(machine.call(1, INTEL_DIMM_DSM, 0, &[]), words(&[0x47f]));
 }
 
 #[test]
@@ -138,13 +159,73 @@ fn a_full_label_transfer_fits() {
 fn fit_read_to_its_end_is_seen() {
     let machine = Machine::new();
     assert_eq!((machine.bus.fit_generation(), machine.bus.fit_seen()), (1, 0));
-    let fit = nfit::fit(&machine.plans);
+    let fit = nfit::fit(&machine.nfit);
     let first = machine.call(ROOT_HANDLE, METHODS, root::READ_FIT, &[0; 16]);
     assert_eq!(first, [words(&[0, 1]), fit.clone()].concat());
     assert_eq!(machine.bus.fit_seen(), 0);
     let end = words(&[u32::try_from(fit.len()).unwrap(), 0, 1, 0]);
     assert_eq!(machine.call(ROOT_HANDLE, METHODS, root::READ_FIT, &end), words(&[0, 1]));
     assert_eq!(machine.bus.fit_seen(), 1);
+}
+
+#[test]
+fn added_dimm_is_announced_and_what_was_there_stays_byte_for_byte() {
+    let machine = Machine::new();
+    let old = nfit::fit(&machine.nfit);
+    let more = NvdimmPlan::plain(2, "c".into(), 1 << 24, 0x1000, false);
+    let dimm = || Dimm::new(more.clone(), Box::new(vec![0; 0x1000]), &Clock::manual());
+    let mut grown = machine.nfit.clone();
+    grown.spas.push(SpaPlan::plain(&more, Gpa(6 << 30), 2));
+    grown.dimms.push(more.clone());
+    let mut moved = grown.clone();
+    moved.spas[0].range.start.0 += 1 << 30;
+    machine.bus.with(|bus| {
+        assert_eq!(bus.grow(moved, dimm()), Err(GrowError::Changed));
+        let same = bus.nfit.clone();
+        assert_eq!(bus.grow(same, dimm()), Err(GrowError::NoNewDimm));
+    });
+    assert_eq!(
+        (machine.bus.fit_generation(), machine.line.count()),
+        (1, 0),
+        "nothing happened"
+    );
+
+    machine.bus.with(|bus| bus.grow(grown.clone(), dimm())).unwrap();
+    assert_eq!((machine.bus.fit_generation(), machine.line.count()), (2, 1));
+    assert_eq!(machine.call(3, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x1000, 4096]));
+    let half_read = [words(&[8, 0]), words(&[1, 0])].concat();
+    assert_eq!(
+        machine.call(ROOT_HANDLE, METHODS, root::READ_FIT, &half_read),
+        words(&[0x100])
+    );
+    let new = machine
+        .call(ROOT_HANDLE, METHODS, root::READ_FIT, &[0; 16])
+        .split_off(8);
+    let all: Vec<_> = nfit::structures(&new).collect();
+    assert_eq!(all.len(), nfit::structures(&old).count() + 3);
+    assert!(nfit::structures(&old).all(|structure| all.contains(&structure)));
+    assert_eq!(
+        machine.call(ROOT_HANDLE, METHODS, root::TAKE_EVENTS, &[]),
+        words(&[0, 1, 0])
+    );
+}
+
+#[test]
+fn events_interrupt_once_and_are_handed_out_once() {
+    let machine = Machine::new();
+    machine.bus.with(|state| assert!(state.dimm(NfitHandle(3)).is_none()));
+    assert_eq!(machine.line.count(), 0, "nothing happened");
+    machine.bus.with(|state| {
+        state.events.nfit_update();
+        state.events.dimm_health(1);
+    });
+    assert_eq!(machine.line.count(), 1);
+    assert_eq!(machine.call(1, INTEL_DIMM_DSM, 4, &[])[..4], [0; 4]);
+    assert_eq!(machine.line.count(), 1, "a call in between tells nothing new");
+    let take = || machine.call(ROOT_HANDLE, METHODS, root::TAKE_EVENTS, &[]);
+    assert_eq!(take(), words(&[0, 1, 2]));
+    assert_eq!(take(), words(&[0, 0, 0]));
+    assert_eq!(machine.line.count(), 1);
 }
 
 #[test]
@@ -171,7 +252,7 @@ fn doorbell_reads_zero_and_rings_at_any_width() {
 #[test]
 fn mailbox_outside_guest_memory_loses_the_call_only() {
     let memory = GuestMemory::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap());
-    let bus = NvdimmBus::new(memory, PLAN, vec![]);
+    let bus = bus(memory, NfitPlan::default(), Arc::default());
     assert_eq!(bus.write(0, &[1]), Effect::None);
 }
 

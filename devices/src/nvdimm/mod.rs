@@ -4,26 +4,48 @@
 //! authored by pure functions from [`NvdimmPlan`]s: the tables by [`nfit`], the ACPI devices by [`aml::NvdimmAml`].
 //!
 //! ```text
-//! guest: _DSM, _FIT, _LSx -> AML (aml) -> mailbox page, doorbell -> NvdimmBus -> dsm::{root, dimm} -> label
+//! guest: _DSM, _FIT, _LSx -> AML (aml) -> mailbox page, doorbell -> NvdimmBus -> dsm::{root, dimm} -> label, ars
 //! ```
 
 pub mod aml;
+pub mod ars;
 pub mod config;
 pub mod dsm;
+pub mod errors;
+mod events;
+pub mod firmware;
 pub mod guid;
+pub mod health;
+mod interleave;
 pub mod label;
 pub mod mailbox;
+pub mod media;
 pub mod nfit;
+pub mod plan;
+pub mod state;
 
 pub use aml::NvdimmAml;
+pub use ars::RootPlan;
+pub use events::PendingEvents;
+pub use interleave::DimmAddress;
 pub use label::{LabelArea, LabelStore};
 pub use mailbox::MailboxPlan;
-pub use nfit::{NfitHandle, NvdimmPlan};
+pub use media::MediaState;
+pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
 
-use crate::{BusDevice, Effect, GuestMemory};
-use dsm::{DsmCall, DsmStatus, root};
+use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
+use ars::Ars;
+use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
+use errors::Injected;
+use firmware::{Firmware, FirmwareState};
+use health::{Health, HealthState};
 use mailbox::{Mailbox, ROOT_HANDLE};
-use std::sync::{Mutex, PoisonError};
+use serde::Serialize;
+use state::{DimmState, StateError, StateStore};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// One live NVDIMM.
 pub struct Dimm {
@@ -31,11 +53,32 @@ pub struct Dimm {
     pub plan: NvdimmPlan,
     /// Label area.
     pub labels: LabelArea,
+    /// Bad ranges.
+    pub media: MediaState,
+    /// Sensors, thresholds and shutdown count.
+    pub health: Health,
+    /// Firmware versions and updates.
+    pub firmware: Firmware,
+    /// Time, for what takes some.
+    pub clock: Clock,
+    kept: Option<Kept>,
 }
+
+/// Where a DIMM's state is kept, and what is there.
+struct Kept {
+    store: Arc<dyn StateStore>,
+    health: Option<HealthState>,
+    firmware: Option<FirmwareState>,
+}
+
+/// Name of the state's section with the [`HealthState`].
+const HEALTH_SECTION: &str = "health";
+/// Name of the state's section with the [`FirmwareState`].
+const FIRMWARE_SECTION: &str = "firmware";
 
 impl Dimm {
     /// The DIMM of `plan` with its labels in `store`.
-    pub fn new(plan: NvdimmPlan, store: Box<dyn LabelStore>) -> Self {
+    pub fn new(plan: NvdimmPlan, store: Box<dyn LabelStore>, clock: &Clock) -> Self {
         let labels = LabelArea::new(store, plan.read_only);
         let (found, planned) = (labels.size(), plan.label_size);
         assert_eq!(
@@ -43,47 +86,259 @@ impl Dimm {
             "the label store of {} must have the planned size",
             plan.id
         );
-        Self { plan, labels }
+        Self {
+            health: Health::new(plan.health),
+            firmware: Firmware::restore(FirmwareState::default()),
+            plan,
+            labels,
+            media: MediaState::default(),
+            clock: clock.clone(),
+            kept: None,
+        }
+    }
+
+    /// Makes the DIMM the one that left `state`, powered on again, and keeps its state in `store` from the first
+    /// [`Dimm::keep`] on. An error changes nothing.
+    pub fn restore(&mut self, state: &DimmState, store: Arc<dyn StateStore>) -> Result<(), StateError> {
+        let health: Option<HealthState> = state.section(HEALTH_SECTION)?;
+        let firmware: Option<FirmwareState> = state.section(FIRMWARE_SECTION)?;
+        if let Some(left) = health {
+            self.health = Health::restore(self.plan.health, left);
+        }
+        self.firmware = Firmware::restore(firmware.unwrap_or_default());
+        self.kept = Some(Kept {
+            store,
+            health,
+            firmware,
+        });
+        Ok(())
+    }
+
+    /// Makes durable what changed of the state.
+    pub fn keep(&mut self) -> io::Result<()> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        keep_section(&*kept.store, HEALTH_SECTION, &mut kept.health, self.health.state())?;
+        keep_section(
+            &*kept.store,
+            FIRMWARE_SECTION,
+            &mut kept.firmware,
+            self.firmware.state(),
+        )
+    }
+
+    /// The guest shut down in an orderly way.
+    pub fn shut_down(&mut self) -> io::Result<()> {
+        self.health.shut_down();
+        self.keep()
     }
 
     fn has_labels(&self) -> bool {
         self.labels.size() != 0
     }
+
+    /// Whether it speaks the Intel family.
+    fn is_intel(&self) -> bool {
+        true
+    }
+
+    /// Whether the configuration leaves the DIMM its `_DSM` function `index`.
+    fn allows(&self, index: u32) -> bool {
+        self.plan.functions & (1 << index) != 0
+    }
 }
 
-/// All NVDIMMs of a machine behind their mailbox. The bus device is the doorbell.
-pub struct NvdimmBus {
-    mailbox: Mailbox,
-    dimms: Vec<Dimm>,
-    fit: Vec<u8>,
-    state: Mutex<State>,
+fn keep_section<T: Serialize + PartialEq + Clone>(
+    store: &dyn StateStore,
+    name: &str,
+    kept: &mut Option<T>,
+    now: &T,
+) -> io::Result<()> {
+    if kept.as_ref() != Some(now) {
+        store.put(name, serde_json::to_value(now)?)?;
+        *kept = Some(now.clone());
+    }
+    Ok(())
 }
 
-/// Volatile state. Its lock also makes mailbox calls one at a time.
-struct State {
-    fit_generation: u32,
-    fit_seen: u32,
+/// Everything behind one NVDIMM root device that a guest or the machine can change. Mailbox calls work on it one at a
+/// time.
+pub struct BusState {
+    /// What `_FIT` describes.
+    pub nfit: NfitPlan,
+    /// How the root's functions behave.
+    pub root: RootPlan,
+    /// DIMMs in slot order.
+    pub dimms: Vec<Dimm>,
+    /// Structures that `_FIT` returns.
+    pub fit: Vec<u8>,
+    /// Counts the versions of `fit`, from 1.
+    pub fit_generation: u32,
+    /// Newest version that the guest has read to the end; 0: none yet.
+    pub fit_seen: u32,
+    /// What the guest has not been notified of yet.
+    pub events: PendingEvents,
+    /// The scrub.
+    pub ars: Ars,
+    /// What the guest injected.
+    injected: Injected,
+    /// Time, for what takes some.
+    pub clock: Clock,
 }
 
-impl NvdimmBus {
-    /// The bus with `dimms`, its mailbox in `memory` at the place `plan` says.
-    pub fn new(memory: GuestMemory, plan: MailboxPlan, dimms: Vec<(NvdimmPlan, Box<dyn LabelStore>)>) -> Self {
-        let dimms: Vec<_> = dimms.into_iter().map(|(plan, store)| Dimm::new(plan, store)).collect();
-        let plans: Vec<_> = dimms.iter().map(|d| d.plan.clone()).collect();
+impl BusState {
+    /// The state at power-on.
+    pub fn new(nfit: NfitPlan, dimms: Vec<Dimm>, clock: Clock) -> Self {
         Self {
-            mailbox: Mailbox::new(memory, plan),
-            fit: nfit::fit(&plans),
+            fit: nfit::fit(&nfit),
+            nfit,
+            root: RootPlan::default(),
             dimms,
-            state: Mutex::new(State {
-                fit_generation: 1,
-                fit_seen: 0,
-            }),
+            fit_generation: 1,
+            fit_seen: 0,
+            events: PendingEvents::default(),
+            ars: Ars::default(),
+            injected: Injected::default(),
+            clock,
         }
     }
 
-    /// DIMMs in slot order.
-    pub fn dimms(&self) -> &[Dimm] {
-        &self.dimms
+    /// Goes on with a plan that has one more DIMM, and tells the guest. The plan is refused, and nothing changes, unless
+    /// every structure that the guest may have read is in it unchanged: Linux refuses such an update whole.
+    pub fn grow(&mut self, nfit: NfitPlan, dimm: Dimm) -> Result<(), GrowError> {
+        let slot = dimm.plan.slot;
+        if self.nfit.dimm(slot).is_some() || nfit.dimm(slot) != Some(&dimm.plan) {
+            return Err(GrowError::NoNewDimm);
+        }
+        let fit = nfit::fit(&nfit);
+        let all: Vec<_> = nfit::structures(&fit).collect();
+        if !nfit::structures(&self.fit).all(|old| all.contains(&old)) {
+            return Err(GrowError::Changed);
+        }
+        self.dimms.push(dimm);
+        self.dimms.sort_by_key(|dimm| dimm.plan.slot);
+        self.nfit = nfit;
+        self.fit = fit;
+        self.fit_generation += 1;
+        self.events.nfit_update();
+        Ok(())
+    }
+
+    /// The DIMM with `handle`.
+    pub fn dimm(&mut self, handle: NfitHandle) -> Option<&mut Dimm> {
+        self.dimms.iter_mut().find(|dimm| dimm.plan.handle == handle)
+    }
+
+    /// Answers a call. What it changed is durable before the guest reads the answer.
+    fn answer(&mut self, call: &DsmCall<'_>) -> Vec<u8> {
+        let before = self.lasting();
+        let bytes = self.run(call);
+        let Err(error) = self.keep() else { return bytes };
+        tracing::error!(%error, "the state of an NVDIMM cannot be written");
+        // What an earlier call changed is no fault of this one's.
+        if self.lasting() == before {
+            return bytes;
+        }
+        dsm::unknown(call, DsmStatus::HARDWARE_ERROR).bytes
+    }
+
+    fn lasting(&self) -> Vec<(HealthState, FirmwareState)> {
+        let lasting = |dimm: &Dimm| (*dimm.health.state(), *dimm.firmware.state());
+        self.dimms.iter().map(lasting).collect()
+    }
+
+    /// Makes durable what changed of the DIMMs' states.
+    pub fn keep(&mut self) -> io::Result<()> {
+        self.dimms.iter_mut().try_for_each(Dimm::keep)
+    }
+
+    /// The guest shut down in an orderly way.
+    pub fn shut_down(&mut self) -> io::Result<()> {
+        self.dimms.iter_mut().try_for_each(Dimm::shut_down)
+    }
+
+    fn run(&mut self, call: &DsmCall<'_>) -> Vec<u8> {
+        if call.handle == ROOT_HANDLE {
+            let Answer { bytes, tell } = root::answer(self, call);
+            if tell == Tell::Event {
+                self.events.uncorrectable_error();
+            }
+            return bytes;
+        }
+        let Some(dimm) = self.dimm(NfitHandle(call.handle)) else {
+            return dsm::unknown(call, DsmStatus::NO_SUCH_DIMM).bytes;
+        };
+        let Answer { bytes, tell } = dsm::dimm::answer(dimm, call);
+        let slot = dimm.plan.slot;
+        if tell == Tell::Event {
+            self.events.dimm_health(slot);
+        }
+        bytes
+    }
+}
+
+/// Why an NFIT cannot grow into another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GrowError {
+    /// Nothing is new.
+    #[error("the new NFIT has no new DIMM")]
+    NoNewDimm,
+    /// Something is gone or different.
+    #[error("the new NFIT changes a structure that the guest may have read")]
+    Changed,
+}
+
+/// The NVDIMMs behind one root device and its mailbox. The bus device is the doorbell.
+pub struct NvdimmBus {
+    number: u8,
+    mailbox: Mailbox,
+    line: Box<dyn Line>,
+    state: Mutex<BusState>,
+}
+
+impl NvdimmBus {
+    /// The bus of `plan` with `labels` of its DIMMs in the plan's order, its mailbox in `memory`. `line` makes the guest
+    /// evaluate the root's event method.
+    pub fn new(
+        memory: GuestMemory,
+        plan: NvdimmBusPlan,
+        labels: Vec<Box<dyn LabelStore>>,
+        line: impl Line + 'static,
+        clock: &Clock,
+    ) -> Self {
+        let NvdimmBusPlan {
+            number,
+            mailbox,
+            nfit,
+            root,
+            ..
+        } = plan;
+        assert_eq!(nfit.dimms.len(), labels.len(), "each NVDIMM must have a label store");
+        let dimms = nfit.dimms.iter().cloned().zip(labels);
+        let dimms = dimms.map(|(plan, store)| Dimm::new(plan, store, clock)).collect();
+        let state = BusState {
+            root,
+            ..BusState::new(nfit, dimms, clock.clone())
+        };
+        Self {
+            number,
+            mailbox: Mailbox::new(memory, mailbox),
+            line: Box::new(line),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Number of the root device.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Runs `change` on the state, between two calls of the guest, and interrupts the guest if there is something new to
+    /// tell it.
+    pub fn with<T>(&self, change: impl FnOnce(&mut BusState) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        self.ring(state);
+        result
     }
 
     /// Version of what `_FIT` returns.
@@ -96,28 +351,16 @@ impl NvdimmBus {
         self.lock().fit_seen
     }
 
-    fn answer(&self, state: &mut State, call: &DsmCall<'_>) -> Vec<u8> {
-        if call.handle == ROOT_HANDLE {
-            let reply = root::answer(
-                &root::Root {
-                    fit: &self.fit,
-                    generation: state.fit_generation,
-                },
-                call,
-            );
-            if root::ends_fit_read(call, &reply) {
-                state.fit_seen = state.fit_generation;
-            }
-            return reply;
-        }
-        match self.dimms.iter().find(|dimm| dimm.plan.handle.0 == call.handle) {
-            Some(dimm) => dsm::dimm::answer(dimm, call),
-            None => dsm::unknown(call, DsmStatus::NoSuchDimm),
-        }
+    fn lock(&self) -> MutexGuard<'_, BusState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ring(&self, mut state: MutexGuard<'_, BusState>) {
+        let is_new = state.events.take_new();
+        drop(state);
+        if is_new {
+            self.line.pulse();
+        }
     }
 }
 
@@ -130,9 +373,14 @@ impl BusDevice for NvdimmBus {
     /// Any write rings.
     fn write(&self, _: u64, _: &[u8]) -> Effect {
         let mut state = self.lock();
-        if let Err(error) = self.mailbox.serve(|call| self.answer(&mut state, call)) {
+        if let Err(error) = self.mailbox.serve(|call| state.answer(call)) {
             tracing::warn!(%error, "an NVDIMM mailbox call is lost");
         }
+        self.ring(state);
         Effect::None
     }
 }
+
+#[cfg(test)]
+#[path = "keep_tests.rs"]
+mod tests;

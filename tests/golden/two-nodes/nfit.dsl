@@ -47,53 +47,34 @@
                               Mapping failed : 0
 [08Eh 0142   2]                     Reserved : 0000
 
-[090h 0144   2]                Subtable Type : 0004 [NVDIMM Control Region]
-[092h 0146   2]                       Length : 0020
+[090h 0144   2]                Subtable Type : 0000 [System Physical Address Range]
+[092h 0146   2]                       Length : 0038
 
-[094h 0148   2]                 Region Index : 0003
-[096h 0150   2]                    Vendor Id : 8086
-[098h 0152   2]                    Device Id : 0001
-[09Ah 0154   2]                  Revision Id : 0001
-[09Ch 0156   2]          Subsystem Vendor Id : 0000
-[09Eh 0158   2]          Subsystem Device Id : 0000
-[0A0h 0160   2]        Subsystem Revision Id : 0000
-[0A2h 0162   1]                 Valid Fields : 00
-[0A3h 0163   1]       Manufacturing Location : 00
-[0A4h 0164   2]           Manufacturing Date : 0000
-[0A6h 0166   2]                     Reserved : 0000
-[0A8h 0168   4]                Serial Number : 00123456
-[0ACh 0172   2]                         Code : 0301
-[0AEh 0174   2]                 Window Count : 0000
-/**** ACPI subtable terminates early - may be older version (dump table) */
-
-[0B0h 0176   2]                Subtable Type : 0000 [System Physical Address Range]
-[0B2h 0178   2]                       Length : 0038
-
-[0B4h 0180   2]                  Range Index : 0004
-[0B6h 0182   2]        Flags (decoded below) : 0003
+[094h 0148   2]                  Range Index : 0004
+[096h 0150   2]        Flags (decoded below) : 0003
                    Add/Online Operation Only : 1
                       Proximity Domain Valid : 1
-[0B8h 0184   4]                     Reserved : 00000000
-[0BCh 0188   4]             Proximity Domain : 00000003
-[0C0h 0192  16]             Region Type GUID : 66F0D379-B4F3-4074-AC43-0D3318B78CDB
-[0D0h 0208   8]           Address Range Base : 00000001C0000000
-[0D8h 0216   8]         Address Range Length : 000000001FFE0000
-[0E0h 0224   8]         Memory Map Attribute : 0000000000008008
+[098h 0152   4]                     Reserved : 00000000
+[09Ch 0156   4]             Proximity Domain : 00000003
+[0A0h 0160  16]             Region Type GUID : 66F0D379-B4F3-4074-AC43-0D3318B78CDB
+[0B0h 0176   8]           Address Range Base : 00000001C0000000
+[0B8h 0184   8]         Address Range Length : 000000001FFE0000
+[0C0h 0192   8]         Memory Map Attribute : 0000000000008008
 
-[0E8h 0232   2]                Subtable Type : 0001 [Memory Range Map]
-[0EAh 0234   2]                       Length : 0030
+[0C8h 0200   2]                Subtable Type : 0001 [Memory Range Map]
+[0CAh 0202   2]                       Length : 0030
 
-[0ECh 0236   4]                Device Handle : 00000002
-[0F0h 0240   2]                  Physical Id : 0000
-[0F2h 0242   2]                    Region Id : 0000
-[0F4h 0244   2]                  Range Index : 0004
-[0F6h 0246   2]         Control Region Index : 0005
-[0F8h 0248   8]                  Region Size : 000000001FFE0000
-[100h 0256   8]                Region Offset : 0000000000000000
-[108h 0264   8]          Address Region Base : 0000000000000000
-[110h 0272   2]             Interleave Index : 0000
-[112h 0274   2]              Interleave Ways : 0001
-[114h 0276   2]                        Flags : 0008
+[0CCh 0204   4]                Device Handle : 00000002
+[0D0h 0208   2]                  Physical Id : 0000
+[0D2h 0210   2]                    Region Id : 0000
+[0D4h 0212   2]                  Range Index : 0004
+[0D6h 0214   2]         Control Region Index : 0005
+[0D8h 0216   8]                  Region Size : 000000001FFE0000
+[0E0h 0224   8]                Region Offset : 0000000000000000
+[0E8h 0232   8]          Address Region Base : 0000000000000000
+[0F0h 0240   2]             Interleave Index : 0000
+[0F2h 0242   2]              Interleave Ways : 0001
+[0F4h 0244   2]                        Flags : 0008
                        Save to device failed : 0
                   Restore from device failed : 0
                        Platform flush failed : 0
@@ -101,7 +82,26 @@
                       Health events observed : 0
                        Health events enabled : 0
                               Mapping failed : 0
-[116h 0278   2]                     Reserved : 0000
+[0F6h 0246   2]                     Reserved : 0000
+
+[0F8h 0248   2]                Subtable Type : 0004 [NVDIMM Control Region]
+[0FAh 0250   2]                       Length : 0020
+
+[0FCh 0252   2]                 Region Index : 0003
+[0FEh 0254   2]                    Vendor Id : 8086
+[100h 0256   2]                    Device Id : 0001
+[102h 0258   2]                  Revision Id : 0001
+[104h 0260   2]          Subsystem Vendor Id : 0000
+[106h 0262   2]          Subsystem Device Id : 0000
+[108h 0264   2]        Subsystem Revision Id : 0000
+[10Ah 0266   1]                 Valid Fields : 00
+[10Bh 0267   1]       Manufacturing Location : 00
+[10Ch 0268   2]           Manufacturing Date : 0000
+[10Eh 0270   2]                     Reserved : 0000
+[110h 0272   4]                Serial Number : 00123456
+[114h 0276   2]                         Code : 0301
+[116h 0278   2]                 Window Count : 0000
+/**** ACPI subtable terminates early - may be older version (dump table) */
 
 [118h 0280   2]                Subtable Type : 0004 [NVDIMM Control Region]
 [11Ah 0282   2]                       Length : 0020
@@ -144,15 +144,15 @@ Raw Table Data: Length 328 (0x148)
     0060: 01 00 30 00 01 00 00 00 00 00 00 00 02 00 03 00  // ..0.............
     0070: 00 00 FE 3F 00 00 00 00 00 00 00 00 00 00 00 00  // ...?............
     0080: 00 00 00 00 00 00 00 00 00 00 01 00 00 00 00 00  // ................
-    0090: 04 00 20 00 03 00 86 80 01 00 01 00 00 00 00 00  // .. .............
-    00A0: 00 00 00 00 00 00 00 00 56 34 12 00 01 03 00 00  // ........V4......
-    00B0: 00 00 38 00 04 00 03 00 00 00 00 00 03 00 00 00  // ..8.............
-    00C0: 79 D3 F0 66 F3 B4 74 40 AC 43 0D 33 18 B7 8C DB  // y..f..t@.C.3....
-    00D0: 00 00 00 C0 01 00 00 00 00 00 FE 1F 00 00 00 00  // ................
-    00E0: 08 80 00 00 00 00 00 00 01 00 30 00 02 00 00 00  // ..........0.....
-    00F0: 00 00 00 00 04 00 05 00 00 00 FE 1F 00 00 00 00  // ................
-    0100: 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  // ................
-    0110: 00 00 01 00 08 00 00 00 04 00 20 00 05 00 86 80  // .......... .....
+    0090: 00 00 38 00 04 00 03 00 00 00 00 00 03 00 00 00  // ..8.............
+    00A0: 79 D3 F0 66 F3 B4 74 40 AC 43 0D 33 18 B7 8C DB  // y..f..t@.C.3....
+    00B0: 00 00 00 C0 01 00 00 00 00 00 FE 1F 00 00 00 00  // ................
+    00C0: 08 80 00 00 00 00 00 00 01 00 30 00 02 00 00 00  // ..........0.....
+    00D0: 00 00 00 00 04 00 05 00 00 00 FE 1F 00 00 00 00  // ................
+    00E0: 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  // ................
+    00F0: 00 00 01 00 08 00 00 00 04 00 20 00 03 00 86 80  // .......... .....
+    0100: 01 00 01 00 00 00 00 00 00 00 00 00 00 00 00 00  // ................
+    0110: 56 34 12 00 01 03 00 00 04 00 20 00 05 00 86 80  // V4........ .....
     0120: 01 00 01 00 00 00 00 00 00 00 00 00 00 00 00 00  // ................
     0130: 57 34 12 00 01 03 00 00 07 00 10 00 01 00 00 00  // W4..............
     0140: 03 00 00 00 00 00 00 00                          // ........

@@ -1,14 +1,14 @@
 //! DSDT: the ACPI namespace. Devices that are more than resources bring their own AML.
 
 use super::{AcpiCpu, AcpiError, AcpiInitiator, AcpiInput, bytes, sdt};
-use crate::layout::{self, gsi, ports};
+use crate::layout::{gsi, ports};
 use acpi_tables::{
     Aml, AmlSink,
     aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, PackageBuilder, Path, ResourceTemplate, Scope, ZERO},
 };
 use devices::{
     acpi::{self, aml::AcpiDeviceAml},
-    nvdimm::{MailboxPlan, NvdimmAml},
+    nvdimm::{NvdimmAml, NvdimmBusPlan},
     units::GpaRange,
 };
 
@@ -16,12 +16,6 @@ use devices::{
 const DSDT_REVISION: u8 = 2;
 /// `_STA`: present, enabled, shown, working.
 const PRESENT: u8 = 0xf;
-
-/// Where the NVDIMM mailbox of every machine is.
-pub const MAILBOX: MailboxPlan = MailboxPlan {
-    memory: layout::DSM_MAILBOX,
-    doorbell: port(ports::DSM_DOORBELL),
-};
 
 /// The differentiated system description table.
 pub(super) fn dsdt(input: &AcpiInput, numa: bool) -> Result<Vec<u8>, AcpiError> {
@@ -50,15 +44,12 @@ pub(super) fn dsdt(input: &AcpiInput, numa: bool) -> Result<Vec<u8>, AcpiError> 
     if input.pvpanic {
         devices.push(pvpanic());
     }
-    let nvdimm = !input.nvdimms.is_empty();
     devices.push(bytes(&AcpiDeviceAml {
         port: port(ports::ACPI),
         gsi: gsi::GED,
-        nvdimm,
+        nvdimm: input.nvdimm.iter().map(NvdimmBusPlan::name).collect(),
     }));
-    if nvdimm {
-        devices.push(bytes(&NvdimmAml::new(MAILBOX, &input.nvdimms)));
-    }
+    devices.extend(input.nvdimm.iter().map(|bus| bytes(&NvdimmAml::new(bus))));
 
     let encoded = Encoded(devices.concat());
     let mut body = bytes(&Scope::new("\\_SB_".into(), vec![&encoded]));

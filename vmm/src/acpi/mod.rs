@@ -11,13 +11,12 @@ mod hmat;
 mod numa;
 mod platform;
 
-pub use dsdt::MAILBOX;
 pub use hmat::{HmatPlan, HmatTarget};
 
 use crate::layout::{self, RamRegion};
 use acpi_tables::{Aml, sdt::Sdt};
 use devices::{
-    nvdimm::{NvdimmPlan, nfit},
+    nvdimm::{NvdimmBusPlan, nfit},
     units::{Gpa, GpaRange},
 };
 
@@ -40,14 +39,14 @@ pub struct AcpiInput {
     pub ram: Vec<RamRegion>,
     /// Nodes and distances. None, and no NVDIMM: neither SRAT nor SLIT.
     pub numa: Option<AcpiNuma>,
+    /// NVDIMM buses by number; the first one's NFIT is the static table.
+    pub nvdimm: Vec<NvdimmBusPlan>,
     /// Other memory that belongs to a node: ranges placed by hand, windows for memory added later.
     pub memory: Vec<AcpiMemory>,
     /// Initiators that are no processors.
     pub initiators: Vec<AcpiInitiator>,
     /// Performance. None: no HMAT.
     pub hmat: Option<HmatPlan>,
-    /// NVDIMMs by slot.
-    pub nvdimms: Vec<NvdimmPlan>,
     /// virtio-mmio transports: registers and interrupt.
     pub virtio: Vec<(GpaRange, u32)>,
     /// The 16550 at [`layout::ports::COM1`] exists.
@@ -213,8 +212,8 @@ pub fn assemble(input: &AcpiInput) -> Result<Tables, AcpiError> {
     if let Some(plan) = &input.hmat {
         listed.push(placer.put("HMAT", hmat::table(plan)));
     }
-    if !input.nvdimms.is_empty() {
-        listed.push(placer.put("NFIT", nfit::table(&input.nvdimms, OEM_ID, OEM_TABLE_ID)));
+    if let Some(bus) = input.nvdimm.first() {
+        listed.push(placer.put("NFIT", nfit::table(&bus.nfit, OEM_ID, OEM_TABLE_ID)));
     }
     let mut xsdt = acpi_tables::xsdt::XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     listed.iter().for_each(|gpa| xsdt.add_entry(gpa.0));
@@ -224,7 +223,7 @@ pub fn assemble(input: &AcpiInput) -> Result<Tables, AcpiError> {
 
 /// Whether something is said of a node on a machine without any.
 fn needs_nodes(input: &AcpiInput) -> bool {
-    !input.nvdimms.is_empty() || !input.memory.is_empty() || !input.initiators.is_empty() || input.hmat.is_some()
+    !input.nvdimm.is_empty() || !input.memory.is_empty() || !input.initiators.is_empty() || input.hmat.is_some()
 }
 
 /// Hands out addresses one after the other.

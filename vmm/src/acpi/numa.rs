@@ -115,7 +115,14 @@ pub(super) fn srat(input: &AcpiInput) -> Vec<u8> {
 /// All memory by node, and by address in it.
 fn memory(input: &AcpiInput) -> Vec<(GpaRange, u32, AffinityFlags)> {
     let ram = input.ram.iter().map(|r| (r.range, r.node, AffinityFlags::ENABLED));
-    let dimms = input.nvdimms.iter().map(|n| (n.spa, n.proximity, AffinityFlags::all()));
+    let spas = input.nvdimm.iter().flat_map(|bus| &bus.nfit.spas);
+    let dimms = spas.map(|spa| {
+        let flags = match spa.kind.is_persistent() {
+            true => AffinityFlags::all(),
+            false => AffinityFlags::ENABLED | AffinityFlags::HOT_PLUGGABLE,
+        };
+        (spa.range, spa.proximity, flags)
+    });
     let other = input.memory.iter().map(|m| {
         let mut flags = AffinityFlags::ENABLED;
         flags.set(AffinityFlags::HOT_PLUGGABLE, m.hot_pluggable);
@@ -222,10 +229,8 @@ pub(super) fn check(numa: &AcpiNuma, input: &AcpiInput) -> Result<(), AcpiError>
         .ram
         .iter()
         .map(|region| (format!("RAM {}", region.range), region.node));
-    let nvdimms = input
-        .nvdimms
-        .iter()
-        .map(|plan| (format!("NVDIMM '{}'", plan.id), plan.proximity));
+    let spas = input.nvdimm.iter().flat_map(|bus| &bus.nfit.spas);
+    let nvdimms = spas.map(|spa| (format!("SPA range {}", spa.range), spa.proximity));
     let other = input.memory.iter().map(|m| (format!("memory {}", m.range), m.node));
     let initiators = input
         .initiators

@@ -1,4 +1,5 @@
 use super::*;
+use devices::nvdimm::{NfitPlan, NvdimmPlan, RootPlan};
 
 fn input() -> AcpiInput {
     AcpiInput {
@@ -11,9 +12,15 @@ fn input() -> AcpiInput {
     }
 }
 
-fn nvdimm(slot: u8, node: u32) -> NvdimmPlan {
-    let spa = GpaRange::new(Gpa((4 + u64::from(slot)) << 30), 1 << 29);
-    NvdimmPlan::new(slot, format!("nvdimm{slot}"), spa, node, 0x2_0000, false)
+fn nvdimm(slot: u8, node: u32) -> NvdimmBusPlan {
+    let plan = NvdimmPlan::plain(slot, format!("nvdimm{slot}"), 1 << 29, 0x2_0000, false);
+    NvdimmBusPlan {
+        number: 0,
+        mailbox: layout::dsm_mailbox(0),
+        slots: vec![(slot, plan.handle)],
+        nfit: NfitPlan::plain([(plan, Gpa((4 + u64::from(slot)) << 30), node)]),
+        root: RootPlan::default(),
+    }
 }
 
 fn signatures(tables: &Tables) -> Vec<&'static str> {
@@ -35,7 +42,7 @@ fn plain_machine_has_no_numa_tables() {
 #[test]
 fn nvdimm_brings_affinity_tables_even_on_a_single_node() {
     let tables = assemble(&AcpiInput {
-        nvdimms: vec![nvdimm(0, 0)],
+        nvdimm: vec![nvdimm(0, 0)],
         ..input()
     })
     .unwrap();
@@ -48,7 +55,7 @@ fn nvdimm_brings_affinity_tables_even_on_a_single_node() {
 #[test]
 fn pointers_lead_from_the_rsdp_to_every_table() {
     let tables = assemble(&AcpiInput {
-        nvdimms: vec![nvdimm(0, 0)],
+        nvdimm: vec![nvdimm(0, 0)],
         ..input()
     })
     .unwrap();
@@ -74,7 +81,7 @@ fn pointers_lead_from_the_rsdp_to_every_table() {
 #[test]
 fn tables_are_aligned_apart_and_sum_to_zero() {
     let tables = assemble(&AcpiInput {
-        nvdimms: vec![nvdimm(0, 0)],
+        nvdimm: vec![nvdimm(0, 0)],
         ..input()
     })
     .unwrap();
@@ -152,7 +159,7 @@ fn nvdimm_range_is_hot_pluggable_non_volatile_memory_of_its_node() {
     };
     let plan = nvdimm(0, 2);
     let tables = assemble(&AcpiInput {
-        nvdimms: vec![plan.clone()],
+        nvdimm: vec![plan.clone()],
         numa: Some(numa),
         ..input()
     })
@@ -160,7 +167,8 @@ fn nvdimm_range_is_hot_pluggable_non_volatile_memory_of_its_node() {
     let srat = &tables.get("SRAT").unwrap().bytes;
     let entry = &srat[srat.len() - 40..];
     assert_eq!(entry[..6], [1, 40, 2, 0, 0, 0]);
-    assert_eq!((u64_at(entry, 8), u64_at(entry, 16)), (plan.spa.start.0, plan.spa.len));
+    let range = plan.nfit.spas[0].range;
+    assert_eq!((u64_at(entry, 8), u64_at(entry, 16)), (range.start.0, range.len));
     assert_eq!(entry[28..32], [7, 0, 0, 0]);
     let slit = &tables.get("SLIT").unwrap().bytes;
     assert_eq!(u64_at(slit, 36), 3);
@@ -171,14 +179,14 @@ fn nvdimm_range_is_hot_pluggable_non_volatile_memory_of_its_node() {
 fn things_on_unknown_nodes_are_refused() {
     let numa = || Some(AcpiNuma::single());
     let error = assemble(&AcpiInput {
-        nvdimms: vec![nvdimm(0, 3)],
+        nvdimm: vec![nvdimm(0, 3)],
         numa: numa(),
         ..input()
     })
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "NVDIMM 'nvdimm0' is on node 3, which is not among the nodes [0]"
+        "SPA range 0x100000000-0x11fffffff is on node 3, which is not among the nodes [0]"
     );
     let cpus = vec![AcpiCpu { apic_id: 0, node: 1 }];
     assert!(matches!(

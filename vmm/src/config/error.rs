@@ -191,6 +191,14 @@ pub enum ConfigError {
         second: u8,
     },
 
+    /// Something of an NVDIMM, a set, a bus or a virtual disk.
+    #[error("{what} {why}")]
+    Nvdimm {
+        /// Which.
+        what: String,
+        /// The value, what was expected, and a hint.
+        why: String,
+    },
     /// Latency, bandwidth, caches, initiators.
     #[error(transparent)]
     Hmat(#[from] super::HmatError),

@@ -70,6 +70,7 @@ mod tests {
             ("generic-initiator", "node=2,uid=5"),
             ("memory-range", "size=1G,type=soft-reserved,node=2,start=0x100000000"),
             ("memory-range", "size=4K,type=ram,mirror=on,id=x"),
+            ("ars", "scan-time=2s,records=4"),
             ("console", "file:/tmp/log,1"),
             ("agent-socket", "/run/agent.sock"),
         ])

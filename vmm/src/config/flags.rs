@@ -8,7 +8,8 @@
 //! pair of nodes) whole, and is appended when the file has none.
 
 use super::{
-    BootConfig, ConfigError, DistanceConfig, MemoryRangeConfig, NumaConfig, NvdimmConfig, VmConfig,
+    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig,
+    NvdimmConfig, VmConfig,
     kv::{self, Shape},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -50,6 +51,11 @@ const NVDIMM: Shape = Shape {
     main: Some("file"),
     minus: None,
 };
+const NVDIMM_BUS: Shape = Shape {
+    main: Some("number"),
+    minus: None,
+};
+const INTERLEAVE_SET: Shape = NUMA;
 const NUMA: Shape = Shape {
     main: None,
     minus: None,
@@ -216,9 +222,12 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "nvdimm",
-        value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND]",
+        value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND][,state=PATH]",
         help: "An NVDIMM. size counts its label area (128K unless label= says otherwise, 0 for none); a missing file is \
-               created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax",
+               created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax. state= keeps \
+               health counts, thresholds and firmware from one run to the next. Also bus=, handle=, \
+               mapped=, flags=, functions=, physical-id=, vendor=, device=, revision=, subsystem-vendor=, subsystem-device=, \
+               subsystem-revision=, serial=, location=, date=, format=: see docs/nvdimm.md",
         repeatable: true,
         read: |c, texts| entries(&mut c.nvdimm, texts, NVDIMM, same_nvdimm),
         write: |c| {
@@ -228,6 +237,60 @@ pub const FLAGS: &[Flag] = &[
                 .map(|n| kv::to_string(n, Some(&default), NVDIMM))
                 .collect()
         },
+    },
+    Flag {
+        name: "nvdimm-bus",
+        value: "[number=]N[,persistence=cpu-cache|memory-controller|none][,functions=MASK]",
+        help: "An NVDIMM root device, 0 to 3: where its persistence domain begins, which _DSM functions it has. Number 0 \
+               without NVDIMMs can be given some later",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.nvdimm_bus, texts, NVDIMM_BUS, |_, old, new| {
+                old.number == new.number
+            })
+        },
+        write: |c| {
+            let default = NvdimmBusConfig {
+                number: u8::MAX,
+                ..NvdimmBusConfig::default()
+            };
+            let write = |bus| kv::to_string(bus, Some(&default), NVDIMM_BUS);
+            c.nvdimm_bus.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "interleave-set",
+        value: "dimms=[ID,..],size=SIZE[,line=SIZE][,node=N][,id=ID][,type=persistent|volatile][,range-index=N]",
+        help: "A range over equal parts of several NVDIMMs that take turns line by line, or over a part of one",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.interleave_set, texts, INTERLEAVE_SET, |_, old, new| {
+                old.id.is_some() && old.id == new.id
+            })
+        },
+        write: |c| {
+            let default = InterleaveSetConfig::default();
+            let write = |set| kv::to_string(set, Some(&default), INTERLEAVE_SET);
+            c.interleave_set.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "virtual-disk",
+        value: "type=KIND,size=SIZE[,file=PATH][,node=N][,bus=N]",
+        help: "A disk or CD image in memory that the NFIT describes. KIND: volatile-disk, volatile-cd, persistent-disk, \
+               persistent-cd",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.virtual_disk, texts, NUMA, |_, _, _| false),
+        write: |c| c.virtual_disk.iter().map(|d| kv::to_string(d, None, NUMA)).collect(),
+    },
+    Flag {
+        name: "ars",
+        value: "[scan-time=TIME][,records=N]",
+        help: "Address range scrubs: how long a full one takes, and how many errors one result has room for, 1 to 2048 \
+               [default: 500ms, 170]",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.ars, texts, NUMA),
+        write: |c| pairs(&c.ars, NUMA),
     },
     Flag {
         name: "console",
@@ -250,6 +313,14 @@ pub const FLAGS: &[Flag] = &[
         repeatable: false,
         read: |c, texts| set(&mut c.agent_socket, texts),
         write: |c| show(&c.agent_socket),
+    },
+    Flag {
+        name: "control-socket",
+        value: "PATH",
+        help: "Take requests of `daxvisor ctl` on this unix socket",
+        repeatable: false,
+        read: |c, texts| set(&mut c.control_socket, texts),
+        write: |c| show(&c.control_socket),
     },
 ];
 
@@ -317,6 +388,11 @@ fn entries<T: DeserializeOwned>(
         }
     }
     Ok(())
+}
+
+/// An NVDIMM from the text of its flag.
+pub fn nvdimm(text: &str) -> Result<NvdimmConfig, kv::Error> {
+    kv::from_str(text, NVDIMM)
 }
 
 fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool {

@@ -158,7 +158,11 @@ impl VmConfig {
     /// Nodes that have memory, or room for memory that comes later.
     pub fn memory_targets(&self) -> BTreeSet<u32> {
         let ram = self.node_memory().into_keys();
-        let dimms = self.nvdimm.iter().map(|n| n.node);
+        let own = (0..self.nvdimm.len()).filter(|slot| self.has_own_range(*slot));
+        let dimms = own.filter_map(|slot| Some(self.nvdimm.get(slot)?.node));
+        let sets = self.interleave_set.iter().map(|set| set.node);
+        let disks = self.virtual_disk.iter().map(|disk| disk.node);
+        let dimms = dimms.chain(sets).chain(disks);
         let windows = self.numa.iter().filter(|n| n.hotplug.0 != 0).map(|n| n.node);
         let ranges = self.memory_range.iter().filter_map(|r| r.target_node());
         ram.chain(dimms).chain(windows).chain(ranges).collect()

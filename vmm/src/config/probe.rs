@@ -2,7 +2,7 @@
 //! locked or changed, so that a mistake anywhere is reported before anything happens.
 
 use super::{ConfigError, ConsoleConfig, NvdimmBacking, NvdimmConfig, VmConfig, validate::check_size};
-use devices::units::ByteSize;
+use devices::{nvdimm::plan::SpaKind, units::ByteSize};
 use rustix::fs::{StatFs, major, minor};
 use std::{
     fs::{self, Metadata},
@@ -56,6 +56,14 @@ impl VmConfig {
         if let Some(path) = &self.agent_socket {
             problems.extend(check_folder("the agent socket", path).err());
         }
+        for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
+            let Some(path) = &nvdimm.state else { continue };
+            let role = format!("the state of {}", self.nvdimm_name(slot));
+            match fs::metadata(path) {
+                Ok(meta) if !meta.is_file() => problems.push(wrong_kind(&role, path, &meta, "a file")),
+                _ => problems.extend(check_folder(&role, path).err()),
+            }
+        }
         self.check_same(&mut problems);
         let mut facts = Vec::new();
         for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
@@ -74,7 +82,31 @@ impl VmConfig {
             let id = self.memory_range_name(index);
             problems.extend(range.backing().and_then(|b| probe_nvdimm(&id, &b).err()));
         }
+        for (position, disk) in self.virtual_disk.iter().enumerate() {
+            let id = format!("virtual disk {position}");
+            problems.extend(probe_nvdimm(&id, &crate::nvdimm::disk_backing(disk)).err());
+        }
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
+    }
+
+    /// Looks at the file of the NVDIMM in `slot`, which is about to be added to a running machine.
+    pub fn probe_added(&self, slot: usize) -> Result<BackingFacts, Vec<ConfigError>> {
+        let mut problems = Vec::new();
+        self.check_same(&mut problems);
+        let id = self.nvdimm_name(slot);
+        match self.nvdimm.get(slot).map(|nvdimm| (nvdimm, probe_nvdimm(&id, nvdimm))) {
+            Some((nvdimm, Ok(fact))) => {
+                if nvdimm.size.is_none() {
+                    check_size(&id, fact.size, nvdimm.label, &mut problems);
+                }
+                if problems.is_empty() { Ok(fact) } else { Err(problems) }
+            }
+            Some((_, Err(problem))) => {
+                problems.push(problem);
+                Err(problems)
+            }
+            None => Err(vec![ConfigError::NvdimmCount(slot + 1)]),
+        }
     }
 
     /// The role in which the configuration names the file at `path`, by whatever path: nothing else may write it.
@@ -105,6 +137,18 @@ impl VmConfig {
                 role: role(),
                 path,
                 written: true,
+            }));
+            named.extend(nvdimm.state.as_deref().map(|path| Named {
+                role: format!("the state of {}", role()),
+                path,
+                written: true,
+            }));
+        }
+        for (position, disk) in self.virtual_disk.iter().enumerate() {
+            named.extend(disk.file.as_deref().map(|path| Named {
+                role: format!("virtual disk {position}"),
+                path,
+                written: SpaKind::from(disk.kind).is_persistent(),
             }));
         }
         for (index, range) in self.memory_range.iter().enumerate() {

@@ -211,7 +211,7 @@ impl Layout {
     pub(super) fn place_windows(&mut self, config: &VmConfig, phys_bits: u8) -> Result<(), LayoutError> {
         let mut nodes: Vec<_> = config.numa.iter().filter(|n| n.hotplug.0 != 0).collect();
         nodes.sort_by_key(|n| n.node);
-        let dimms = self.nvdimms.iter().map(|n| n.spa.end().0);
+        let dimms = self.spas.iter().map(|spa| spa.plan.range.end().0);
         let mut next = dimms.fold(self.memory_end(), u64::max);
         for numa in nodes {
             let what = || format!("the hotplug window of node {}", numa.node);

@@ -5,10 +5,14 @@
 
 use super::{
     Outcome,
-    channel::{Channel, ChannelError},
+    channel::Channel,
     console::{Console, ConsoleError},
+    control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
+    growth::Growth,
+    nvdimm::OpenBus,
     ranges,
+    socket::SocketError,
 };
 use crate::{
     acpi::{self, AcpiCpu, AcpiInput, AcpiNuma, HmatPlan},
@@ -19,16 +23,18 @@ use crate::{
     layout::{self, Layout, ports},
     memory::{
         Access, GuestMap, GuestMapError,
-        backing::{self, BackingError},
+        backing::BackingError,
         ram::{self, RamError},
+        state::StateFileError,
     },
+    nvdimm,
     topology::Topology,
     vcpu::{Platform, VcpuThreads},
 };
 use devices::{
-    Bus, BusError, GuestMemory,
-    acpi::AcpiDevice,
-    nvdimm::{LabelStore, MailboxPlan, NvdimmBus, NvdimmPlan},
+    Bus, BusError, Clock, GuestMemory,
+    acpi::{AcpiDevice, AcpiEvent, EventLine},
+    nvdimm::{MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
     pvpanic::PvPanic,
     serial::SerialPort,
@@ -73,6 +79,15 @@ pub enum BuildError {
     /// Memory in the way of memory.
     #[error(transparent)]
     Map(#[from] GuestMapError),
+    /// The memory of an SPA range.
+    #[error("cannot map SPA range {name}")]
+    Spa {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// An NVDIMM's backing.
     #[error("NVDIMM {id} cannot be used")]
     Nvdimm {
@@ -90,6 +105,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: BackingError,
+    },
+    /// An NVDIMM's state.
+    #[error("NVDIMM {id} cannot be used")]
+    NvdimmState {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: StateFileError,
     },
     /// Kernel or initrd.
     #[error(transparent)]
@@ -115,9 +139,9 @@ pub enum BuildError {
     /// The console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    /// The agent's socket.
+    /// The agent's or the control socket.
     #[error(transparent)]
-    Channel(#[from] ChannelError),
+    Socket(#[from] SocketError),
     /// Two devices at one address: a mistake in the layout.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -128,11 +152,9 @@ pub enum BuildError {
 
 /// A machine that is ready to run.
 pub struct Machine {
-    // Dropped in this order: processors, then what they reach, then memory.
+    // Dropped in this order: processors, then what they reach.
     vcpus: Vec<Vcpu>,
     parts: Loop,
-    _memory: GuestMap,
-    _vm: Vm,
 }
 
 /// What was decided before anything is touched.
@@ -141,6 +163,8 @@ pub struct Plans<'a> {
     pub topology: &'a Topology,
     /// Addresses.
     pub layout: &'a Layout,
+    /// Guest physical address bits that they were planned for.
+    pub phys_bits: u8,
     /// NVDIMM backings by slot.
     pub backings: &'a [BackingFacts],
 }
@@ -166,20 +190,11 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
         memory: ranges::acpi_memory(layout),
         initiators: ranges::acpi_initiators(config),
         hmat: HmatPlan::new(config, topology),
-        nvdimms: nvdimm_plans(config, layout),
+        nvdimm: nvdimm::plan(config, layout),
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
     }
-}
-
-fn nvdimm_plans(config: &VmConfig, layout: &Layout) -> Vec<NvdimmPlan> {
-    let plan = |(place, nvdimm): (&layout::NvdimmPlacement, &crate::config::NvdimmConfig)| {
-        let id = nvdimm.id.clone().unwrap_or_else(|| format!("nvdimm{}", place.slot));
-        let label = u32::try_from(place.label_size.0).unwrap_or(u32::MAX);
-        NvdimmPlan::new(place.slot, id, place.spa, place.node, label, nvdimm.readonly)
-    };
-    layout.nvdimms.iter().zip(&config.nvdimm).map(plan).collect()
 }
 
 impl Machine {
@@ -210,15 +225,25 @@ impl Machine {
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
         ranges::map(config, layout, &vm, &mut map)?;
-        let dimms = open_nvdimms(config, plans, &vm, &mut map)?;
+        let dimms = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
-        let parts = Devices::build(config, layout, &vm, map.memory(), dimms)?.into_loop(&vm, &vcpus)?;
-        Ok(Self {
-            vcpus,
-            parts,
-            _memory: map,
-            _vm: vm,
-        })
+        let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
+        let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
+        let growth = Growth {
+            config: config.clone(),
+            topology: topology.clone(),
+            layout: layout.clone(),
+            phys_bits: plans.phys_bits,
+            memory: map,
+            vm,
+        };
+        let parts = devices.into_loop(plan, growth, &vcpus)?;
+        // Last of all: from here on a DIMM that is not shut down was in use.
+        for bus in &parts.nvdimm {
+            let kept = bus.with(|bus| bus.keep());
+            kept.map_err(|e| BuildError::Host("write the state of an NVDIMM", e))?;
+        }
+        Ok(Self { vcpus, parts })
     }
 
     /// Buses and counters, also for a look after the run.
@@ -234,10 +259,14 @@ impl Machine {
             self.parts.console.patience.limit(limit)?;
         }
         let platform = self.parts.platform.clone();
-        let mut threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
-        let outcome = events::run(self.parts);
-        threads.stop();
-        platform.drain_collected();
+        let nvdimms = self.parts.nvdimm.clone();
+        let threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
+        let outcome = events::run(self.parts, threads);
+        if outcome.as_ref().is_ok_and(Outcome::is_orderly) {
+            for bus in &nvdimms {
+                bus.with(|bus| bus.shut_down())?;
+            }
+        }
         if matches!(outcome, Ok(Outcome::TimedOut)) {
             // Whoever looks into a guest that hangs wants to know where.
             for at in platform.stopped_at() {
@@ -310,26 +339,6 @@ impl Images {
     }
 }
 
-/// NVDIMMs with their labels, by slot.
-type Dimms = Vec<(NvdimmPlan, Box<dyn LabelStore>)>;
-
-fn open_nvdimms(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<Dimms, BuildError> {
-    let mut dimms = Vec::new();
-    for ((plan, nvdimm), facts) in nvdimm_plans(config, plans.layout)
-        .into_iter()
-        .zip(&config.nvdimm)
-        .zip(plans.backings)
-    {
-        let opened = backing::open(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
-            id: plan.id.clone(),
-            source,
-        })?;
-        map.add(vm, plan.spa.start, plan.spa.len, opened.mapping, opened.access)?;
-        dimms.push((plan, opened.labels.unwrap_or_else(|| Box::new(Vec::new()))));
-    }
-    Ok(dimms)
-}
-
 fn create_vcpus(
     config: &VmConfig,
     topology: &Topology,
@@ -373,6 +382,9 @@ struct Devices {
     serial_room: EventFd,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
     agent: Option<Agent>,
+    control: Option<Control>,
+    acpi: Arc<AcpiDevice>,
+    nvdimm: Vec<Arc<NvdimmBus>>,
 }
 
 fn event() -> Result<EventFd, BuildError> {
@@ -395,7 +407,7 @@ impl Devices {
         layout: &Layout,
         vm: &Vm,
         memory: &GuestMemory,
-        dimms: Dimms,
+        nvdimms: Vec<OpenBus>,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
         let mut console = Console::open(&config.console)?;
@@ -409,10 +421,16 @@ impl Devices {
         ports.insert(at(ports::PVPANIC, PvPanic::PORTS), Arc::new(PvPanic))?;
         ports.insert(at(ports::PCI_CONFIG, PciConfig::PORTS), Arc::new(PciConfig::default()))?;
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
-        ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi)?;
-        if !dimms.is_empty() {
-            let bus = NvdimmBus::new(memory.clone(), acpi::MAILBOX, dimms);
-            ports.insert(at(ports::DSM_DOORBELL, MailboxPlan::DOORBELL_PORTS), Arc::new(bus))?;
+        ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
+        let clock = Clock::default();
+        let mut buses = Vec::new();
+        for OpenBus { plan, labels, states } in nvdimms {
+            let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
+            let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
+            let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
+            super::nvdimm::restore(&bus, states)?;
+            ports.insert(doorbell, bus.clone())?;
+            buses.push(bus);
         }
         let (models, agent) = virtio_devices(config)?;
         let mut virtio = Vec::new();
@@ -430,10 +448,14 @@ impl Devices {
             serial_room,
             virtio,
             agent,
+            control: config.control_socket.as_deref().map(Control::listen).transpose()?,
+            acpi,
+            nvdimm: buses,
         })
     }
 
-    fn into_loop(self, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(self, plan: layout::map::Report, growth: Growth, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+        let vm = &growth.vm;
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
             for queue in 0..transport.queue_count() {
@@ -459,7 +481,12 @@ impl Devices {
             virtio: self.virtio.into_iter().map(|(_, t)| t).collect(),
             doorbells,
             agent: self.agent,
+            control: self.control,
+            acpi: self.acpi,
+            nvdimm: self.nvdimm,
+            plan,
             deadline: None,
+            growth,
         })
     }
 }

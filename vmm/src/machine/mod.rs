@@ -10,9 +10,13 @@
 mod build;
 pub mod channel;
 pub mod console;
+pub mod control;
 pub mod events;
+mod growth;
+mod nvdimm;
 pub mod output;
 mod ranges;
+pub mod socket;
 pub mod terminal;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};
@@ -44,10 +48,19 @@ pub enum Outcome {
     },
     /// The user left the console with Ctrl-A x.
     Quit,
+    /// A client of the control socket asked for it.
+    QuitByControl,
     /// A signal asked the monitor to end.
     Signal(u8),
     /// The time given to the run is over.
     TimedOut,
+}
+
+impl Outcome {
+    /// Whether the guest itself brought the run to its end, with all it wanted to keep written.
+    pub fn is_orderly(&self) -> bool {
+        matches!(self, Self::PowerOff | Self::Reset | Self::TestExit(_))
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -60,6 +73,7 @@ impl fmt::Display for Outcome {
             Self::TripleFault { apic_id } => write!(f, "vCPU {apic_id} of the guest triple-faulted"),
             Self::Failed { apic_id, why } => write!(f, "vCPU {apic_id} cannot go on: {why}"),
             Self::Quit => f.write_str("ended from the console"),
+            Self::QuitByControl => f.write_str("ended over the control socket"),
             Self::Signal(number) => write!(f, "ended by signal {number}"),
             Self::TimedOut => f.write_str("the time given to the run is over"),
         }

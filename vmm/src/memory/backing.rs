@@ -89,6 +89,19 @@ pub struct Opened {
     pub labels: Option<Box<dyn LabelStore>>,
     /// Whether stores reach the mapping. Those to a read-only DIMM never reach its file, either way.
     pub access: Access,
+    /// For mappings of its parts.
+    pub source: Source,
+}
+
+/// An opened backing as `mmap` wants it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file, which holds the lock.
+    pub file: Arc<fs::File>,
+    /// Protection of every mapping.
+    pub prot: libc::c_int,
+    /// Flags of every mapping.
+    pub flags: libc::c_int,
 }
 
 /// Opens, locks and maps the backing of one DIMM, whose size and page size have been looked up before.
@@ -135,6 +148,11 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         .with_hugetlbfs(kind == Kind::Hugetlbfs)
         .build()
         .map_err(|e| failed(io::Error::other(e)))?;
+    let source = Source {
+        file: handle.clone(),
+        prot,
+        flags: sharing | reserve,
+    };
     let labels = match (config.label.0, kind) {
         (0, _) => None,
         (label, Kind::File | Kind::Memory) => Some(Box::new(FileLabels {
@@ -164,6 +182,7 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         mapping,
         labels,
         access,
+        source,
     })
 }
 
@@ -187,7 +206,11 @@ fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::
     };
     let (fd, created) = match open(OFlags::empty()) {
         Err(rustix::io::Errno::NOENT) if config.readonly => return Err(BackingError::ReadOnlyMissing(path.to_owned())),
-        Err(rustix::io::Errno::NOENT) => (open(OFlags::CREATE | OFlags::EXCL).map_err(failed)?, true),
+        Err(rustix::io::Errno::NOENT) => match open(OFlags::CREATE | OFlags::EXCL) {
+            // Somebody else made it between the two looks.
+            Err(rustix::io::Errno::EXIST) => return Err(BackingError::InUse(path.to_owned())),
+            other => (other.map_err(failed)?, true),
+        },
         other => (other.map_err(failed)?, false),
     };
     let undo = Created(created.then_some(path));
@@ -249,14 +272,59 @@ fn lock(fd: impl AsFd, path: &Path, config: &NvdimmConfig) -> Result<(), Backing
     })
 }
 
-/// Holds the lock of a backing that somebody else will open on our behalf, where locks of ours are not seen (the nested
-/// host). `None`: there is nothing to lock yet.
-pub fn hold(config: &NvdimmConfig) -> Result<Option<fs::File>, BackingError> {
+/// A backing that somebody else opens on our behalf, where locks of ours are not seen (the nested host): locked for as
+/// long as this lives.
+pub struct Held {
+    file: fs::File,
+    /// Its path and the bytes before its label area, if this start created it.
+    created: Option<(PathBuf, u64)>,
+}
+
+/// Holds the lock of a backing. One that does not exist yet is created here: a second start must find it taken.
+pub fn hold(config: &NvdimmConfig, facts: BackingFacts) -> Result<Option<Held>, BackingError> {
     let Some(path) = &config.file else { return Ok(None) };
     match fs::File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let (file, _) = open_path(path, config, facts.size)?;
+            let data = facts.size.0.saturating_sub(config.label.0);
+            let created = Some((path.clone(), data));
+            Ok(Some(Held { file, created }))
+        }
         Err(e) => Err(BackingError::Open(path.clone(), e)),
-        Ok(file) => lock(&file, path, config).map(|()| Some(file)),
+        Ok(file) => lock(&file, path, config).map(|()| Some(Held { file, created: None })),
+    }
+}
+
+impl Held {
+    /// Removes a file that was created for a start that failed, unless something has been written to it all the same.
+    pub fn discard_untouched(self) {
+        if let Some((path, data)) = &self.created
+            && untouched(&self.file, *data).unwrap_or(false)
+        {
+            // It stays behind then, empty: the next start takes it as it is.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Whether a file is as [`extend`] left it: a hole up to `data`, zeros from there on.
+fn untouched(file: &fs::File, data: u64) -> io::Result<bool> {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(0)) {
+        Ok(first) if first < data => return Ok(false),
+        Ok(_) | Err(rustix::io::Errno::NXIO) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let mut chunk = [0; 4096];
+    let mut at = data;
+    loop {
+        let n = file.read_at(&mut chunk, at)?;
+        let Some(read) = chunk.get(..n).filter(|read| !read.is_empty()) else {
+            return Ok(true);
+        };
+        if read.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at = at.saturating_add(read.len() as u64);
     }
 }
 

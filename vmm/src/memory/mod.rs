@@ -4,7 +4,9 @@
 //! that a slot can never outlive its mapping.
 
 pub mod backing;
+pub mod interleave;
 pub mod ram;
+pub mod state;
 
 use crate::hv::{HvError, MemorySlot, SlotFlags, Vm};
 use devices::{

@@ -1,6 +1,8 @@
 //! Functions of one DIMM: the Intel-family `_DSM` and our own calls behind `_LSI`, `_LSR` and `_LSW`.
 
-use super::{DsmCall, DsmFamily, DsmFunction, DsmResult, DsmStatus, u32_at, u64_at, unknown};
+use super::{
+    Answer, DsmCall, DsmFamily, DsmFunction, DsmReply, DsmResult, DsmStatus, firmware, smart, u32_at, u64_at, unknown,
+};
 use crate::nvdimm::{
     Dimm,
     guid::{INTEL_DIMM_DSM, METHODS},
@@ -11,67 +13,72 @@ use crate::nvdimm::{
 static INTEL: DsmFamily<Dimm> = DsmFamily {
     guid: INTEL_DIMM_DSM,
     latest: 2,
-    functions: &[
-        DsmFunction {
-            index: 4,
-            since: 1,
-            available: Dimm::has_labels,
-            run: label_size,
-        },
-        DsmFunction {
-            index: 5,
-            since: 1,
-            available: Dimm::has_labels,
-            run: label_read,
-        },
-        DsmFunction {
-            index: 6,
-            since: 1,
-            available: Dimm::has_labels,
-            run: label_write,
-        },
-    ],
+    functions: &[LABELS, smart::FUNCTIONS, firmware::FUNCTIONS],
 };
 
-/// Reply to a call on a DIMM.
-pub fn answer(dimm: &Dimm, call: &DsmCall<'_>) -> Vec<u8> {
+static LABELS: &[DsmFunction<Dimm>] = &[
+    DsmFunction {
+        index: 4,
+        since: 1,
+        available: |dimm| dimm.has_labels() && dimm.allows(4),
+        run: label_size,
+    },
+    DsmFunction {
+        index: 5,
+        since: 1,
+        available: |dimm| dimm.has_labels() && dimm.allows(5),
+        run: label_read,
+    },
+    DsmFunction {
+        index: 6,
+        since: 1,
+        available: |dimm| dimm.has_labels() && dimm.allows(6),
+        run: label_write,
+    },
+];
+
+/// Answer to a call on a DIMM.
+pub fn answer(dimm: &mut Dimm, call: &DsmCall<'_>) -> Answer {
     match call.guid {
         INTEL_DIMM_DSM => INTEL.answer(dimm, call),
         METHODS if call.function != 0 => method(dimm, call),
-        _ => unknown(call, DsmStatus::NotSupported),
+        _ => unknown(call, DsmStatus::NOT_SUPPORTED),
     }
 }
 
 /// Out: area size, largest transfer.
-fn label_size(dimm: &Dimm, _: &[u8]) -> DsmResult {
-    Ok([dimm.labels.size(), MAX_TRANSFER]
-        .into_iter()
-        .flat_map(u32::to_le_bytes)
-        .collect())
+fn label_size(dimm: &mut Dimm, _: &[u8]) -> DsmResult {
+    Ok(sizes(dimm).into())
 }
 
 /// In: offset, length. Out: the bytes.
-fn label_read(dimm: &Dimm, input: &[u8]) -> DsmResult {
+fn label_read(dimm: &mut Dimm, input: &[u8]) -> DsmResult {
     let (offset, len) = (u32_at(input, 0)?, u32_at(input, 4)?);
-    Ok(dimm.labels.read(offset.into(), len.into())?)
+    Ok(dimm.labels.read(offset.into(), len.into())?.into())
 }
 
 /// In: offset, length, the bytes (more than length is not looked at).
-fn label_write(dimm: &Dimm, input: &[u8]) -> DsmResult {
+fn label_write(dimm: &mut Dimm, input: &[u8]) -> DsmResult {
     let (offset, len) = (u32_at(input, 0)?, u32_at(input, 4)?);
     let data = usize::try_from(len).ok().and_then(|len| input.get(8..)?.get(..len));
-    dimm.labels.write(offset.into(), data.ok_or(DsmStatus::InvalidInput)?)?;
-    Ok(Vec::new())
+    dimm.labels
+        .write(offset.into(), data.ok_or(DsmStatus::INVALID_INPUT)?)?;
+    Ok(DsmReply::default())
+}
+
+fn sizes(dimm: &Dimm) -> Vec<u8> {
+    let words = [dimm.labels.size(), MAX_TRANSFER];
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
 impl From<LabelError> for DsmStatus {
     fn from(error: LabelError) -> Self {
         match error {
-            LabelError::OutOfRange { .. } | LabelError::TooLong(_) => Self::InvalidInput,
-            LabelError::ReadOnly => Self::NotSupported,
+            LabelError::OutOfRange { .. } | LabelError::TooLong(_) => Self::INVALID_INPUT,
+            LabelError::ReadOnly => Self::NOT_SUPPORTED,
             LabelError::Store(source) => {
                 tracing::warn!(%source, "the guest's label transfer failed on the host");
-                Self::HardwareError
+                Self::HARDWARE_ERROR
             }
         }
     }
@@ -96,8 +103,8 @@ enum MethodStatus {
 impl From<LabelError> for MethodStatus {
     fn from(error: LabelError) -> Self {
         match DsmStatus::from(error) {
-            DsmStatus::InvalidInput => Self::InvalidParameters,
-            DsmStatus::HardwareError => Self::HardwareError,
+            DsmStatus::INVALID_INPUT => Self::InvalidParameters,
+            DsmStatus::HARDWARE_ERROR => Self::HardwareError,
             _ => Self::Failure,
         }
     }
@@ -105,17 +112,14 @@ impl From<LabelError> for MethodStatus {
 
 /// Input: `_LSR` offset u64, length u64; `_LSW` the same and the bytes. Output: status u32 of the method, then what the
 /// method returns.
-fn method(dimm: &Dimm, call: &DsmCall<'_>) -> Vec<u8> {
+fn method(dimm: &Dimm, call: &DsmCall<'_>) -> Answer {
     let run = || -> Result<Vec<u8>, MethodStatus> {
         if !dimm.has_labels() {
             return Err(MethodStatus::Failure);
         }
         let argument = |at| u64_at(call.input, at).map_err(|_| MethodStatus::InvalidParameters);
         match call.function {
-            LSI => Ok([dimm.labels.size(), MAX_TRANSFER]
-                .into_iter()
-                .flat_map(u32::to_le_bytes)
-                .collect()),
+            LSI => Ok(sizes(dimm)),
             LSR => Ok(dimm.labels.read(argument(0)?, argument(8)?)?),
             LSW => {
                 let (offset, len) = (argument(0)?, argument(8)?);
@@ -130,8 +134,8 @@ fn method(dimm: &Dimm, call: &DsmCall<'_>) -> Vec<u8> {
         }
     };
     match run() {
-        Ok(output) => super::reply(Ok(output)),
-        Err(status) => (status as u32).to_le_bytes().to_vec(),
+        Ok(output) => super::reply(Ok(output.into())),
+        Err(status) => super::reply(Err(DsmStatus(status as u32))),
     }
 }
 
@@ -139,20 +143,20 @@ fn method(dimm: &Dimm, call: &DsmCall<'_>) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::{
+        Clock,
         nvdimm::{
             NvdimmPlan,
             guid::{Guid, ROOT_DSM},
         },
-        units::{Gpa, GpaRange},
     };
 
     fn new_dimm(label_size: u32, read_only: bool) -> Dimm {
-        let spa = GpaRange::new(Gpa(1 << 32), 1 << 24);
-        let plan = NvdimmPlan::new(0, "nvdimm0".into(), spa, 0, label_size, read_only);
-        Dimm::new(plan, Box::new(vec![0u8; usize::try_from(label_size).unwrap()]))
+        let plan = NvdimmPlan::plain(0, "nvdimm0".into(), 1 << 24, label_size, read_only);
+        let store = Box::new(vec![0u8; usize::try_from(label_size).unwrap()]);
+        Dimm::new(plan, store, &Clock::manual())
     }
 
-    fn ask(dimm: &Dimm, guid: Guid, function: u32, input: &[u8]) -> Vec<u8> {
+    fn ask(dimm: &mut Dimm, guid: Guid, function: u32, input: &[u8]) -> Vec<u8> {
         answer(
             dimm,
             &DsmCall {
@@ -163,55 +167,74 @@ mod tests {
                 input,
             },
         )
+        .bytes
     }
 
     fn words(words: &[u32]) -> Vec<u8> {
         words.iter().flat_map(|w| w.to_le_bytes()).collect()
     }
 
-    #[test]
-    fn intel_family_offers_the_label_functions_in_both_revisions() {
-        let dimm = new_dimm(0x2_0000, false);
-        for (revision, mask) in [(0, 0), (1, 0x71u32), (2, 0x71), (3, 0)] {
-            let call = DsmCall {
-                handle: 1,
-                guid: INTEL_DIMM_DSM,
-                revision,
-                function: 0,
-                input: &[],
-            };
-            assert_eq!(answer(&dimm, &call), mask.to_le_bytes());
-        }
+    fn mask(dimm: &mut Dimm, revision: u32) -> u32 {
+        let call = DsmCall {
+            handle: 1,
+            guid: INTEL_DIMM_DSM,
+            revision,
+            function: 0,
+            input: &[],
+        };
+        u32::from_le_bytes(answer(dimm, &call).bytes.try_into().unwrap())
     }
 
     #[test]
-    fn dimm_without_labels_offers_nothing() {
-        let dimm = new_dimm(0, false);
-        assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 0, &[]), [0; 4]);
-        assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 4, &[]), [1, 0, 0, 0]);
-        assert_eq!(ask(&dimm, METHODS, LSI, &[]), [1, 0, 0, 0]);
+    fn intel_family_offers_the_old_functions_in_both_revisions_and_the_new_in_the_second() {
+        let mut dimm = new_dimm(0x2_0000, false);
+        assert_eq!(mask(&mut dimm, 1), 0x47f);
+        let both = mask(&mut dimm, 2);
+        assert_eq!(both & 0x6007_f47f, 0x6007_f47f);
+        assert_eq!((mask(&mut dimm, 0), mask(&mut dimm, 3)), (0, 0));
+    }
+
+    #[test]
+    fn dimm_without_labels_offers_no_label_functions() {
+        let mut dimm = new_dimm(0, false);
+        assert_eq!(mask(&mut dimm, 1), 0x40f);
+        assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 4, &[]), [1, 0, 0, 0]);
+        assert_eq!(ask(&mut dimm, METHODS, LSI, &[]), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn dimm_whose_functions_are_all_masked_has_none() {
+        let mut dimm = new_dimm(0x2_0000, false);
+        dimm.plan.functions = 0;
+        assert_eq!(mask(&mut dimm, 2), 0);
     }
 
     #[test]
     fn labels_written_by_one_interface_are_read_by_the_other() {
-        let dimm = new_dimm(0x2_0000, false);
-        assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x2_0000, 4096]));
-        assert_eq!(ask(&dimm, METHODS, LSI, &[]), words(&[0, 0x2_0000, 4096]));
-        assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 6, &words(&[8, 4, 0xdead_beef])), words(&[0]));
+        let mut dimm = new_dimm(0x2_0000, false);
+        assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x2_0000, 4096]));
+        assert_eq!(ask(&mut dimm, METHODS, LSI, &[]), words(&[0, 0x2_0000, 4096]));
         assert_eq!(
-            ask(&dimm, METHODS, LSR, &words(&[8, 0, 4, 0])),
+            ask(&mut dimm, INTEL_DIMM_DSM, 6, &words(&[8, 4, 0xdead_beef])),
+            words(&[0])
+        );
+        assert_eq!(
+            ask(&mut dimm, METHODS, LSR, &words(&[8, 0, 4, 0])),
             words(&[0, 0xdead_beef])
         );
         assert_eq!(
-            ask(&dimm, METHODS, LSW, &words(&[8, 0, 4, 0, 0x1234_5678])),
+            ask(&mut dimm, METHODS, LSW, &words(&[8, 0, 4, 0, 0x1234_5678])),
             words(&[0])
         );
-        assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 5, &words(&[8, 4])), words(&[0, 0x1234_5678]));
+        assert_eq!(
+            ask(&mut dimm, INTEL_DIMM_DSM, 5, &words(&[8, 4])),
+            words(&[0, 0x1234_5678])
+        );
     }
 
     #[test]
     fn senseless_transfers_get_the_status_of_their_interface() {
-        let dimm = new_dimm(0x2_0000, false);
+        let mut dimm = new_dimm(0x2_0000, false);
         for input in [
             vec![],
             words(&[0]),
@@ -219,28 +242,28 @@ mod tests {
             words(&[0, 4097]),
             words(&[u32::MAX, u32::MAX]),
         ] {
-            assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 5, &input), words(&[3]), "{input:?}");
-            assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 6, &input), words(&[3]), "{input:?}");
+            assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 5, &input), words(&[3]), "{input:?}");
+            assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 6, &input), words(&[3]), "{input:?}");
         }
         // Fewer bytes than the length says.
-        assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 6, &words(&[0, 8, 1])), words(&[3]));
-        assert_eq!(ask(&dimm, METHODS, LSR, &words(&[0, 1, 1, 0])), words(&[2]));
-        assert_eq!(ask(&dimm, METHODS, LSW, &words(&[0, 0, 8, 0, 1])), words(&[2]));
+        assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 6, &words(&[0, 8, 1])), words(&[3]));
+        assert_eq!(ask(&mut dimm, METHODS, LSR, &words(&[0, 1, 1, 0])), words(&[2]));
+        assert_eq!(ask(&mut dimm, METHODS, LSW, &words(&[0, 0, 8, 0, 1])), words(&[2]));
     }
 
     #[test]
     fn read_only_dimm_serves_labels_and_keeps_them() {
-        let dimm = new_dimm(256, true);
-        assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 6, &words(&[0, 4, 1])), words(&[1]));
-        assert_eq!(ask(&dimm, METHODS, LSW, &words(&[0, 0, 4, 0, 1])), words(&[1]));
-        assert_eq!(ask(&dimm, INTEL_DIMM_DSM, 5, &words(&[0, 4])), words(&[0, 0]));
+        let mut dimm = new_dimm(256, true);
+        assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 6, &words(&[0, 4, 1])), words(&[1]));
+        assert_eq!(ask(&mut dimm, METHODS, LSW, &words(&[0, 0, 4, 0, 1])), words(&[1]));
+        assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 5, &words(&[0, 4])), words(&[0, 0]));
     }
 
     #[test]
     fn unknown_family_is_answered_as_firmware_would() {
-        let dimm = new_dimm(256, false);
-        assert_eq!(ask(&dimm, ROOT_DSM, 0, &[]), [0; 4]);
-        assert_eq!(ask(&dimm, METHODS, 0, &[]), [0; 4]);
-        assert_eq!(ask(&dimm, ROOT_DSM, 4, &[]), [1, 0, 0, 0]);
+        let mut dimm = new_dimm(256, false);
+        assert_eq!(ask(&mut dimm, ROOT_DSM, 0, &[]), [0; 4]);
+        assert_eq!(ask(&mut dimm, METHODS, 0, &[]), [0; 4]);
+        assert_eq!(ask(&mut dimm, ROOT_DSM, 4, &[]), [1, 0, 0, 0]);
     }
 }

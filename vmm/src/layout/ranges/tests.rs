@@ -84,7 +84,7 @@ fn ranges_without_an_address_stand_above_ram_and_below_nvdimms() {
     let placed: Vec<_> = layout.ranges.iter().map(|r| (r.index, r.range.start.0 / GIB)).collect();
     assert_eq!(placed, [(1, 6), (0, 7), (2, 8), (3, 9)]);
     assert_eq!(ram(&layout), [(0, GIB, 0), (9 * GIB, 9 * GIB + 256 * MIB, 0)]);
-    assert_eq!(layout.nvdimms[0].spa.start, Gpa(10 * GIB));
+    assert_eq!(layout.spas[0].plan.range.start, Gpa(10 * GIB));
     assert_eq!(layout.node_ram(0), ByteSize::mib(1280));
 }
 
