@@ -336,28 +336,27 @@ fn every_family_is_recognised_with_its_health_and_labels() -> Result<()> {
         hyperv["health_state"] == "non-critical" && hyperv["shutdown_count"] == 42,
         "{hyperv}"
     );
-    for n in 0..4 {
+    for (n, family) in families.iter().enumerate() {
         guest
             .check(&format!(
                 "ndctl disable-region region{n} && ndctl init-labels nmem{n} && ndctl enable-region region{n} && \
                  ndctl create-namespace -r region{n} -m raw && echo {n} | dd of=/dev/pmem{n} bs=64 conv=sync,fsync"
             ))
-            .with_context(|| families[n].to_owned())?;
+            .with_context(|| (*family).to_owned())?;
     }
     let made = guest.json("ndctl list -N")?;
     guest.power_off()?;
     let mut guest = config.start()?;
     let found = guest.json("ndctl list -N")?;
-    for n in 0..4 {
+    for (n, family) in families.iter().enumerate() {
         let uuid = |list: &Value| -> Result<String> {
             let namespace = facts::find(list, "blockdev", &format!("pmem{n}"))?;
             Ok(facts::text(namespace, "uuid")?.to_owned())
         };
-        ensure!(uuid(&found)? == uuid(&made)?, "{}: {found}", families[n]);
+        ensure!(uuid(&found)? == uuid(&made)?, "{family}: {found}");
         ensure!(
             guest.check(&format!("head -c 1 /dev/pmem{n}"))? == n.to_string(),
-            "{}",
-            families[n]
+            "{family}"
         );
         guest.check(&format!("ndctl disable-region region{n} && ndctl check-labels nmem{n}"))?;
     }

@@ -1,6 +1,6 @@
 //! Ranges of the guest physical map that the user places or types himself.
 
-use super::{ConfigError, NvdimmConfig, VmConfig, kv};
+use super::{ConfigError, NvdimmConfig, VmConfig};
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, path::PathBuf};
@@ -43,16 +43,14 @@ impl MemoryRangeConfig {
             _ => self.node,
         }
     }
-}
 
-impl MemoryRangeConfig {
     /// The file that keeps the content, in the terms of an NVDIMM without labels, which it is to the host.
     pub fn backing(&self) -> Option<NvdimmConfig> {
         Some(NvdimmConfig {
             file: Some(self.file.clone()?),
             size: Some(self.size),
             label: ByteSize(0),
-            ..kv::from_str("", kv::Shape::default()).ok()?
+            ..NvdimmConfig::default()
         })
     }
 }
