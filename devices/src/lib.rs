@@ -10,16 +10,19 @@ pub mod clock;
 pub mod effect;
 pub mod line;
 pub mod nvdimm;
+pub mod pci_config;
 pub mod pvpanic;
 pub mod serial;
 pub mod test_exit;
 pub mod units;
 pub mod virtio;
+pub mod writes;
 
 pub use bus::{Bus, BusDevice, BusError};
 pub use clock::Clock;
 pub use effect::Effect;
 pub use line::Line;
+pub use writes::DeviceWrites;
 
 /// Guest memory as every device sees it: a snapshot that follows hotplug.
-pub type GuestMemory = vm_memory::GuestMemoryAtomic<vm_memory::GuestMemoryMmap<()>>;
+pub type GuestMemory = vm_memory::GuestMemoryAtomic<vm_memory::GuestMemoryMmap<DeviceWrites>>;

@@ -1,7 +1,7 @@
 //! Types for addresses and sizes, so that none of them is just an integer.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{fmt, str::FromStr};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// A guest physical address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -148,6 +148,116 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+/// A number that people write in hexadecimal: a handle, an identifier, a mask. Read as `0x101` or `257`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Hex(pub u32);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// Why a text is no such number.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("'{0}' is not a 32-bit number: expected hexadecimal such as 0x101, or decimal")]
+pub struct HexError(String);
+
+impl FromStr for Hex {
+    type Err = HexError;
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            Some(digits) if !digits.starts_with('+') => u32::from_str_radix(digits, 16),
+            Some(_) => return Err(HexError(text.to_owned())),
+            None => text.parse(),
+        };
+        number.map(Self).map_err(|_| HexError(text.to_owned()))
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Hex;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a 32-bit number such as 0x101 or 257")
+            }
+            fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Hex, E> {
+                v.parse().map_err(E::custom)
+            }
+            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Hex, E> {
+                u32::try_from(v).map(Hex).map_err(E::custom)
+            }
+            fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<Hex, E> {
+                u32::try_from(v).map(Hex).map_err(E::custom)
+            }
+        }
+        d.deserialize_any(Visitor)
+    }
+}
+
+/// A length of time, written with a unit: `500ms`, `2s`, `5min`, `0s`. Whole milliseconds, a day at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct TimeSpan(pub Duration);
+
+/// Why a text is no length of time.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "'{0}' is not a length of time: expected a whole number with the unit ms, s or min, at most a day, such as 500ms or 2s"
+)]
+pub struct TimeSpanError(String);
+
+impl TimeSpan {
+    const UNITS: [(&str, u64); 3] = [("min", 60_000), ("ms", 1), ("s", 1000)];
+    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
+}
+
+impl FromStr for TimeSpan {
+    type Err = TimeSpanError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unit = Self::UNITS
+            .iter()
+            .find_map(|(name, ms)| Some((text.strip_suffix(name)?, ms)));
+        let number = unit.filter(|(digits, _)| digits.bytes().all(|b| b.is_ascii_digit()));
+        let ms = number.and_then(|(digits, ms)| digits.parse::<u64>().ok()?.checked_mul(*ms));
+        let span = ms.map(Duration::from_millis).filter(|span| *span <= Self::MAX);
+        span.map(Self).ok_or_else(|| TimeSpanError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for TimeSpan {
+    /// The shortest exact form; parses back to the same time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        match ms {
+            0 => f.write_str("0s"),
+            _ if ms.is_multiple_of(60_000) => write!(f, "{}min", ms / 60_000),
+            _ if ms.is_multiple_of(1000) => write!(f, "{}s", ms / 1000),
+            _ => write!(f, "{ms}ms"),
+        }
+    }
+}
+
+impl Serialize for TimeSpan {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TimeSpan {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,6 +288,47 @@ mod tests {
         #[test]
         fn any_text_is_a_size_or_an_error(text in "\\PC{0,12}") {
             let _ = text.parse::<ByteSize>();
+        }
+    }
+
+    #[test]
+    fn times_have_units_and_read_back() {
+        for (text, ms) in [
+            ("0s", 0),
+            ("1ms", 1),
+            ("1500ms", 1500),
+            ("2s", 2000),
+            ("60s", 60_000),
+            ("1440min", 86_400_000),
+        ] {
+            let span: TimeSpan = text.parse().unwrap();
+            assert_eq!(span.0.as_millis(), ms, "{text}");
+            assert_eq!(span.to_string().parse(), Ok(span), "{text}");
+        }
+        for text in [
+            "",
+            "2",
+            "s",
+            "-1s",
+            "1.5s",
+            "1 s",
+            "+1s",
+            "86401s",
+            "99999999999999999999min",
+            "2h",
+        ] {
+            assert!(text.parse::<TimeSpan>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hex_numbers_read_back_as_they_are_written() {
+        for (text, number) in [("0x101", 0x101), ("257", 257), ("0XFFFFFFFF", u32::MAX), ("0", 0)] {
+            let hex: Hex = text.parse().unwrap();
+            assert_eq!((hex, hex.to_string().parse()), (Hex(number), Ok(hex)));
+        }
+        for text in ["", "0x", "0x+1", "-1", "0x100000000", "1g"] {
+            assert!(text.parse::<Hex>().is_err(), "{text}");
         }
     }
 }

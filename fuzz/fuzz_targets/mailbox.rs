@@ -5,14 +5,15 @@
 use devices::{
     BusDevice, Clock, Effect, GuestMemory,
     nvdimm::{
-        LabelStore, MailboxPlan, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan,
+        LabelStore, MailboxPlan, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan, RootPlan,
         guid::{HPE1_DIMM_DSM, INTEL_BUS_DSM, INTEL_DIMM_DSM, METHODS, ROOT_DSM},
         mailbox::ROOT_HANDLE,
-        plan::DimmFamily,
+        plan::{DimmFamily, InterleavePlan, MappingPlan, SpaKind, SpaPlan},
     },
     units::{Gpa, GpaRange},
 };
 use libfuzzer_sys::fuzz_target;
+use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 
 const PAGE: usize = 0x1000;
@@ -22,7 +23,10 @@ const MAILBOX: GpaRange = GpaRange {
 };
 const FENCE: [u8; PAGE] = [0x5a; PAGE];
 
-/// A known GUID or handle is not to be found by chance: the first bytes choose among them.
+/// Bytes of each DIMM.
+const DIMM: u64 = 1 << 24;
+
+/// A known GUID, handle or address is not to be found by chance: the first byte chooses among them.
 fn make_plausible(page: &mut [u8], choice: u8) {
     let guids = [INTEL_DIMM_DSM, METHODS, ROOT_DSM, INTEL_BUS_DSM, HPE1_DIMM_DSM];
     if let Some(guid) = guids.get(usize::from(choice & 3 | choice >> 5 & 4)) {
@@ -35,21 +39,42 @@ fn make_plausible(page: &mut [u8], choice: u8) {
         page[4..8].copy_from_slice(&[1 + (choice >> 5 & 1), 0, 0, 0]);
         page[9..12].fill(0);
     }
+    if choice & 32 != 0 {
+        // An SPA in or around the set, and a length that is not astronomical.
+        page[67..72].copy_from_slice(&[0, 1, 0, 0, 0]);
+        page[76..80].fill(0);
+    }
 }
 
-fn bus(memory: &GuestMemory) -> NvdimmBus {
-    let dimm = |slot: u8, labels: u32, read_only| {
-        let start = Gpa((4 + u64::from(slot)) << 30);
-        (
-            NvdimmPlan::plain(slot, format!("nvdimm{slot}"), 1 << 24, labels, read_only),
-            start,
-            0,
-        )
+/// Two DIMMs, and the lines of both in turns at 4 GiB.
+fn nfit() -> NfitPlan {
+    let dimm =
+        |slot: u8, labels: u32, read_only| NvdimmPlan::plain(slot, format!("nvdimm{slot}"), DIMM, labels, read_only);
+    let mut second = dimm(1, 0x1000, true);
+    second.family = DimmFamily::Hpe1;
+    let mapping = |slot: u8| MappingPlan {
+        slot,
+        region_id: 0,
+        len: DIMM,
+        offset: u64::from(slot) * 256,
+        dpa: 0,
     };
-    let mut nfit = NfitPlan::plain([dimm(0, 0x2000, false), dimm(1, 0x1000, true)]);
-    if let Some(second) = nfit.dimms.last_mut() {
-        second.family = DimmFamily::Hpe1;
+    NfitPlan {
+        dimms: vec![dimm(0, 0x2000, false), second],
+        spas: vec![SpaPlan {
+            index: 1,
+            kind: SpaKind::Persistent,
+            range: GpaRange::new(Gpa(1 << 32), 2 * DIMM),
+            proximity: 0,
+            interleave: Some(InterleavePlan { index: 1, line: 256 }),
+            mappings: vec![mapping(0), mapping(1)],
+        }],
+        ..NfitPlan::default()
     }
+}
+
+fn bus(memory: &GuestMemory, clock: &Clock) -> NvdimmBus {
+    let nfit = nfit();
     let store = |plan: &NvdimmPlan| Box::new(vec![0u8; plan.label_size as usize]) as Box<dyn LabelStore>;
     let labels = nfit.dimms.iter().map(store).collect();
     let plan = NvdimmBusPlan {
@@ -60,18 +85,22 @@ fn bus(memory: &GuestMemory) -> NvdimmBus {
         },
         slots: vec![],
         nfit,
+        root: RootPlan::default(),
     };
-    NvdimmBus::new(memory.clone(), plan, labels, (), &Clock::manual())
+    NvdimmBus::new(memory.clone(), plan, labels, (), clock)
+}
+
+/// One call after the other: a byte that chooses, one that says how many follow, and those.
+fn calls(mut data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[choice, len], rest) = data.split_first_chunk()?;
+        let (bytes, rest) = rest.split_at(rest.len().min(len.into()));
+        data = rest;
+        Some((choice, bytes))
+    })
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((choice, bytes)) = data.split_first() else {
-        return;
-    };
-    let mut page = vec![0; 0x2000];
-    page.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    make_plausible(&mut page, *choice);
-
     let end = usize::try_from(MAILBOX.end().0).expect("64-bit host");
     let mmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), end + PAGE)]).expect("host memory");
     let memory = GuestMemory::new(mmap);
@@ -79,13 +108,20 @@ fuzz_target!(|data: &[u8]| {
     for fence in fences {
         memory.memory().write_slice(&FENCE, fence).expect("in memory");
     }
-    memory
-        .memory()
-        .write_slice(&page, GuestAddress(MAILBOX.start.0))
-        .expect("in memory");
+    let clock = Clock::manual();
+    let bus = bus(&memory, &clock);
 
-    let bus = bus(&memory);
-    assert_eq!(bus.write(0, &[1, 0, 0, 0]), Effect::None);
+    for (choice, bytes) in calls(data) {
+        let mut page = vec![0; 0x2000];
+        page.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        make_plausible(&mut page, choice);
+        memory
+            .memory()
+            .write_slice(&page, GuestAddress(MAILBOX.start.0))
+            .expect("in memory");
+        assert_eq!(bus.write(0, &[1, 0, 0, 0]), Effect::None);
+        clock.advance(Duration::from_millis(u64::from(choice)));
+    }
 
     for fence in fences {
         let mut found = [0; PAGE];

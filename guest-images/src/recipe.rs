@@ -85,6 +85,7 @@ pub const TOOLS_PACKAGES: &[&str] = &[
     "e2fsprogs",
     "xfsprogs",
     "util-linux",
+    "keyutils",
     "kmod",
 ];
 /// Dependencies that only maintainer scripts or unused programs need (name prefixes).
@@ -114,6 +115,7 @@ pub const PROGRAMS: &[&str] = &[
     "lsblk",
     "lscpu",
     "findmnt",
+    "keyctl",
 ];
 /// Configuration that goes along, where it exists.
 pub const CONFIGURATION: &[&str] = &["etc/mke2fs.conf", "etc/ndctl.conf.d", "etc/ndctl"];
@@ -141,7 +143,10 @@ pub const GUEST_BOOT: &[Module] = &[
     Needed("device_dax"),
     Wanted("dax_pmem"),
     Wanted("dax_hmem"),
+    Wanted("nd_e820"),
     Wanted("pvpanic_mmio"),
+    Wanted("button"),
+    Wanted("evdev"),
 ];
 
 /// In the guest's file system for the kernel or the user to ask for.
@@ -169,6 +174,7 @@ pub const GUEST_ON_DEMAND: &[Module] = &[
     Wanted("mce_inject"),
     Wanted("hwpoison_inject"),
     Wanted("memory_notifier_error_inject"),
+    Wanted("nd_e820"),
 ];
 
 /// Loaded by the agent at boot of the nested host.
@@ -181,6 +187,11 @@ pub const HOST_BOOT: &[Module] = &[
     Needed("kvm"),
     Needed("kvm_amd"),
     Wanted("overlay"),
+    // Memory that `memmap=SIZE!ADDRESS` sets aside becomes an NVDIMM region, and a device-dax node of it a backing.
+    Wanted("nd_e820"),
+    Wanted("nd_pmem"),
+    Wanted("device_dax"),
+    Wanted("dax_pmem"),
 ];
 
 /// QEMU for the nested host: package, the first major version good enough, and the one we would rather not go below.

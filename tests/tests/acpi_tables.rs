@@ -1,11 +1,11 @@
-//! The ACPI tables of three configurations, byte for byte, and what ACPICA thinks of them.
+//! The ACPI tables of four configurations, byte for byte, and what ACPICA thinks of them.
 //!
 //! `tests/golden/<configuration>/<table>.hex` holds the bytes, `<table>.dsl` the same for people (not for the large
 //! configuration, which shows nothing new but numbers). The tables are guest ABI: a difference is either a mistake or a change to be told in CHANGELOG.md. `DAXVISOR_BLESS=1` writes what the code
 //! now makes.
 
 use devices::{
-    nvdimm::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, plan::MAX_SLOTS},
+    nvdimm::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, RootPlan, plan::MAX_SLOTS},
     units::{ByteSize, Gpa, GpaRange},
 };
 use std::{
@@ -15,7 +15,8 @@ use std::{
     process::{Command, Output},
 };
 use vmm::{
-    acpi::{AcpiCpu, AcpiInput, AcpiNuma, Table, Tables, assemble},
+    acpi::{AcpiCpu, AcpiInitiator, AcpiInput, AcpiMemory, AcpiNuma, HmatPlan, HmatTarget, Table, Tables, assemble},
+    config::{Bandwidth, CacheAssociativity, CacheWritePolicy, Latency, MemoryCacheConfig, Performance},
     layout::{self, RamRegion},
 };
 
@@ -34,6 +35,7 @@ fn bus(dimms: impl IntoIterator<Item = (NvdimmPlan, Gpa, u32)>) -> NvdimmBusPlan
         mailbox: layout::dsm_mailbox(0),
         slots: (0..MAX_SLOTS).map(|n| (n, NfitHandle(u32::from(n) + 1))).collect(),
         nfit: NfitPlan::plain(dimms),
+        root: RootPlan::default(),
     }
 }
 
@@ -109,8 +111,59 @@ fn large() -> AcpiInput {
     }
 }
 
-fn configurations() -> [(&'static str, AcpiInput); 3] {
-    [("minimal", minimal()), ("two-nodes", two_nodes()), ("large", large())]
+/// Two nodes with vCPUs; on node 2 soft-reserved memory behind a cache and a window; a generic initiator on node 3; an
+/// HMAT with equal bandwidths and different latencies.
+fn performance() -> AcpiInput {
+    let known = |read, write, megabytes| Performance {
+        read_latency: Some(Latency::ns(read)),
+        write_latency: Some(Latency::ns(write)),
+        read_bandwidth: Some(Bandwidth::mb(megabytes)),
+        write_bandwidth: Some(Bandwidth::mb(megabytes)),
+    };
+    let (near, remote, far) = (known(80, 80, 25_600), known(130, 130, 12_800), known(250, 400, 6_400));
+    let target = |node, initiator| HmatTarget { node, initiator };
+    let memory = |start, hot_pluggable| AcpiMemory {
+        range: GpaRange::new(Gpa(start), GIB),
+        node: 2,
+        hot_pluggable,
+        non_volatile: false,
+    };
+    AcpiInput {
+        nvdimm: vec![],
+        memory: vec![memory(6 * GIB, false), memory(7 * GIB, true)],
+        initiators: vec![AcpiInitiator {
+            node: 3,
+            hid: *b"DAXV0001",
+            uid: 0,
+        }],
+        hmat: Some(HmatPlan {
+            initiators: vec![0, 1, 3],
+            targets: vec![target(0, Some(0)), target(1, Some(1)), target(2, None)],
+            performance: vec![
+                vec![near, remote, far],
+                vec![remote, near, far],
+                vec![remote, remote, Performance::default()],
+            ],
+            caches: vec![MemoryCacheConfig {
+                node: 2,
+                size: ByteSize::mib(64),
+                level: 1,
+                associativity: CacheAssociativity::Direct,
+                write_policy: CacheWritePolicy::Back,
+                line: 64,
+            }],
+        }),
+        ..two_nodes()
+    }
+}
+
+fn configurations() -> [(&'static str, AcpiInput); 4] {
+    [
+        ("minimal", minimal()),
+        ("two-nodes", two_nodes()),
+        ("performance", performance()),
+        ("large", large()),
+    ]
 }
 
 fn tables(input: &AcpiInput) -> Tables {

@@ -368,8 +368,7 @@ fn every_family_is_recognised_with_its_health_and_labels() -> Result<()> {
         ensure!(uuid(&found)? == uuid(&made)?, "{family}: {found}");
         ensure!(
             guest.check(&format!("head -c 1 /dev/pmem{n}"))? == n.to_string(),
-            "{}",
-            family
+            "{family}"
         );
         if *family != "hyperv" {
             guest.check(&format!("ndctl disable-region region{n} && ndctl check-labels nmem{n}"))?;

@@ -6,6 +6,7 @@ use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, facts};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    ops::Range,
     os::unix::fs::FileExt,
     path::Path,
 };
@@ -72,18 +73,25 @@ fn contents(guest: &mut Guest) -> Result<Vec<String>> {
     .collect()
 }
 
-fn four_dimms(files: &Scratch) -> GuestBuilder {
-    MODES
-        .iter()
-        .fold(GuestBuilder::new("debian-6.1-amd64"), |config, mode| {
-            config.nvdimm(&format!("{},size={WHOLE},id={mode}", files.text(mode)))
-        })
+fn four_dimms(kernel: &str, files: &Scratch) -> GuestBuilder {
+    MODES.iter().fold(GuestBuilder::new(kernel), |config, mode| {
+        config.nvdimm(&format!("{},size={WHOLE},id={mode}", files.text(mode)))
+    })
 }
 
 #[test]
 fn namespaces_of_every_mode_survive_reset_and_power_off() -> Result<()> {
+    every_mode_survives("debian-6.1-amd64")
+}
+
+#[test]
+fn namespaces_of_every_mode_survive_on_6_12() -> Result<()> {
+    every_mode_survives("debian-6.12-amd64")
+}
+
+fn every_mode_survives(kernel: &str) -> Result<()> {
     let files = Scratch::new("modes")?;
-    let config = four_dimms(&files);
+    let config = four_dimms(kernel, &files);
     let mut guest = config.start()?;
     let mut filled = vec![];
     for (n, mode) in MODES.iter().enumerate() {
@@ -165,25 +173,63 @@ fn label_area(path: &Path) -> Result<Vec<u8>> {
     Ok(area)
 }
 
-/// Tears one of the index blocks: its second half is from another time.
-fn tear(path: &Path, current: bool) -> Result<()> {
-    let contents = Contents::read(&label_area(path)?)?;
+/// Tears one of the index blocks of an area: its second half is from another time. Gives where that is, and what the area
+/// says then.
+fn tear(area: &mut [u8], current: bool) -> Result<(Range<usize>, Contents)> {
+    let contents = Contents::read(area)?;
     let index = if current {
         contents.current_index
     } else {
         1 - contents.current_index
     };
-    let at = u64::try_from(index * contents.geometry.index_size + contents.geometry.index_size / 2)?;
+    let start = index * contents.geometry.index_size + contents.geometry.index_size / 2;
+    let torn = start..start + 64;
+    area.get_mut(torn.clone())
+        .context("an index block outside of the area")?
+        .fill(0x5a);
+    Ok((torn, Contents::read(area)?))
+}
+
+/// The same in a backing file.
+fn tear_file(path: &Path, current: bool) -> Result<Contents> {
+    let mut area = label_area(path)?;
+    let (torn, contents) = tear(&mut area, current)?;
     let file = File::options().write(true).open(path)?;
-    file.write_all_at(&[0x5a; 64], file.metadata()?.len() - LABEL + at)?;
-    Ok(())
+    let at = file.metadata()?.len() - LABEL + u64::try_from(torn.start)?;
+    file.write_all_at(&area[torn], at)?;
+    Ok(contents)
+}
+
+/// uuids of the namespaces on DIMM `n`.
+fn uuids_of(all: &BTreeMap<String, (String, String)>, n: usize) -> Vec<String> {
+    let of_dimm = all.iter().filter(|(k, _)| k.starts_with(&format!("namespace{n}.")));
+    let mut uuids: Vec<_> = of_dimm.map(|(_, v)| v.1.clone()).collect();
+    uuids.sort();
+    uuids
 }
 
 #[test]
 fn labels_are_read_written_and_recovered_from_a_torn_index() -> Result<()> {
+    labels_are_recovered(QUICK)
+}
+
+#[test]
+fn labels_are_recovered_from_a_torn_index_on_6_12() -> Result<()> {
+    labels_are_recovered("debian-6.12-amd64")
+}
+
+/// The DIMMs of the test below.
+const OLDER: usize = 0;
+const NEWER: usize = 1;
+/// The name that the last change before the tear gives a namespace.
+const RENAMED: &str = "renamed";
+/// Flag of a label: an update is under way. UEFI 2.10 13.19.
+const UPDATING: u32 = 8;
+
+fn labels_are_recovered(kernel: &str) -> Result<()> {
     let files = Scratch::new("labels")?;
     let names = ["older", "newer", "tools"];
-    let config = names.iter().fold(GuestBuilder::new(QUICK), |config, name| {
+    let config = names.iter().fold(GuestBuilder::new(kernel), |config, name| {
         config.nvdimm(&format!("{},size={WHOLE},id={name}", files.text(name)))
     });
     let mut guest = config.start()?;
@@ -216,36 +262,46 @@ fn labels_are_read_written_and_recovered_from_a_torn_index() -> Result<()> {
         label_area(&files.join("tools"))?.starts_with(&read),
         "write-labels wrote something else"
     );
+    // The last change to each area is one that can be told from the state before it: a namespace gets a name.
+    for n in [OLDER, NEWER] {
+        guest.check(&format!(
+            "for b in pmem{n} pmem{n}.1; do echo mark of $b | dd of=/dev/$b bs=64 conv=sync,fsync 2>/dev/null || exit 1; done; \
+             ndctl disable-namespace namespace{n}.1 && echo {RENAMED} > /sys/bus/nd/devices/namespace{n}.1/alt_name && \
+             ndctl enable-namespace namespace{n}.1"
+        ))?;
+    }
     guest.power_off()?;
 
-    tear(&files.join("older"), false)?;
-    tear(&files.join("newer"), true)?;
+    // Linux changes a label in two steps with an index write each: with the mark of an update under way, and without it. What
+    // the new block's tear undoes is the second step.
+    for (n, current) in [(OLDER, false), (NEWER, true)] {
+        let contents = tear_file(&files.join(names[n]), current)?;
+        let mut labels = contents.labels.iter().filter_map(|(_, label)| label.as_ref().ok());
+        let renamed = labels
+            .find(|label| label.name == RENAMED)
+            .with_context(|| format!("{contents:?}"))?;
+        ensure!((renamed.flags & UPDATING != 0) == current, "{}: {contents:?}", names[n]);
+    }
     let mut guest = config.start()?;
     let found = namespaces(&mut guest)?;
-    for n in [0, 2] {
-        let of = |all: &BTreeMap<String, (String, String)>| {
-            let mut uuids: Vec<_> = all
-                .iter()
-                .filter(|(k, _)| k.starts_with(&format!("namespace{n}.")))
-                .map(|(_, v)| v.1.clone())
-                .collect();
-            uuids.sort();
-            uuids
-        };
-        ensure!(of(&found) == of(&made), "nmem{n}: {found:?} where there was {made:?}");
+    // Not one namespace is lost, whichever block was torn, nor anything on it.
+    for n in 0..3 {
+        ensure!(
+            uuids_of(&found, n) == uuids_of(&made, n),
+            "nmem{n}: {found:?} where there was {made:?}"
+        );
     }
-    // The block before the torn one may not know the very last change, but all that was complete by then.
-    let uuids: Vec<_> = found
-        .iter()
-        .filter(|(k, _)| k.starts_with("namespace1."))
-        .map(|(_, v)| &v.1)
-        .collect();
-    ensure!(
-        uuids.contains(&&made["namespace1.0"].1),
-        "nmem1: {found:?} where there was {made:?}"
-    );
+    for n in [OLDER, NEWER] {
+        let marks = guest.check(&format!("for b in pmem{n} pmem{n}.1; do head -n 1 /dev/$b; done"))?;
+        ensure!(marks == format!("mark of pmem{n}\nmark of pmem{n}.1"), "{marks}");
+    }
+    // The last change is there as well.
+    for n in [OLDER, NEWER] {
+        let names = guest.check(&format!("cat /sys/bus/nd/devices/namespace{n}.*/alt_name"))?;
+        ensure!(names.trim() == RENAMED, "nmem{n}: '{names}'");
+    }
     // The next changes make both blocks good again.
-    for n in 0..2 {
+    for n in [OLDER, NEWER] {
         guest.check(&format!(
             "ndctl create-namespace -r region{n} -s 16M -m raw && ndctl create-namespace -r region{n} -s 16M -m raw"
         ))?;
@@ -253,8 +309,11 @@ fn labels_are_read_written_and_recovered_from_a_torn_index() -> Result<()> {
     }
     guest.power_off()?;
     for name in ["older", "newer"] {
-        tear(&files.join(name), false)?;
-        Contents::read(&label_area(&files.join(name))?).with_context(|| format!("{name} after its repair"))?;
+        for current in [true, false] {
+            let mut area = label_area(&files.join(name))?;
+            let (_, left) = tear(&mut area, current).with_context(|| format!("{name} after its repair"))?;
+            ensure!(left.labels.len() >= 3, "{name}: {left:?}");
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! Data goes to stdout, talk to stderr. Whatever goes wrong is printed here, once, as `error:` and `hint:` lines, and becomes
 //! an [`ExitCode`]. Until a plan is complete nothing is created or changed.
 
+mod ctl;
 mod exit;
 mod failure;
 mod log;
@@ -19,10 +20,16 @@ pub use vm::VmArgs;
 
 use crate::{
     acpi,
-    config::{ConsoleConfig, file, probe::Purpose},
+    config::{
+        ConsoleConfig, MemoryRangeConfig, file,
+        probe::{BackingFacts, Purpose},
+    },
     layout::map::Report,
-    machine::{Machine, Outcome, Plans, acpi_input},
-    memory::{backing, state},
+    machine::{Machine, Outcome, Plans, acpi_input, socket::Socket},
+    memory::{
+        backing::{self, Held},
+        state,
+    },
     nested::{self, HostChoice, HostError, HostOptions, Place, Reexec},
 };
 use clap::{Args, Parser, Subcommand};
@@ -53,6 +60,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// The nested host, for machines whose KVM cannot run a kernel
     Host(nested::cli::HostArgs),
+    /// Ask something of a running machine
+    Ctl(ctl::CtlArgs),
     /// Look at ACPI tables
     #[command(subcommand)]
     Acpi(AcpiCommand),
@@ -124,6 +133,7 @@ pub fn main() -> std::process::ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(args) => run(*args, &cli.log),
+        Command::Ctl(args) => ctl::run(&args),
         Command::Host(_) => unreachable!("`host` has exit codes of its own and never comes here"),
         Command::Acpi(AcpiCommand::Dump(args)) => {
             let plan = MachinePlan::prepare(args.vm.config()?, Purpose::Plan)?;
@@ -180,6 +190,7 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
     let plans = Plans {
         topology: &plan.topology,
         layout: &plan.layout,
+        phys_bits: plan.phys_bits,
         backings: &plan.backings,
     };
     let machine = Machine::build(&plan.config, &plans)?;
@@ -193,12 +204,14 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
 /// Runs the same command in the nested host; its exit code is ours.
 fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let nested = |error: HostError| Failure::new(ExitCode::PassedOn(error.exit_code()), error);
-    // Locks do not cross the boundary: held here, they keep a second run out of the files.
-    let held: Result<Vec<_>, _> = plan.config.nvdimm.iter().map(backing::hold).collect();
-    let _held = held.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let control = plan.config.control_socket.as_deref();
+    let control = control.map(|path| Socket::listen("control", path)).transpose();
+    let control = control.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let shares = nested::shares_of(&plan.config, file).map_err(nested)?;
     let states = plan.config.nvdimm.iter().filter_map(|n| n.state.as_deref());
-    let held: Result<Vec<_>, _> = states.map(state::hold).collect();
-    let _held_states = held.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let held_states: Result<Vec<_>, _> = states.map(state::hold).collect();
+    let _held_states = held_states.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let held = hold_backings(plan)?;
     let mut host = HostOptions::default();
     // What the guest touches is the nested host's memory, beside what that needs itself.
     host.memory = host
@@ -207,12 +220,42 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
     host.shares.extend(log);
     let request = Reexec {
         args: std::env::args().skip(1).collect(),
-        shares: nested::shares_of(&plan.config, file).map_err(nested)?,
+        shares,
         interactive: plan.config.console == ConsoleConfig::Stdio,
         host,
     };
-    let outcome = nested::reexec_in_host(&request).map_err(nested)?;
-    Ok(ExitCode::PassedOn(outcome.code()))
+    let outcome = nested::reexec_in_host(&request, control);
+    let code = outcome
+        .as_ref()
+        .map_or_else(HostError::exit_code, nested::Outcome::code);
+    let failed = [ExitCode::VmmError, ExitCode::BadConfig, ExitCode::HostFailure].map(ExitCode::code);
+    if outcome.is_err() || failed.contains(&code) {
+        held.into_iter().for_each(Held::discard_untouched);
+    }
+    outcome.map(|_| ExitCode::PassedOn(code)).map_err(nested)
+}
+
+/// Locks do not cross the boundary of the nested host: held here, they keep a second run out of the files. New files are
+/// created here as well, and are gone again when one of them cannot be had.
+fn hold_backings(plan: &MachinePlan) -> Result<Vec<Held>, Failure> {
+    let mut held = Vec::new();
+    let ranges = plan.config.memory_range.iter();
+    let ranges: Vec<_> = ranges.filter_map(MemoryRangeConfig::backing).collect();
+    let range_facts = ranges.iter().map(|range| BackingFacts {
+        size: range.size.unwrap_or_default(),
+        page: ByteSize::kib(4),
+    });
+    let nvdimms = plan.config.nvdimm.iter().zip(plan.backings.iter().copied());
+    for (backing, facts) in nvdimms.chain(ranges.iter().zip(range_facts)) {
+        match backing::hold(backing, facts) {
+            Ok(one) => held.extend(one),
+            Err(error) => {
+                held.into_iter().for_each(Held::discard_untouched);
+                return Err(Failure::new(ExitCode::BadConfig, error));
+            }
+        }
+    }
+    Ok(held)
 }
 
 /// Writes the ACPI tables of the machine that was planned.

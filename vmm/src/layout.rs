@@ -3,15 +3,21 @@
 //! Everything here is guest ABI, documented in docs/guest-abi.md: the same configuration gives the same map on every host.
 
 pub mod map;
+mod nvdimm;
+mod ranges;
+
+pub use nvdimm::{NvdimmAsk, NvdimmPlacement, SpaPlacement};
 
 use crate::{
-    config::{MAX_NVDIMMS, VmConfig, probe::BackingFacts},
-    topology::{NodePlan, Topology},
+    config::{MAX_NVDIMMS, RangeKind, VmConfig, probe::BackingFacts},
+    topology::Topology,
 };
 use devices::{
     nvdimm::MailboxPlan,
     units::{ByteSize, Gpa, GpaRange},
 };
+
+pub use ranges::{HotplugWindow, RangePlacement};
 
 const PAGE: u64 = 4096;
 
@@ -96,6 +102,8 @@ pub mod ports {
     pub const PVPANIC: u64 = 0x505;
     /// Generic event device and sleep/reset registers: +0 selector (4 bytes, read-to-clear), +4 sleep control, +5 sleep status, +6 reset.
     pub const ACPI: u64 = 0x600;
+    /// PCI configuration address and data, 8 ports.
+    pub const PCI_CONFIG: u64 = 0xcf8;
     /// Doorbell of the first NVDIMM mailbox, 4 ports.
     pub const DSM_DOORBELL: u64 = 0xa18;
 }
@@ -117,34 +125,6 @@ pub struct RamRegion {
     pub range: GpaRange,
     /// Proximity domain.
     pub node: u32,
-}
-
-/// Where an NVDIMM's data (without its label area) is seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NvdimmPlacement {
-    /// Position in the configuration; NFIT handle is slot + 1.
-    pub slot: u8,
-    /// SPA range; as many bytes from the start of the backing.
-    pub spa: GpaRange,
-    /// Proximity domain.
-    pub node: u32,
-    /// Where the label area begins in the backing: its last bytes, as QEMU has them.
-    pub label_offset: u64,
-    /// Bytes of the label area; 0: none.
-    pub label_size: ByteSize,
-}
-
-/// An NVDIMM that needs a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NvdimmAsk {
-    /// Slot.
-    pub slot: u8,
-    /// Proximity domain.
-    pub node: u32,
-    /// Size and pages of the backing.
-    pub backing: BackingFacts,
-    /// Bytes of the label area.
-    pub label: ByteSize,
 }
 
 /// What the host sets limits to.
@@ -169,17 +149,31 @@ pub enum E820Type {
     Acpi = 3,
     /// ACPI non-volatile storage.
     Nvs = 4,
+    /// Memory with errors.
+    Unusable = 5,
     /// Persistent memory.
     Persistent = 7,
+    /// Persistent memory of platforms older than the standard's type.
+    PersistentLegacy = 12,
+    /// Memory for a special purpose (Linux's own number).
+    SoftReserved = 0xefff_ffff,
 }
 
 /// The whole map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// RAM as host memory is mapped: from 0, split at the hole and at node boundaries, in address order.
+    /// RAM as host memory is mapped: from 0, split at the hole, at ranges and at node boundaries, in address order.
     pub ram: Vec<RamRegion>,
+    /// Ranges placed or typed by hand, in address order; those of RAM are in `ram` as well.
+    pub ranges: Vec<RangePlacement>,
+    /// RAM that is mirrored, in address order.
+    pub mirrored: Vec<GpaRange>,
+    /// Addresses kept free for memory added later, above everything else.
+    pub hotplug: Vec<HotplugWindow>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<NvdimmPlacement>,
+    /// SPA ranges in address order.
+    pub spas: Vec<SpaPlacement>,
     /// virtio-mmio pages in use, with their GSIs.
     pub virtio: Vec<(GpaRange, u32)>,
 }
@@ -204,6 +198,28 @@ pub enum LayoutError {
         /// Physical address bits.
         bits: u8,
     },
+    /// Two things at one address.
+    #[error("{what} at {range} overlaps {owner} at {other}; hint: choose another start=, or leave it out")]
+    Overlap {
+        /// The later one.
+        what: String,
+        /// Its addresses.
+        range: GpaRange,
+        /// What is there.
+        owner: String,
+        /// Its addresses.
+        other: GpaRange,
+    },
+    /// RAM that is cut within a huge page.
+    #[error(
+        "RAM at {range} is not whole huge pages of {page}; hint: let memory ranges begin and end at multiples of {page}"
+    )]
+    Pages {
+        /// RAM.
+        range: GpaRange,
+        /// Page size.
+        page: ByteSize,
+    },
     /// Nothing is left beside the label area.
     #[error(
         "nvdimm slot {slot} of {size} has no whole {page} page beside its label area of {label}; hint: use a larger size, \
@@ -219,6 +235,14 @@ pub enum LayoutError {
         /// Label area.
         label: ByteSize,
     },
+    /// A set whose lines cannot be mapped.
+    #[error("interleave set {id}: {why}")]
+    Set {
+        /// Name.
+        id: String,
+        /// What is wrong, and a hint.
+        why: String,
+    },
     /// The size is known neither from the configuration nor from the host.
     #[error("the size of nvdimm slot {0} is not known; hint: add size=SIZE")]
     NoSize(u8),
@@ -230,77 +254,22 @@ pub enum LayoutError {
 impl Layout {
     /// Places everything. Deterministic: the configuration and the page sizes of its backings give the map.
     pub fn plan(config: &VmConfig, topology: &Topology, host: &HostLimits) -> Result<Self, LayoutError> {
-        let ram = place_ram(topology, host.phys_bits)?;
+        let ranges::Placed { ram, ranges, mirrored } = ranges::place(config, topology, host.phys_bits)?;
         // Slot 0 is the entropy source; the agent's channel follows when there is one.
         let transports = if config.agent_socket.is_some() { 2 } else { 1 };
         let virtio = (0..transports).map(virtio_slot).collect();
-        let mut layout = Self {
+        let layout = Self {
             ram,
+            ranges,
+            mirrored,
+            hotplug: Vec::new(),
             nvdimms: Vec::new(),
+            spas: Vec::new(),
             virtio,
         };
-        for (index, nvdimm) in config.nvdimm.iter().enumerate() {
-            let slot = u8::try_from(index)
-                .ok()
-                .filter(|_| index < MAX_NVDIMMS)
-                .ok_or(LayoutError::NoSlot(index))?;
-            let own = || {
-                Some(BackingFacts {
-                    size: nvdimm.size?,
-                    page: ByteSize(PAGE),
-                })
-            };
-            let backing = host
-                .backings
-                .get(index)
-                .copied()
-                .or_else(own)
-                .ok_or(LayoutError::NoSize(slot))?;
-            let ask = NvdimmAsk {
-                slot,
-                node: nvdimm.node,
-                backing,
-                label: nvdimm.label,
-            };
-            (layout, _) = layout.with(&ask, host.phys_bits)?;
-        }
+        let mut layout = layout.with_nvdimms(config, host)?;
+        layout.place_windows(config, host.phys_bits)?;
         Ok(layout)
-    }
-
-    /// The map with one more NVDIMM, above all others, and its place.
-    pub fn with(&self, ask: &NvdimmAsk, phys_bits: u8) -> Result<(Self, GpaRange), LayoutError> {
-        let NvdimmAsk {
-            slot,
-            backing: BackingFacts { size, page },
-            label,
-            ..
-        } = *ask;
-        let label_offset = size.0.saturating_sub(label.0);
-        // As QEMU does: the label area keeps the exact end of the backing, the data is cut to whole pages before it.
-        let len = label_offset - label_offset % page.0.max(PAGE);
-        if len == 0 {
-            return Err(LayoutError::NoData {
-                slot,
-                size,
-                page,
-                label,
-            });
-        }
-        let ram = self.ram.last().map_or(0, |r| r.range.end().0);
-        // Kernels before 5.3 fail on persistent memory that shares a section with RAM.
-        let ram = ram.max(ABOVE_4G.0).next_multiple_of(SECTION);
-        let taken = self.nvdimms.last().map_or(ram, |n| n.spa.end().0);
-        let start = taken.next_multiple_of(NVDIMM_ALIGN);
-        let spa = below_limit(phys_bits, start, len, || format!("nvdimm slot {slot}"))?;
-        let mut layout = self.clone();
-        layout.nvdimms.push(NvdimmPlacement {
-            slot,
-            spa,
-            node: ask.node,
-            label_offset,
-            label_size: label,
-        });
-        Ok((layout, spa))
     }
 
     /// The memory map handed to the guest (zero page or PVH), in address order, neighbours of one type merged.
@@ -327,21 +296,37 @@ impl Layout {
                 _ => map.push((span(start, range.end()), E820Type::Ram)),
             }
         }
-        map.extend(self.nvdimms.iter().map(|n| (n.spa, E820Type::Persistent)));
+        let ranges = self.ranges.iter().filter(|r| r.kind != RangeKind::Ram);
+        map.extend(ranges.filter_map(|r| Some((r.range, r.kind.e820()?))));
+        let persistent = self.spas.iter().filter(|spa| spa.plan.kind.is_persistent());
+        map.extend(persistent.map(|spa| (spa.plan.range, E820Type::Persistent)));
+        map.sort_by_key(|(range, _)| range.start);
         map
     }
 
     /// The top-level lines of the guest's `/proc/iomem` that are memory.
     pub fn iomem(&self) -> Vec<(GpaRange, &'static str)> {
-        let mut lines = Vec::new();
+        let mut lines: Vec<(GpaRange, &'static str)> = Vec::new();
         for (range, kind) in self.e820() {
             let name = match kind {
                 E820Type::Ram => "System RAM",
                 E820Type::Reserved => "Reserved",
                 E820Type::Acpi => "ACPI Tables",
                 E820Type::Nvs => "ACPI Non-volatile Storage",
+                E820Type::Unusable => "Unusable memory",
                 E820Type::Persistent => "Persistent Memory",
+                E820Type::PersistentLegacy => "Persistent Memory (legacy)",
+                E820Type::SoftReserved => "Soft Reserved",
             };
+            // Linux makes one of neighbours of one type, but for these two (e820_nomerge).
+            let apart = matches!(kind, E820Type::PersistentLegacy | E820Type::SoftReserved);
+            if let Some((last, _)) = lines
+                .last_mut()
+                .filter(|(l, n)| !apart && *n == name && l.end() == range.start)
+            {
+                last.len += range.len;
+                continue;
+            }
             if range.start == Gpa(0) {
                 // Linux takes the first page out of RAM, whatever the map says (trim_bios_range).
                 lines.push((GpaRange::new(Gpa(0), PAGE), "Reserved"));
@@ -357,27 +342,6 @@ impl Layout {
     pub fn ram_size(&self) -> ByteSize {
         ByteSize(self.ram.iter().map(|r| r.range.len).sum())
     }
-}
-
-/// RAM node by node from 0, around the hole.
-fn place_ram(topology: &Topology, phys_bits: u8) -> Result<Vec<RamRegion>, LayoutError> {
-    let mut ram = Vec::new();
-    let mut start = 0;
-    for NodePlan { node, memory, .. } in &topology.nodes {
-        let mut left = memory.0;
-        while left != 0 {
-            let below = MMIO_HOLE.start.0.saturating_sub(start);
-            if below == 0 {
-                start = start.max(MMIO_HOLE.end().0);
-            }
-            let len = if below == 0 { left } else { left.min(below) };
-            let range = below_limit(phys_bits, start, len, || format!("the RAM of node {node}"))?;
-            ram.push(RamRegion { range, node: *node });
-            start = range.end().0;
-            left -= len;
-        }
-    }
-    Ok(ram)
 }
 
 fn below_limit(bits: u8, start: u64, len: u64, what: impl FnOnce() -> String) -> Result<GpaRange, LayoutError> {

@@ -4,6 +4,7 @@ pub mod acpi;
 pub mod boot;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod cpuid;
 pub mod hv;
 pub mod images;

@@ -4,7 +4,7 @@
 
 use crate::config::{ConfigError, CpuList, CpuShape, VmConfig};
 use devices::units::ByteSize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
 /// Distance of a node to itself (ACPI 6.5 5.2.17).
@@ -13,7 +13,7 @@ pub const LOCAL_DISTANCE: u8 = 10;
 pub const REMOTE_DISTANCE: u8 = 20;
 
 /// An initial APIC id, which is also the x2APIC id. Below 255 for every machine of up to 64 vCPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ApicId(pub u32);
 
 impl fmt::Display for ApicId {
@@ -23,7 +23,7 @@ impl fmt::Display for ApicId {
 }
 
 /// Where one vCPU sits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VcpuPlan {
     /// Number of the vCPU; also its ACPI processor uid.
     pub vcpu: u8,

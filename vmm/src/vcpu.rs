@@ -3,16 +3,20 @@
 //! ```text
 //!             start()                run() returns
 //!   created ----------> running <---------------------> handling an exit
-//!                          |  stop(), or an effect that ends the machine
-//!                          v
-//!                        ended
+//!                        |  ^   |  stop(), or an effect that ends the machine
+//!                pause() |  |   v
+//!                        v  | ended
+//!                    standing  resume()
 //! ```
 //!
 //! A thread handles its exits against the two buses and reports what concerns the whole machine as a [`Report`]; it never
 //! decides anything itself. After a report it ends: whoever owns the machine starts new threads for a new run.
 
+mod gate;
+
 use crate::hv::{CoalescedPorts, Exit, Kick, PortWrite, Vcpu};
 use devices::{Bus, Effect};
+use gate::Gate;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -29,6 +33,8 @@ use vmm_sys_util::eventfd::EventFd;
 pub enum Report {
     /// A device wants something of the machine.
     Effect(Effect),
+    /// A vCPU stands still, as [`VcpuThreads::pause`] asked.
+    Standing,
     /// The guest brought its processor down.
     TripleFault {
         /// Whose.
@@ -78,6 +84,7 @@ pub struct Platform {
     /// Statistics.
     pub exits: ExitCounters,
     stop: AtomicBool,
+    gate: Gate,
     halted_at: Mutex<Vec<StoppedAt>>,
     reports: mpsc::Sender<Report>,
     wake: EventFd,
@@ -101,6 +108,7 @@ impl Platform {
                 collected,
                 exits: ExitCounters::default(),
                 stop,
+                gate: Gate::default(),
                 halted_at: Mutex::default(),
                 reports,
                 wake,
@@ -203,9 +211,32 @@ impl VcpuThreads {
         Ok(all)
     }
 
+    /// Asks every vCPU to leave the guest and stand still; each sends a [`Report::Standing`]. Does not wait: a kick can fall
+    /// between a thread's look at the gate and its entry to the guest, so [`VcpuThreads::kick`] until all of them stand.
+    pub fn pause(&self) {
+        self.platform.gate.close();
+        self.kick();
+    }
+
+    /// Brings every vCPU out of the guest once, to look around.
+    pub fn kick(&self) {
+        self.threads.iter().for_each(Kick::kick);
+    }
+
+    /// vCPUs that stand still, of how many.
+    pub fn standing(&self) -> (usize, usize) {
+        (self.platform.gate.standing(), self.threads.len())
+    }
+
+    /// Lets the vCPUs go on.
+    pub fn resume(&self) {
+        self.platform.gate.open();
+    }
+
     /// Stops every thread and waits for it.
     pub fn stop(&mut self) {
         self.platform.stop.store(true, Ordering::SeqCst);
+        self.platform.gate.open();
         for thread in self.threads.drain(..) {
             // A kick can fall between the thread's look at the flag and its entry to the guest: kick until it is out.
             while !thread.is_finished() {
@@ -227,6 +258,11 @@ impl Drop for VcpuThreads {
 fn run(platform: &Platform, mut vcpu: Vcpu) {
     let apic_id = vcpu.apic_id();
     while !platform.stop.load(Ordering::SeqCst) {
+        if platform.gate.pass(|| platform.report(Report::Standing)) {
+            vcpu.was_paused();
+            // It may have been opened for the end.
+            continue;
+        }
         let report = match vcpu.run() {
             Ok(exit) => {
                 platform.drain_collected();

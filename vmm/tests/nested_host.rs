@@ -237,13 +237,55 @@ fn killing_daxvisor_leaves_no_qemu() {
 }
 
 #[test]
+fn a_backing_file_that_is_new_has_one_user_as_well() {
+    let setup = Setup::new();
+    let file = setup.work.path().join("new");
+    let run = || {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_daxvisor"));
+        program.args([
+            "run",
+            "--host",
+            "nested",
+            "--kernel",
+            "@debian-6.1-cloud-amd64",
+            "--console",
+            "none",
+        ]);
+        program.args(["--nvdimm", &format!("file={},size=128M", file.display())]);
+        program.current_dir(setup.work.path()).stdin(Stdio::null());
+        program.env("TMPDIR", setup.temporary.path());
+        program
+    };
+    let mut first = run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !file.exists() {
+        assert!(start.elapsed() < Duration::from_secs(30), "the file is not created");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let second = run().output().unwrap();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert_eq!(code(&second), 2, "{}", text(&second.stderr));
+    assert!(
+        text(&second.stderr).contains("in use by another process"),
+        "{}",
+        text(&second.stderr)
+    );
+    assert_eq!(fs::metadata(&file).unwrap().len(), 128 << 20);
+    while !setup.qemus().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(40), "QEMU lives on");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn host_that_panics_is_not_the_commands_failure() {
     let setup = Setup::new();
     let output = setup.output(&[], &["sh", "-c", "echo c > /proc/sysrq-trigger; sleep 60"]);
     let error = text(&output.stderr);
     assert_eq!(code(&output), 125, "{error}");
     assert!(
-        error.contains("QEMU ended unexpectedly")
+        error.contains("the nested host is broken: its kernel reports")
             && error.contains("Kernel panic - not syncing: sysrq triggered crash"),
         "{error}"
     );
@@ -283,4 +325,54 @@ fn this_hosts_kvm_runs_kernels() {
         (0, Some("nested")),
         "{report}"
     );
+}
+
+#[test]
+fn machine_in_there_is_controlled_from_here() {
+    let setup = Setup::new();
+    let socket = setup.temporary.path().join("control");
+    let mut run = Command::new(env!("CARGO_BIN_EXE_daxvisor"));
+    run.args(["run", "--host", "nested", "--kernel", "@debian-6.1-cloud-amd64"])
+        .args(["--memory", "512M", "--nvdimm", "size=64M,id=far", "--console", "none"])
+        .args(["--timeout", "200", "--control-socket"])
+        .arg(&socket);
+    run.current_dir(setup.work.path()).stdin(Stdio::null());
+    let machine = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let ctl = |args: &[&str]| {
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_daxvisor"));
+        ctl.args(["ctl", "--timeout", "150", "--connect-timeout", "30", "--socket"])
+            .arg(&socket);
+        ctl.args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let done = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    // Both at once, and before the machine is up.
+    let (first, second) = (ctl(&["describe"]), ctl(&["--json", "nvdimm", "list"]));
+    let described = done(first);
+    assert!(
+        described.contains("machine: running") && described.contains("far: slot 0"),
+        "{described}"
+    );
+    assert!(done(second).contains("\"id\": \"far\""));
+    assert_eq!(done(ctl(&["pause"])), "the machine is paused\n");
+    let refused = ctl(&["pause"]).wait_with_output().unwrap();
+    assert_eq!(code(&refused), 1);
+    assert!(
+        text(&refused.stderr).contains("the machine is paused"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert_eq!(done(ctl(&["resume"])), "the machine is running\n");
+    assert_eq!(done(ctl(&["quit"])), "the machine is ending\n");
+    let ended = machine.wait_with_output().unwrap();
+    assert_eq!(code(&ended), 6, "{}", text(&ended.stderr));
+    assert!(!socket.exists(), "the socket is left");
+    assert_eq!(setup.qemus(), Vec::<u32>::new(), "QEMU was left behind");
 }

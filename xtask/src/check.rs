@@ -51,16 +51,32 @@ pub fn checks() -> Tally {
     format.args(["fmt", "--all", "--check"]);
     command(&mut tally, "format", "fmt", format);
     command(&mut tally, "lints", "clippy", clippy);
-    if workspace::cargo_has("deny") {
-        let mut deny = workspace::cargo();
-        deny.args(["deny", "--workspace", "check"]);
-        command(&mut tally, "licences and sources", "deny", deny);
-    } else {
-        println!(
-            "check: licences and sources: NOT RUN, cargo-deny is not installed (`cargo install --locked cargo-deny`)"
-        );
-    }
+    dependencies(&mut tally);
     tally
+}
+
+/// Dependencies against deny.toml. Advisories come from the network; without it they are said not to have been looked at.
+fn dependencies(tally: &mut Tally) {
+    let deny = |args: &[&str]| {
+        let mut deny = workspace::cargo();
+        deny.args(["deny", "--workspace"]).args(args);
+        deny
+    };
+    if !workspace::cargo_has("deny") {
+        println!(
+            "check: licences, sources and advisories: NOT RUN, cargo-deny is not installed (`cargo install --locked cargo-deny`)"
+        );
+        return;
+    }
+    let local = deny(&["check", "licenses", "bans", "sources"]);
+    command(tally, "licences and sources", "deny", local);
+    match process::quiet(&mut deny(&["fetch", "db"])) {
+        Ok(()) => {
+            let known = deny(&["check", "--disable-fetch", "advisories"]);
+            command(tally, "advisories", "deny", known);
+        }
+        Err(_) => println!("check: advisories: NOT RUN, their database cannot be fetched from here"),
+    }
 }
 
 /// Documentation against the built programs.

@@ -53,6 +53,11 @@ pub const TEST: &[Package] = &[
         "busybox",
         "an initramfs is built from it and unpacked with it",
     ),
+    package(
+        "ndctl",
+        "ndctl",
+        "the nested host's own memory becomes a device-dax node",
+    ),
     package("g++", "c++", "the fuzzing engine is C++"),
 ];
 

@@ -3,7 +3,7 @@ use crate::{
     BusDevice, Clock, Effect,
     line::CountingLine,
     nvdimm::{
-        LabelStore, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan,
+        Dimm, GrowError, LabelStore, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan, RootPlan, SpaPlan,
         dsm::{dimm, root},
         guid::{INTEL_DIMM_DSM, METHODS, ROOT_DSM},
         nfit,
@@ -39,6 +39,7 @@ fn bus(memory: GuestMemory, nfit: NfitPlan, line: Arc<CountingLine>) -> NvdimmBu
         number: 0,
         mailbox: PLAN,
         slots: nfit.dimms.iter().map(|d| (d.slot, d.handle)).collect(),
+        root: RootPlan::default(),
         nfit,
     };
     NvdimmBus::new(memory, plan, labels, line, &Clock::manual())
@@ -123,7 +124,7 @@ fn calls_are_routed_by_handle_and_guid() {
     assert_eq!(machine.call(1, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x2_0000, 4096]));
     assert_eq!(machine.call(2, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x1000, 4096]));
     assert_eq!(machine.call(2, METHODS, dimm::LSI, &[]), words(&[0, 0x1000, 4096]));
-    assert_eq!(machine.call(ROOT_HANDLE, ROOT_DSM, 0, &[]), words(&[0]));
+    assert_eq!(machine.call(ROOT_HANDLE, ROOT_DSM, 0, &[]), words(&[0x3bf]));
     assert_eq!(machine.call(ROOT_HANDLE, INTEL_DIMM_DSM, 4, &[]), words(&[1]));
     assert_eq!(machine.call(1, INTEL_DIMM_DSM, 0, &[]), words(&[0x47f]));
 }
@@ -165,6 +166,48 @@ fn fit_read_to_its_end_is_seen() {
     let end = words(&[u32::try_from(fit.len()).unwrap(), 0, 1, 0]);
     assert_eq!(machine.call(ROOT_HANDLE, METHODS, root::READ_FIT, &end), words(&[0, 1]));
     assert_eq!(machine.bus.fit_seen(), 1);
+}
+
+#[test]
+fn added_dimm_is_announced_and_what_was_there_stays_byte_for_byte() {
+    let machine = Machine::new();
+    let old = nfit::fit(&machine.nfit);
+    let more = NvdimmPlan::plain(2, "c".into(), 1 << 24, 0x1000, false);
+    let dimm = || Dimm::new(more.clone(), Box::new(vec![0; 0x1000]), &Clock::manual());
+    let mut grown = machine.nfit.clone();
+    grown.spas.push(SpaPlan::plain(&more, Gpa(6 << 30), 2));
+    grown.dimms.push(more.clone());
+    let mut moved = grown.clone();
+    moved.spas[0].range.start.0 += 1 << 30;
+    machine.bus.with(|bus| {
+        assert_eq!(bus.grow(moved, dimm()), Err(GrowError::Changed));
+        let same = bus.nfit.clone();
+        assert_eq!(bus.grow(same, dimm()), Err(GrowError::NoNewDimm));
+    });
+    assert_eq!(
+        (machine.bus.fit_generation(), machine.line.count()),
+        (1, 0),
+        "nothing happened"
+    );
+
+    machine.bus.with(|bus| bus.grow(grown.clone(), dimm())).unwrap();
+    assert_eq!((machine.bus.fit_generation(), machine.line.count()), (2, 1));
+    assert_eq!(machine.call(3, INTEL_DIMM_DSM, 4, &[]), words(&[0, 0x1000, 4096]));
+    let half_read = [words(&[8, 0]), words(&[1, 0])].concat();
+    assert_eq!(
+        machine.call(ROOT_HANDLE, METHODS, root::READ_FIT, &half_read),
+        words(&[0x100])
+    );
+    let new = machine
+        .call(ROOT_HANDLE, METHODS, root::READ_FIT, &[0; 16])
+        .split_off(8);
+    let all: Vec<_> = nfit::structures(&new).collect();
+    assert_eq!(all.len(), nfit::structures(&old).count() + 3);
+    assert!(nfit::structures(&old).all(|structure| all.contains(&structure)));
+    assert_eq!(
+        machine.call(ROOT_HANDLE, METHODS, root::TAKE_EVENTS, &[]),
+        words(&[0, 1, 0])
+    );
 }
 
 #[test]

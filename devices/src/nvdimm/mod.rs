@@ -4,30 +4,41 @@
 //! authored by pure functions from [`NvdimmPlan`]s: the tables by [`nfit`], the ACPI devices by [`aml::NvdimmAml`].
 //!
 //! ```text
-//! guest: _DSM, _FIT, _LSx -> AML (aml) -> mailbox page, doorbell -> NvdimmBus -> dsm::{root, dimm} -> label
+//! guest: _DSM, _FIT, _LSx -> AML (aml) -> mailbox page, doorbell -> NvdimmBus -> dsm::{root, dimm} -> label, ars
 //! ```
 
 pub mod aml;
+pub mod ars;
 pub mod config;
 pub mod dsm;
+pub mod errors;
 mod events;
 pub mod firmware;
 pub mod guid;
 pub mod health;
+mod interleave;
 pub mod label;
 pub mod mailbox;
+pub mod media;
 pub mod nfit;
 pub mod plan;
+pub mod security;
 pub mod state;
 
 pub use aml::NvdimmAml;
+pub use ars::RootPlan;
 pub use events::PendingEvents;
+pub use interleave::DimmAddress;
 pub use label::{LabelArea, LabelStore};
 pub use mailbox::MailboxPlan;
+pub use media::MediaState;
 pub use plan::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, SpaPlan};
+pub use security::Security;
 
 use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
+use ars::Ars;
 use dsm::{Answer, DsmCall, DsmStatus, Tell, hpe1::Hpe1, root};
+use errors::Injected;
 use firmware::{Firmware, FirmwareState};
 use health::{Health, HealthState};
 use mailbox::{Mailbox, ROOT_HANDLE};
@@ -44,6 +55,8 @@ pub struct Dimm {
     pub plan: NvdimmPlan,
     /// Label area.
     pub labels: LabelArea,
+    /// Bad ranges.
+    pub media: MediaState,
     /// Sensors, thresholds and shutdown count.
     pub health: Health,
     /// Firmware versions and updates.
@@ -51,6 +64,8 @@ pub struct Dimm {
     hpe1: Hpe1,
     /// Time, for what takes some.
     pub clock: Clock,
+    /// Passphrases; none: the DIMM has no security functions.
+    pub security: Option<Security>,
     kept: Option<Kept>,
 }
 
@@ -82,7 +97,9 @@ impl Dimm {
             hpe1: Hpe1::default(),
             plan,
             labels,
+            media: MediaState::default(),
             clock: clock.clone(),
+            security: None,
             kept: None,
         }
     }
@@ -155,6 +172,8 @@ fn keep_section<T: Serialize + PartialEq + Clone>(
 pub struct BusState {
     /// What `_FIT` describes.
     pub nfit: NfitPlan,
+    /// How the root's functions behave.
+    pub root: RootPlan,
     /// DIMMs in slot order.
     pub dimms: Vec<Dimm>,
     /// Structures that `_FIT` returns.
@@ -165,6 +184,10 @@ pub struct BusState {
     pub fit_seen: u32,
     /// What the guest has not been notified of yet.
     pub events: PendingEvents,
+    /// The scrub.
+    pub ars: Ars,
+    /// What the guest injected.
+    injected: Injected,
     /// Time, for what takes some.
     pub clock: Clock,
 }
@@ -175,12 +198,36 @@ impl BusState {
         Self {
             fit: nfit::fit(&nfit),
             nfit,
+            root: RootPlan::default(),
             dimms,
             fit_generation: 1,
             fit_seen: 0,
             events: PendingEvents::default(),
+            ars: Ars::default(),
+            injected: Injected::default(),
             clock,
         }
+    }
+
+    /// Goes on with a plan that has one more DIMM, and tells the guest. The plan is refused, and nothing changes, unless
+    /// every structure that the guest may have read is in it unchanged: Linux refuses such an update whole.
+    pub fn grow(&mut self, nfit: NfitPlan, dimm: Dimm) -> Result<(), GrowError> {
+        let slot = dimm.plan.slot;
+        if self.nfit.dimm(slot).is_some() || nfit.dimm(slot) != Some(&dimm.plan) {
+            return Err(GrowError::NoNewDimm);
+        }
+        let fit = nfit::fit(&nfit);
+        let all: Vec<_> = nfit::structures(&fit).collect();
+        if !nfit::structures(&self.fit).all(|old| all.contains(&old)) {
+            return Err(GrowError::Changed);
+        }
+        self.dimms.push(dimm);
+        self.dimms.sort_by_key(|dimm| dimm.plan.slot);
+        self.nfit = nfit;
+        self.fit = fit;
+        self.fit_generation += 1;
+        self.events.nfit_update();
+        Ok(())
     }
 
     /// The DIMM with `handle`.
@@ -236,8 +283,20 @@ impl BusState {
     }
 }
 
+/// Why an NFIT cannot grow into another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GrowError {
+    /// Nothing is new.
+    #[error("the new NFIT has no new DIMM")]
+    NoNewDimm,
+    /// Something is gone or different.
+    #[error("the new NFIT changes a structure that the guest may have read")]
+    Changed,
+}
+
 /// The NVDIMMs behind one root device and its mailbox. The bus device is the doorbell.
 pub struct NvdimmBus {
+    number: u8,
     mailbox: Mailbox,
     line: Box<dyn Line>,
     state: Mutex<BusState>,
@@ -253,15 +312,31 @@ impl NvdimmBus {
         line: impl Line + 'static,
         clock: &Clock,
     ) -> Self {
-        let NvdimmBusPlan { mailbox, nfit, .. } = plan;
+        let NvdimmBusPlan {
+            number,
+            mailbox,
+            nfit,
+            root,
+            ..
+        } = plan;
         assert_eq!(nfit.dimms.len(), labels.len(), "each NVDIMM must have a label store");
         let dimms = nfit.dimms.iter().cloned().zip(labels);
         let dimms = dimms.map(|(plan, store)| Dimm::new(plan, store, clock)).collect();
+        let state = BusState {
+            root,
+            ..BusState::new(nfit, dimms, clock.clone())
+        };
         Self {
+            number,
             mailbox: Mailbox::new(memory, mailbox),
             line: Box::new(line),
-            state: Mutex::new(BusState::new(nfit, dimms, clock.clone())),
+            state: Mutex::new(state),
         }
+    }
+
+    /// Number of the root device.
+    pub fn number(&self) -> u8 {
+        self.number
     }
 
     /// Runs `change` on the state, between two calls of the guest, and interrupts the guest if there is something new to

@@ -203,7 +203,7 @@ fn platform_capabilities(domain: PersistenceDomain) -> PlatformCapabilities {
     let capabilities = match domain {
         PersistenceDomain::CpuCache => Capabilities::all(),
         PersistenceDomain::MemoryController => Capabilities::MEMORY_CONTROLLER_FLUSH,
-        PersistenceDomain::Unknown => Capabilities::empty(),
+        PersistenceDomain::None => Capabilities::empty(),
     };
     PlatformCapabilities {
         kind: 7.into(),
@@ -241,6 +241,18 @@ pub fn fit(plan: &NfitPlan) -> Vec<u8> {
     }
     bytes.extend_from_slice(platform_capabilities(plan.domain).as_bytes());
     bytes
+}
+
+/// The structures in `fit`, each with its head.
+pub fn structures(fit: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = fit;
+    std::iter::from_fn(move || {
+        let [_, _, low, high, ..] = *rest else { return None };
+        let len = usize::from(u16::from_le_bytes([low, high]));
+        let structure = rest.get(..len).filter(|s| !s.is_empty())?;
+        rest = rest.get(len..)?;
+        Some(structure)
+    })
 }
 
 /// The whole NFIT: header, four reserved bytes, structures. ACPI 6.5 5.2.25.
@@ -327,7 +339,7 @@ mod tests {
         for (domain, bits) in [
             (PersistenceDomain::CpuCache, "03"),
             (PersistenceDomain::MemoryController, "02"),
-            (PersistenceDomain::Unknown, "00"),
+            (PersistenceDomain::None, "00"),
         ] {
             let expected = hex(&format!("0700 1000 01 000000 {bits}000000 00000000"));
             assert_eq!(platform_capabilities(domain).as_bytes(), expected);
@@ -355,7 +367,7 @@ mod tests {
         let plan = NfitPlan {
             dimms: dimms.to_vec(),
             spas: vec![set],
-            domain: PersistenceDomain::CpuCache,
+            ..NfitPlan::default()
         };
         let fit = fit(&plan);
         assert_eq!(

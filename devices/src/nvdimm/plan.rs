@@ -9,11 +9,13 @@
 
 pub use super::config::DimmFamily;
 use super::{
+    ars::RootPlan,
     guid::{self, Guid},
     health::HealthPlan,
     mailbox::MailboxPlan,
 };
 use crate::units::{Gpa, GpaRange};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Most DIMMs of one machine.
@@ -193,6 +195,11 @@ impl SpaKind {
         }
     }
 
+    /// Whether contents outlive the machine.
+    pub fn is_persistent(self) -> bool {
+        matches!(self, Self::Persistent | Self::PersistentDisk | Self::PersistentCd)
+    }
+
     /// Virtual disks and CDs have no mappings, and index 0.
     pub fn is_virtual(self) -> bool {
         !matches!(self, Self::Persistent | Self::Volatile | Self::Control)
@@ -262,7 +269,8 @@ impl SpaPlan {
 }
 
 /// Where the persistence domain begins. ACPI 6.5 5.2.25.9.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PersistenceDomain {
     /// The processors' caches are flushed on power loss.
     #[default]
@@ -270,7 +278,7 @@ pub enum PersistenceDomain {
     /// The memory controller's buffers are; caches are the guest's business.
     MemoryController,
     /// Nothing is said.
-    Unknown,
+    None,
 }
 
 /// All of one NFIT.
@@ -302,7 +310,7 @@ impl NfitPlan {
         Self {
             dimms,
             spas,
-            domain: PersistenceDomain::default(),
+            ..Self::default()
         }
     }
 }
@@ -318,6 +326,8 @@ pub struct NvdimmBusPlan {
     pub slots: Vec<(u8, NfitHandle)>,
     /// What it says.
     pub nfit: NfitPlan,
+    /// How its root's functions behave.
+    pub root: RootPlan,
 }
 
 impl NvdimmBusPlan {

@@ -24,9 +24,14 @@ use std::sync::{
     Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
+use vm_memory::bitmap::MS;
 
 /// Guest memory at one moment.
-pub type Memory = vm_memory::GuestMemoryMmap<()>;
+pub type Memory = vm_memory::GuestMemoryMmap<crate::DeviceWrites>;
+/// What a guest wants read.
+pub type Reader<'m> = virtio_queue::Reader<'m, MS<'m, Memory>>;
+/// Where a guest wants something written.
+pub type Writer<'m> = virtio_queue::Writer<'m, MS<'m, Memory>>;
 
 /// Counts what the guest can repeat at will, and says when it is worth a line in the log: at the 1st, 2nd, 4th, 8th ...
 /// time, so that no guest can fill a disk.

@@ -4,7 +4,7 @@
 //! or buffers outside memory, loops, indices that jump) **fails**: it yields no chain any more, the device asks for a
 //! reset, and nothing else happens.
 
-use super::{Interrupt, Memory, Occasional};
+use super::{Interrupt, Memory, Occasional, Reader, Writer};
 use std::{
     fmt::Display,
     sync::{
@@ -13,7 +13,7 @@ use std::{
     },
 };
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT, Reader, Writer};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 /// A chain of buffers in one state of guest memory.

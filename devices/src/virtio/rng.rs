@@ -1,13 +1,12 @@
 //! Entropy device (virtio 1.2 section 5.4): fills what the guest asks for, up to [`PER_REQUEST`] bytes a request.
 
-use super::{Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice, lock, queue::Virtqueue};
+use super::{Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice, Writer, lock, queue::Virtqueue};
 use crate::GuestMemory;
 use std::{
     io::{self, Write},
     sync::Mutex,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
-use virtio_queue::Writer;
 use vm_memory::GuestAddressSpace;
 
 /// Most bytes one request gets; the driver asks again for more.

@@ -1,6 +1,7 @@
 //! The first process: from a bare kernel to a served command port. Nothing here may ever return or panic the kernel.
 
 use crate::{
+    button,
     cmdline::Options,
     hostroot, modules, mounts, port,
     reaper::Reaper,
@@ -146,6 +147,7 @@ pub fn run() -> ! {
     let reaper = Reaper::start();
     let (options, mut problems) = set_up(&reaper);
     problems.extend(heed_signals());
+    button::heed(|| end(Power::Off));
     for problem in &problems {
         say(problem);
     }

@@ -10,6 +10,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod button;
 pub mod cmdline;
 mod command;
 mod files;

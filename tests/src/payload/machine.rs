@@ -33,6 +33,7 @@ pub fn run(program: &Program, mut config: VmConfig) -> Counted {
     let plans = Plans {
         topology: &plan.topology,
         layout: &plan.layout,
+        phys_bits: plan.phys_bits,
         backings: &plan.backings,
     };
     let machine = Machine::build(&plan.config, &plans).expect("a machine");

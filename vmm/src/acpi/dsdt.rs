@@ -1,6 +1,6 @@
 //! DSDT: the ACPI namespace. Devices that are more than resources bring their own AML.
 
-use super::{AcpiCpu, AcpiError, AcpiInput, bytes, sdt};
+use super::{AcpiCpu, AcpiError, AcpiInitiator, AcpiInput, bytes, sdt};
 use crate::layout::{gsi, ports};
 use acpi_tables::{
     Aml, AmlSink,
@@ -22,6 +22,7 @@ pub(super) fn dsdt(input: &AcpiInput, numa: bool) -> Result<Vec<u8>, AcpiError> 
     for (what, count, max) in [
         ("vCPUs", input.cpus.len(), 1 << 12),
         ("virtio devices", input.virtio.len(), 1 << 8),
+        ("generic initiators", input.initiators.len(), 1 << 8),
     ] {
         if count > max {
             return Err(AcpiError::TooMany { what, count, max });
@@ -36,6 +37,9 @@ pub(super) fn dsdt(input: &AcpiInput, numa: bool) -> Result<Vec<u8>, AcpiError> 
     }
     for (uid, (registers, gsi)) in (0u32..).zip(&input.virtio) {
         devices.push(virtio(uid, *registers, *gsi)?);
+    }
+    for (at, initiator) in input.initiators.iter().enumerate() {
+        devices.push(generic_initiator(at, initiator)?);
     }
     if input.pvpanic {
         devices.push(pvpanic());
@@ -113,6 +117,22 @@ fn virtio(uid: u32, registers: GpaRange, gsi: u32) -> Result<Vec<u8>, AcpiError>
             &Name::new("_HID".into(), &"LNRO0005"),
             &Name::new("_UID".into(), &uid),
             &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&memory, &interrupt(gsi)])),
+        ],
+    ))
+}
+
+/// `\_SB.GIxx`, xx the position in hex: what the handle of an SRAT entry names.
+fn generic_initiator(at: usize, initiator: &AcpiInitiator) -> Result<Vec<u8>, AcpiError> {
+    let hid = String::from_utf8(initiator.hid.to_vec())
+        .ok()
+        .filter(|hid| hid.bytes().all(|b| b.is_ascii_alphanumeric()))
+        .ok_or(AcpiError::Hid(initiator.hid))?;
+    Ok(device(
+        &format!("GI{at:02X}"),
+        vec![
+            &Name::new("_HID".into(), &hid),
+            &Name::new("_UID".into(), &initiator.uid),
+            &Name::new("_PXM".into(), &initiator.node),
         ],
     ))
 }

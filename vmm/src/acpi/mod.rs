@@ -7,8 +7,11 @@
 //! device, sleep and reset through its registers ([`devices::acpi`]).
 
 mod dsdt;
+mod hmat;
 mod numa;
 mod platform;
+
+pub use hmat::{HmatPlan, HmatTarget};
 
 use crate::layout::{self, RamRegion};
 use acpi_tables::{Aml, sdt::Sdt};
@@ -38,6 +41,12 @@ pub struct AcpiInput {
     pub numa: Option<AcpiNuma>,
     /// NVDIMM buses by number; the first one's NFIT is the static table.
     pub nvdimm: Vec<NvdimmBusPlan>,
+    /// Other memory that belongs to a node: ranges placed by hand, windows for memory added later.
+    pub memory: Vec<AcpiMemory>,
+    /// Initiators that are no processors.
+    pub initiators: Vec<AcpiInitiator>,
+    /// Performance. None: no HMAT.
+    pub hmat: Option<HmatPlan>,
     /// virtio-mmio transports: registers and interrupt.
     pub virtio: Vec<(GpaRange, u32)>,
     /// The 16550 at [`layout::ports::COM1`] exists.
@@ -53,6 +62,30 @@ pub struct AcpiCpu {
     pub apic_id: u32,
     /// Proximity domain.
     pub node: u32,
+}
+
+/// Memory of a node that is not boot RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcpiMemory {
+    /// Where.
+    pub range: GpaRange,
+    /// Proximity domain.
+    pub node: u32,
+    /// It, or memory in it, may come and go.
+    pub hot_pluggable: bool,
+    /// It keeps its content.
+    pub non_volatile: bool,
+}
+
+/// A generic initiator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcpiInitiator {
+    /// Proximity domain.
+    pub node: u32,
+    /// `_HID`, printable.
+    pub hid: [u8; 8],
+    /// `_UID`.
+    pub uid: u32,
 }
 
 /// Nodes and the distances between them.
@@ -120,6 +153,9 @@ pub enum AcpiError {
         /// How many there may be.
         max: usize,
     },
+    /// An id that AML cannot hold.
+    #[error("the _HID {0:02x?} of a generic initiator is not eight letters and digits")]
+    Hid([u8; 8]),
     /// A device whose registers 32 bits cannot name.
     #[error("virtio device at {0} must lie below 4 GiB")]
     VirtioRange(GpaRange),
@@ -155,7 +191,7 @@ impl Tables {
 /// Authors and places all tables.
 pub fn assemble(input: &AcpiInput) -> Result<Tables, AcpiError> {
     let numa = match &input.numa {
-        None if !input.nvdimm.is_empty() => Some(AcpiNuma::single()),
+        None if needs_nodes(input) => Some(AcpiNuma::single()),
         numa => numa.clone(),
     };
     if let Some(numa) = &numa {
@@ -173,6 +209,9 @@ pub fn assemble(input: &AcpiInput) -> Result<Tables, AcpiError> {
         listed.push(placer.put("SRAT", numa::srat(input)));
         listed.push(placer.put("SLIT", numa::slit(numa)));
     }
+    if let Some(plan) = &input.hmat {
+        listed.push(placer.put("HMAT", hmat::table(plan)));
+    }
     if let Some(bus) = input.nvdimm.first() {
         listed.push(placer.put("NFIT", nfit::table(&bus.nfit, OEM_ID, OEM_TABLE_ID)));
     }
@@ -180,6 +219,11 @@ pub fn assemble(input: &AcpiInput) -> Result<Tables, AcpiError> {
     listed.iter().for_each(|gpa| xsdt.add_entry(gpa.0));
     let xsdt = placer.put("XSDT", bytes(&xsdt));
     placer.finish(rsdp, bytes(&acpi_tables::rsdp::Rsdp::new(OEM_ID, xsdt.0)))
+}
+
+/// Whether something is said of a node on a machine without any.
+fn needs_nodes(input: &AcpiInput) -> bool {
+    !input.nvdimm.is_empty() || !input.memory.is_empty() || !input.initiators.is_empty() || input.hmat.is_some()
 }
 
 /// Hands out addresses one after the other.

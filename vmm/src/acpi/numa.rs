@@ -1,10 +1,11 @@
 //! SRAT and SLIT: which vCPU and which address belongs to which node, and how far nodes are from each other.
 //!
-//! NVDIMM ranges are in the SRAT although they are no RAM: this is how Linux learns at boot that their node can exist, and
+//! Entries are in order of their node, because Linux numbers its nodes as it meets them: processors first, then generic
+//! initiators, then memory. NVDIMM ranges are in the SRAT although they are no RAM: this is how Linux learns at boot that their node can exist, and
 //! gives a namespace its `target_node`.
 
-use super::{AcpiError, AcpiInput, AcpiNuma, NODE_LIMIT, platform::short_apic_id, sdt};
-use devices::{nvdimm::plan::SpaKind, units::GpaRange};
+use super::{AcpiError, AcpiInitiator, AcpiInput, AcpiNuma, NODE_LIMIT, platform::short_apic_id, sdt};
+use devices::units::GpaRange;
 use zerocopy::{
     Immutable, IntoBytes,
     little_endian::{U16, U32, U64},
@@ -61,6 +62,23 @@ struct MemoryAffinity {
 }
 const _: () = assert!(size_of::<MemoryAffinity>() == 40);
 
+/// ACPI 6.5 5.2.16.6, Generic Initiator Affinity, with the handle of an ACPI device (table 5.65).
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct InitiatorAffinity {
+    kind: u8,
+    length: u8,
+    reserved: u8,
+    handle_type: u8,
+    proximity: U32,
+    hid: [u8; 8],
+    uid: U32,
+    reserved2: U32,
+    flags: U32,
+    reserved3: U32,
+}
+const _: () = assert!(size_of::<InitiatorAffinity>() == 32);
+
 bitflags::bitflags! {
     /// Flags of an affinity entry; processors have the first only.
     #[derive(Debug, Clone, Copy)]
@@ -78,20 +96,57 @@ const SRAT_REVISION: u8 = 3;
 pub(super) fn srat(input: &AcpiInput) -> Vec<u8> {
     // "Table revision" 1 and eight reserved bytes, both for older software.
     let mut body = [1u32.to_le_bytes(), [0; 4], [0; 4]].concat();
-    for cpu in &input.cpus {
+    let mut cpus = input.cpus.clone();
+    cpus.sort_by_key(|cpu| cpu.node);
+    for cpu in cpus {
         body.extend(cpu_affinity(cpu.apic_id, cpu.node));
     }
-    for region in &input.ram {
-        body.extend_from_slice(memory_affinity(region.range, region.node, AffinityFlags::ENABLED).as_bytes());
+    let mut initiators = input.initiators.clone();
+    initiators.sort_by_key(|initiator| initiator.node);
+    for initiator in &initiators {
+        body.extend_from_slice(initiator_affinity(initiator).as_bytes());
     }
-    for spa in input.nvdimm.iter().flat_map(|bus| &bus.nfit.spas) {
-        let flags = match spa.kind {
-            SpaKind::Persistent => AffinityFlags::all(),
-            _ => AffinityFlags::ENABLED | AffinityFlags::HOT_PLUGGABLE,
-        };
-        body.extend_from_slice(memory_affinity(spa.range, spa.proximity, flags).as_bytes());
+    for (range, node, flags) in memory(input) {
+        body.extend_from_slice(memory_affinity(range, node, flags).as_bytes());
     }
     sdt(*b"SRAT", SRAT_REVISION, &body)
+}
+
+/// All memory by node, and by address in it.
+fn memory(input: &AcpiInput) -> Vec<(GpaRange, u32, AffinityFlags)> {
+    let ram = input.ram.iter().map(|r| (r.range, r.node, AffinityFlags::ENABLED));
+    let spas = input.nvdimm.iter().flat_map(|bus| &bus.nfit.spas);
+    let dimms = spas.map(|spa| {
+        let flags = match spa.kind.is_persistent() {
+            true => AffinityFlags::all(),
+            false => AffinityFlags::ENABLED | AffinityFlags::HOT_PLUGGABLE,
+        };
+        (spa.range, spa.proximity, flags)
+    });
+    let other = input.memory.iter().map(|m| {
+        let mut flags = AffinityFlags::ENABLED;
+        flags.set(AffinityFlags::HOT_PLUGGABLE, m.hot_pluggable);
+        flags.set(AffinityFlags::NON_VOLATILE, m.non_volatile);
+        (m.range, m.node, flags)
+    });
+    let mut all: Vec<_> = ram.chain(dimms).chain(other).collect();
+    all.sort_by_key(|(range, node, _)| (*node, range.start));
+    all
+}
+
+fn initiator_affinity(initiator: &AcpiInitiator) -> InitiatorAffinity {
+    InitiatorAffinity {
+        kind: 5,
+        length: 32,
+        reserved: 0,
+        handle_type: 0,
+        proximity: initiator.node.into(),
+        hid: initiator.hid,
+        uid: initiator.uid.into(),
+        reserved2: 0.into(),
+        flags: AffinityFlags::ENABLED.bits().into(),
+        reserved3: 0.into(),
+    }
 }
 
 fn cpu_affinity(apic_id: u32, node: u32) -> Vec<u8> {
@@ -176,7 +231,23 @@ pub(super) fn check(numa: &AcpiNuma, input: &AcpiInput) -> Result<(), AcpiError>
         .map(|region| (format!("RAM {}", region.range), region.node));
     let spas = input.nvdimm.iter().flat_map(|bus| &bus.nfit.spas);
     let nvdimms = spas.map(|spa| (format!("SPA range {}", spa.range), spa.proximity));
-    for (what, node) in cpus.chain(ram).chain(nvdimms) {
+    let other = input.memory.iter().map(|m| (format!("memory {}", m.range), m.node));
+    let initiators = input
+        .initiators
+        .iter()
+        .enumerate()
+        .map(|(i, initiator)| (format!("generic initiator {i}"), initiator.node));
+    let targets = input.hmat.iter().flat_map(|plan| plan.targets.iter().map(|t| t.node));
+    let performance = targets
+        .chain(input.hmat.iter().flat_map(|plan| plan.initiators.iter().copied()))
+        .map(|node| ("the HMAT".to_owned(), node));
+    for (what, node) in cpus
+        .chain(ram)
+        .chain(nvdimms)
+        .chain(other)
+        .chain(initiators)
+        .chain(performance)
+    {
         if !numa.nodes.contains(&node) {
             return Err(AcpiError::UnknownNode {
                 what,

@@ -1,5 +1,5 @@
 use super::*;
-use devices::nvdimm::{NfitPlan, NvdimmPlan};
+use devices::nvdimm::{NfitPlan, NvdimmPlan, RootPlan};
 
 fn input() -> AcpiInput {
     AcpiInput {
@@ -19,6 +19,7 @@ fn nvdimm(slot: u8, node: u32) -> NvdimmBusPlan {
         mailbox: layout::dsm_mailbox(0),
         slots: vec![(slot, plan.handle)],
         nfit: NfitPlan::plain([(plan, Gpa((4 + u64::from(slot)) << 30), node)]),
+        root: RootPlan::default(),
     }
 }
 

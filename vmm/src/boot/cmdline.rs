@@ -6,14 +6,16 @@ use crate::layout::CMDLINE_MAX;
 /// What daxvisor puts before the user's own options, each for a reason:
 ///
 /// - `panic=-1`: a panic resets at once, so that a run ends and is reported.
-/// - `pci=off`: there is no PCI bus; the kernel need not probe the configuration ports for one.
+/// - `pci=conf1,noearly`: there is no PCI bus, but with `pci=off` the kernel never puts soft-reserved, reserved and persistent
+///   ranges of the memory map into `/proc/iomem`, and makes no devices of them. So it is told to believe the configuration
+///   ports, without a look for devices.
 /// - `tsc=reliable`: KVM keeps the counters of the vCPUs in step; the kernel need not test each pair for 20 ms, nor declare
 ///   the counter unstable because a loaded host delayed the test.
 /// - `cryptomgr.notests`: the kernel's self tests of its ciphers are half of the boot of a distribution's kernel, and test
 ///   nothing that this machine could change. `cryptomgr.notests=0` after it brings them back.
 /// - `reboot=acpi`: on hardware-reduced ACPI Linux prefers EFI for a reset, without any EFI here, and then falls back to the
 ///   BIOS's entry, where there is nothing. The FADT's reset register works.
-const ALWAYS: &str = "panic=-1 pci=off tsc=reliable reboot=acpi cryptomgr.notests";
+const ALWAYS: &str = "panic=-1 pci=conf1,noearly tsc=reliable reboot=acpi cryptomgr.notests";
 /// The first serial port; only with a console, since each character costs the guest an exit.
 const CONSOLE: &str = "console=ttyS0";
 
@@ -27,6 +29,12 @@ pub fn default_cmdline(console: bool) -> String {
     } else {
         ALWAYS.to_owned()
     }
+}
+
+/// What Linux has to be told when it does not know that it is a guest (`--cpu -hypervisor`): without KVM's clock, and without
+/// any timer of the chipset to compare with, it cannot find out how fast the time stamp counter is.
+pub fn without_hypervisor(tsc_khz: u32) -> String {
+    format!("tsc_early_khz={tsc_khz}")
 }
 
 /// `default` and then `user`, so that the user's options win where the last one does.
@@ -68,11 +76,11 @@ mod tests {
     fn the_users_options_come_last() {
         assert_eq!(
             join(&default_cmdline(true), Some(" quiet panic=5 ")),
-            "console=ttyS0 panic=-1 pci=off tsc=reliable reboot=acpi cryptomgr.notests quiet panic=5"
+            "console=ttyS0 panic=-1 pci=conf1,noearly tsc=reliable reboot=acpi cryptomgr.notests quiet panic=5"
         );
         assert_eq!(
             join(&default_cmdline(false), None),
-            "panic=-1 pci=off tsc=reliable reboot=acpi cryptomgr.notests"
+            "panic=-1 pci=conf1,noearly tsc=reliable reboot=acpi cryptomgr.notests"
         );
         assert_eq!(join("", Some("")), "");
     }

@@ -18,7 +18,7 @@ pub enum ExitCode {
     Panicked,
     /// A vCPU shut down by a triple fault.
     TripleFault,
-    /// The user ended the run from the console.
+    /// The user ended the run, from the console or over the control socket.
     Quit,
     /// The guest wrote this value to the test-exit port.
     TestExit(u8),
@@ -43,7 +43,10 @@ pub const TABLE: &[(RangeInclusive<u8>, &str)] = &[
     (3..=3, "the guest reset"),
     (4..=4, "the guest's kernel panicked"),
     (5..=5, "triple fault in the guest"),
-    (6..=6, "ended from the console with Ctrl-A x"),
+    (
+        6..=6,
+        "ended by the user: Ctrl-A x on the console, or `daxvisor ctl quit`",
+    ),
     (
         64..=95,
         "the guest wrote to the test-exit port: 64 + the value, 95 for 31 and above",
@@ -85,7 +88,7 @@ impl From<&Outcome> for ExitCode {
             Outcome::TestExit(value) => Self::TestExit(*value),
             Outcome::TripleFault { .. } => Self::TripleFault,
             Outcome::Failed { .. } => Self::VmmError,
-            Outcome::Quit => Self::Quit,
+            Outcome::Quit | Outcome::QuitByControl => Self::Quit,
             Outcome::Signal(number) => Self::Signal(*number),
             Outcome::TimedOut => Self::Timeout,
         }

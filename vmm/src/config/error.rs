@@ -25,6 +25,15 @@ pub enum ConfigError {
     #[error("{0}: {1}")]
     ParseFile(PathBuf, String),
 
+    /// A profile that does not exist.
+    #[error("there is no profile '{name}': expected one of {known}")]
+    Profile {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+
     /// No kernel to boot.
     #[error("there is no kernel to boot; hint: add --kernel PATH, or --kernel @NAME for a guest image")]
     NoKernel,
@@ -190,6 +199,21 @@ pub enum ConfigError {
         /// Another.
         second: u8,
     },
+
+    /// Something of an NVDIMM, a set, a bus or a virtual disk.
+    #[error("{what} {why}")]
+    Nvdimm {
+        /// Which.
+        what: String,
+        /// The value, what was expected, and a hint.
+        why: String,
+    },
+    /// Latency, bandwidth, caches, initiators.
+    #[error(transparent)]
+    Hmat(#[from] super::HmatError),
+    /// Ranges of the guest physical map.
+    #[error(transparent)]
+    Range(#[from] super::RangeError),
 
     /// More NVDIMMs than slots.
     #[error("{0} nvdimms are asked for: expected at most {MAX_NVDIMMS}")]

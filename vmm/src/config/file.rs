@@ -10,7 +10,7 @@ pub fn load(path: &Path) -> Result<VmConfig, ConfigError> {
 }
 
 /// Reads the text of a configuration file; the error begins with line and column.
-fn parse(text: &str) -> Result<VmConfig, String> {
+pub(super) fn parse(text: &str) -> Result<VmConfig, String> {
     toml::from_str(text).map_err(|e: toml::de::Error| {
         let at = e.span().and_then(|span| text.get(..span.start)).map(|before| {
             let line = before.matches('\n').count() + 1;
@@ -57,10 +57,20 @@ mod tests {
             ("memory", "1G,hugepages=2M,shared=on"),
             ("numa", "node=0,cpus=[0,2-3],memory=512M"),
             ("numa", "node=1,cpus=1,memory=512M,distance=[0:21,2:31]"),
-            ("numa", "node=2"),
+            ("numa", "node=2,hotplug=2G,mirror=1M,initiator=1"),
             ("distance", "from=0,to=2,value=30"),
             ("nvdimm", "/tmp/a,,b.img,size=512M,node=2,label=256K"),
             ("nvdimm", "size=16M,readonly=off,label=0,id=scratch"),
+            ("hmat", "initiator=0,target=2,read-latency=12.5ns,bandwidth=2GB/s"),
+            ("hmat", "latency=100ns"),
+            (
+                "memory-cache",
+                "node=0,size=1G,level=2,associativity=direct,write-policy=back,line=128",
+            ),
+            ("generic-initiator", "node=2,uid=5"),
+            ("memory-range", "size=1G,type=soft-reserved,node=2,start=0x100000000"),
+            ("memory-range", "size=4K,type=ram,mirror=on,id=x"),
+            ("ars", "scan-time=2s,records=4"),
             ("console", "file:/tmp/log,1"),
             ("agent-socket", "/run/agent.sock"),
         ])

@@ -8,7 +8,8 @@
 //! pair of nodes) whole, and is appended when the file has none.
 
 use super::{
-    BootConfig, ConfigError, DistanceConfig, NumaConfig, NvdimmConfig, VmConfig,
+    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig,
+    NvdimmConfig, VmConfig,
     kv::{self, Shape},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -50,11 +51,18 @@ const NVDIMM: Shape = Shape {
     main: Some("file"),
     minus: None,
 };
+const NVDIMM_BUS: Shape = Shape {
+    main: Some("number"),
+    minus: None,
+};
+const INTERLEAVE_SET: Shape = NUMA;
 const NUMA: Shape = Shape {
     main: None,
     minus: None,
 };
 const DISTANCE: Shape = NUMA;
+/// Entries without a main key.
+const KEYS: Shape = NUMA;
 
 /// Every flag that changes the configuration.
 pub const FLAGS: &[Flag] = &[
@@ -138,8 +146,10 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "numa",
-        value: "node=N[,cpus=LIST][,memory=SIZE][,distance=N:D]",
-        help: "A NUMA node; lists with commas stand in brackets: cpus=[0-1,4]. What no node claims belongs to node 0",
+        value: "node=N[,cpus=LIST][,memory=SIZE][,distance=N:D][,hotplug=SIZE][,mirror=SIZE][,initiator=N]",
+        help: "A NUMA node; lists with commas stand in brackets: cpus=[0-1,4]. What no node claims belongs to node 0. hotplug: \
+               addresses for memory added later; mirror: its first RAM is mirrored; initiator: node that its memory is \
+               attached to",
         repeatable: true,
         read: |c, texts| entries(&mut c.numa, texts, NUMA, |_, old, new| old.node == new.node),
         write: |c| {
@@ -160,13 +170,66 @@ pub const FLAGS: &[Flag] = &[
         write: |c| c.distance.iter().map(|d| kv::to_string(d, None, DISTANCE)).collect(),
     },
     Flag {
+        name: "hmat",
+        value: "[initiator=N,][target=N,][[read-|write-]latency=TIME,][[read-|write-]bandwidth=RATE]",
+        help: "Latency and bandwidth from a node to the memory of a node, such as latency=300ns,read-bandwidth=2GB/s; without \
+               initiator or target for every pair that no closer entry names",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.hmat, texts, KEYS, |_, old, new| {
+                (old.initiator, old.target) == (new.initiator, new.target)
+            })
+        },
+        write: |c| c.hmat.iter().map(|h| kv::to_string(h, None, KEYS)).collect(),
+    },
+    Flag {
+        name: "memory-cache",
+        value: "node=N,size=SIZE[,level=1-3][,associativity=KIND][,write-policy=KIND][,line=BYTES]",
+        help: "A cache in front of a node's memory. associativity: none, direct, complex; write-policy: none, back, through",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.memory_cache, texts, KEYS, |_, old, new| {
+                (old.node, old.level) == (new.node, new.level)
+            })
+        },
+        write: |c| c.memory_cache.iter().map(|m| kv::to_string(m, None, KEYS)).collect(),
+    },
+    Flag {
+        name: "generic-initiator",
+        value: "node=N[,hid=ID][,uid=N]",
+        help: "A device that reads memory and is no processor, for the SRAT and HMAT [default: hid=DAXV0001, uid by position]",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.generic_initiator, texts, KEYS, |_, old, new| {
+                new.uid.is_some() && (&old.hid, old.uid) == (&new.hid, new.uid)
+            })
+        },
+        write: |c| {
+            c.generic_initiator
+                .iter()
+                .map(|g| kv::to_string(g, None, KEYS))
+                .collect()
+        },
+    },
+    Flag {
+        name: "memory-range",
+        value: "size=SIZE,type=KIND[,start=ADDRESS][,node=N][,id=ID][,mirror=on][,file=PATH]",
+        help: "A range of the guest physical map. KIND: ram, reserved, unusable, soft-reserved, pmem, pram, hole; without \
+               start above RAM",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.memory_range, texts, KEYS, same_range),
+        write: |c| c.memory_range.iter().map(|r| kv::to_string(r, None, KEYS)).collect(),
+    },
+    Flag {
         name: "nvdimm",
         value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND][,state=PATH]\
-                [,family=FAMILY]",
+                [,family=FAMILY][,encrypt=on]",
         help: "An NVDIMM. size counts its label area (128K unless label= says otherwise, 0 for none); a missing file is \
-               created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax. state \
-               keeps shutdown counts, thresholds and firmware from one run to the next. FAMILY of its _DSM functions: \
-               intel, hpe1, msft, hyperv",
+               created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax. state= keeps \
+               shutdown counts, thresholds and firmware from one run to the next. family= is that of its _DSM functions: intel, \
+               hpe1, msft, hyperv. Also bus=, handle=, \
+               mapped=, flags=, functions=, physical-id=, vendor=, device=, revision=, subsystem-vendor=, subsystem-device=, \
+               subsystem-revision=, serial=, location=, date=, format=: see docs/nvdimm.md; encrypt and overwrite-time=SECONDS: see docs/security.md",
         repeatable: true,
         read: |c, texts| entries(&mut c.nvdimm, texts, NVDIMM, same_nvdimm),
         write: |c| {
@@ -176,6 +239,60 @@ pub const FLAGS: &[Flag] = &[
                 .map(|n| kv::to_string(n, Some(&default), NVDIMM))
                 .collect()
         },
+    },
+    Flag {
+        name: "nvdimm-bus",
+        value: "[number=]N[,persistence=cpu-cache|memory-controller|none][,functions=MASK]",
+        help: "An NVDIMM root device, 0 to 3: where its persistence domain begins, which _DSM functions it has. Number 0 \
+               without NVDIMMs can be given some later",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.nvdimm_bus, texts, NVDIMM_BUS, |_, old, new| {
+                old.number == new.number
+            })
+        },
+        write: |c| {
+            let default = NvdimmBusConfig {
+                number: u8::MAX,
+                ..NvdimmBusConfig::default()
+            };
+            let write = |bus| kv::to_string(bus, Some(&default), NVDIMM_BUS);
+            c.nvdimm_bus.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "interleave-set",
+        value: "dimms=[ID,..],size=SIZE[,line=SIZE][,node=N][,id=ID][,type=persistent|volatile][,range-index=N]",
+        help: "A range over equal parts of several NVDIMMs that take turns line by line, or over a part of one",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.interleave_set, texts, INTERLEAVE_SET, |_, old, new| {
+                old.id.is_some() && old.id == new.id
+            })
+        },
+        write: |c| {
+            let default = InterleaveSetConfig::default();
+            let write = |set| kv::to_string(set, Some(&default), INTERLEAVE_SET);
+            c.interleave_set.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "virtual-disk",
+        value: "type=KIND,size=SIZE[,file=PATH][,node=N][,bus=N]",
+        help: "A disk or CD image in memory that the NFIT describes. KIND: volatile-disk, volatile-cd, persistent-disk, \
+               persistent-cd",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.virtual_disk, texts, NUMA, |_, _, _| false),
+        write: |c| c.virtual_disk.iter().map(|d| kv::to_string(d, None, NUMA)).collect(),
+    },
+    Flag {
+        name: "ars",
+        value: "[scan-time=TIME][,records=N]",
+        help: "Address range scrubs: how long a full one takes, and how many errors one result has room for, 1 to 2048 \
+               [default: 500ms, 170]",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.ars, texts, NUMA),
+        write: |c| pairs(&c.ars, NUMA),
     },
     Flag {
         name: "console",
@@ -198,6 +315,14 @@ pub const FLAGS: &[Flag] = &[
         repeatable: false,
         read: |c, texts| set(&mut c.agent_socket, texts),
         write: |c| show(&c.agent_socket),
+    },
+    Flag {
+        name: "control-socket",
+        value: "PATH",
+        help: "Take requests of `daxvisor ctl` on this unix socket",
+        repeatable: false,
+        read: |c, texts| set(&mut c.control_socket, texts),
+        write: |c| show(&c.control_socket),
     },
 ];
 
@@ -267,6 +392,11 @@ fn entries<T: DeserializeOwned>(
     Ok(())
 }
 
+/// An NVDIMM from the text of its flag.
+pub fn nvdimm(text: &str) -> Result<NvdimmConfig, kv::Error> {
+    kv::from_str(text, NVDIMM)
+}
+
 fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool {
     let named = |id: &str| {
         old.id
@@ -274,6 +404,11 @@ fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool 
             .map_or_else(|| format!("nvdimm{position}") == id, |o| o == id)
     };
     new.id.as_deref().is_some_and(named)
+}
+
+fn same_range(position: usize, old: &MemoryRangeConfig, new: &MemoryRangeConfig) -> bool {
+    let name = old.id.clone().unwrap_or_else(|| format!("range{position}"));
+    new.id.as_deref() == Some(&name)
 }
 
 fn ends(d: &DistanceConfig) -> (u32, u32) {

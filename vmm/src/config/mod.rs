@@ -10,8 +10,12 @@
 mod error;
 pub mod file;
 pub mod flags;
+mod hmat;
 pub mod kv;
 pub mod probe;
+pub mod profile;
+mod ranges;
+mod rates;
 mod text;
 mod validate;
 
@@ -22,8 +26,16 @@ use std::{
     path::PathBuf,
 };
 
-pub use devices::nvdimm::config::{NvdimmBacking, NvdimmConfig};
+pub use devices::nvdimm::config::{
+    ArsConfig, InterleaveSetConfig, NvdimmBacking, NvdimmBusConfig, NvdimmConfig, VirtualDiskConfig,
+};
 pub use error::ConfigError;
+pub use hmat::{
+    CacheAssociativity, CacheWritePolicy, GenericInitiatorConfig, HmatConfig, HmatError, MemoryCacheConfig,
+    Performance, common_unit,
+};
+pub use ranges::{HexAddress, MemoryRangeConfig, RangeError, RangeKind};
+pub use rates::{Bandwidth, Latency};
 pub use text::{ConsoleConfig, CpuList, NodeDistances};
 pub use validate::{CpuShape, MAX_NODES, MAX_NVDIMMS, MAX_VCPUS};
 
@@ -51,13 +63,38 @@ pub struct VmConfig {
     /// SLIT entries that differ from the default (10 local, 20 remote).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub distance: Vec<DistanceConfig>,
+    /// Latency and bandwidth between nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hmat: Vec<HmatConfig>,
+    /// Memory-side caches.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_cache: Vec<MemoryCacheConfig>,
+    /// Initiators that are no processors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_initiator: Vec<GenericInitiatorConfig>,
+    /// Ranges of the guest physical map placed or typed by hand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_range: Vec<MemoryRangeConfig>,
     /// Virtual NVDIMMs in slot order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nvdimm: Vec<NvdimmConfig>,
+    /// NVDIMM root devices that differ from the default.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nvdimm_bus: Vec<NvdimmBusConfig>,
+    /// SPA ranges over parts of one or several NVDIMMs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interleave_set: Vec<InterleaveSetConfig>,
+    /// Disk and CD images that the NFIT describes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub virtual_disk: Vec<VirtualDiskConfig>,
+    /// Address range scrubs of the NVDIMM buses.
+    pub ars: ArsConfig,
     /// The first serial port.
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.
     pub agent_socket: Option<PathBuf>,
+    /// Unix socket on which the running machine takes requests; none: it takes none.
+    pub control_socket: Option<PathBuf>,
 }
 
 /// How the kernel is entered.
@@ -163,6 +200,19 @@ pub struct NumaConfig {
     /// Distances from this node, as a list such as `1:20,2:30`; each is set in both directions.
     #[serde(default, skip_serializing_if = "NodeDistances::is_empty")]
     pub distance: NodeDistances,
+    /// Addresses kept free for memory that is added to the node later; absent or 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hotplug: ByteSize,
+    /// How much of the node's RAM, from its lowest address, is mirrored; absent or 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mirror: ByteSize,
+    /// Node whose processors or generic initiator this node's memory is attached to (HMAT); none: itself, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator: Option<u32>,
+}
+
+fn is_zero(size: &ByteSize) -> bool {
+    size.0 == 0
 }
 
 /// Distance between two nodes, set in both directions.
@@ -216,5 +266,32 @@ impl VmConfig {
             .get(slot)
             .and_then(|n| n.id.clone())
             .unwrap_or_else(|| format!("nvdimm{slot}"))
+    }
+
+    /// The slot of the NVDIMM called `id`.
+    pub fn nvdimm_slot(&self, id: &str) -> Option<usize> {
+        (0..self.nvdimm.len()).find(|slot| self.nvdimm_name(*slot) == id)
+    }
+
+    /// Whether the NVDIMM in `slot` is in an SPA range of its own: it is unless a set has it or the user says no.
+    pub fn has_own_range(&self, slot: usize) -> bool {
+        let id = self.nvdimm_name(slot);
+        let in_set = self.interleave_set.iter().any(|set| set.dimms.contains(&id));
+        let mapped = self.nvdimm.get(slot).and_then(|n| n.mapped);
+        !in_set && mapped.unwrap_or(true)
+    }
+
+    /// NFIT device handle of the NVDIMM in `slot`.
+    pub fn nvdimm_handle(&self, slot: usize) -> u32 {
+        let own = self.nvdimm.get(slot).and_then(|n| n.handle);
+        own.map_or_else(|| u32::try_from(slot + 1).unwrap_or(u32::MAX), |handle| handle.0)
+    }
+
+    /// Numbers of the NVDIMM root devices of the machine.
+    pub fn nvdimm_buses(&self) -> BTreeSet<u8> {
+        let dimms = self.nvdimm.iter().map(|n| n.bus);
+        let disks = self.virtual_disk.iter().map(|d| d.bus);
+        let named = self.nvdimm_bus.iter().map(|b| b.number);
+        dimms.chain(disks).chain(named).collect()
     }
 }

@@ -2,7 +2,7 @@
 //! locked or changed, so that a mistake anywhere is reported before anything happens.
 
 use super::{ConfigError, ConsoleConfig, NvdimmBacking, NvdimmConfig, VmConfig, validate::check_size};
-use devices::units::ByteSize;
+use devices::{nvdimm::plan::SpaKind, units::ByteSize};
 use rustix::fs::{StatFs, major, minor};
 use std::{
     fs::{self, Metadata},
@@ -78,16 +78,57 @@ impl VmConfig {
                 Err(problem) => problems.push(problem),
             }
         }
+        for (position, disk) in self.virtual_disk.iter().enumerate() {
+            let id = format!("virtual disk {position}");
+            problems.extend(probe_nvdimm(&id, &crate::nvdimm::disk_backing(disk)).err());
+        }
+        for (index, range) in self.memory_range.iter().enumerate() {
+            let id = self.memory_range_name(index);
+            problems.extend(range.backing().and_then(|b| probe_nvdimm(&id, &b).err()));
+        }
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
+    }
+
+    /// Looks at the file of the NVDIMM in `slot`, which is about to be added to a running machine.
+    pub fn probe_added(&self, slot: usize) -> Result<BackingFacts, Vec<ConfigError>> {
+        let mut problems = Vec::new();
+        self.check_same(&mut problems);
+        let id = self.nvdimm_name(slot);
+        match self.nvdimm.get(slot).map(|nvdimm| (nvdimm, probe_nvdimm(&id, nvdimm))) {
+            Some((nvdimm, Ok(fact))) => {
+                if nvdimm.size.is_none() {
+                    check_size(&id, fact.size, nvdimm.label, &mut problems);
+                }
+                if problems.is_empty() { Ok(fact) } else { Err(problems) }
+            }
+            Some((_, Err(problem))) => {
+                problems.push(problem);
+                Err(problems)
+            }
+            None => Err(vec![ConfigError::NvdimmCount(slot + 1)]),
+        }
     }
 
     /// The role in which the configuration names the file at `path`, by whatever path: nothing else may write it.
     pub fn role_of(&self, path: &Path) -> Option<String> {
         let wanted = identity(path);
-        self.named_files()
+        let named = self
+            .named_files()
             .into_iter()
-            .find(|named| identity(named.path) == wanted)
+            .find(|named| identity(named.path) == wanted);
+        let mut keys = self.key_files();
+        named
             .map(|named| named.role)
+            .or_else(|| keys.find(|(_, keys)| identity(keys) == wanted).map(|(role, _)| role))
+    }
+
+    /// Key files of encrypted DIMMs with their roles.
+    fn key_files(&self) -> impl Iterator<Item = (String, PathBuf)> {
+        let encrypted = self.nvdimm.iter().enumerate().filter(|(_, nvdimm)| nvdimm.encrypt);
+        encrypted.filter_map(|(slot, nvdimm)| {
+            let role = format!("the keys of {}", self.nvdimm_name(slot));
+            Some((role, nvdimm.key_file()?))
+        })
     }
 
     fn named_files(&self) -> Vec<Named<'_>> {
@@ -116,6 +157,20 @@ impl VmConfig {
                 written: true,
             }));
         }
+        for (position, disk) in self.virtual_disk.iter().enumerate() {
+            named.extend(disk.file.as_deref().map(|path| Named {
+                role: format!("virtual disk {position}"),
+                path,
+                written: SpaKind::from(disk.kind).is_persistent(),
+            }));
+        }
+        for (index, range) in self.memory_range.iter().enumerate() {
+            named.extend(range.file.as_deref().map(|path| Named {
+                role: self.memory_range_name(index),
+                path,
+                written: true,
+            }));
+        }
         if let ConsoleConfig::File(path) = &self.console {
             named.push(Named {
                 role: "the console file".to_owned(),
@@ -137,6 +192,13 @@ impl VmConfig {
             let same = |(other, first): &&(Identity, Named<'_>)| (first.written || second.written) && other == id;
             if let Some((_, first)) = named.iter().take(i).find(same) {
                 let (first, second, path) = (first.role.clone(), second.role.clone(), second.path.to_owned());
+                problems.push(ConfigError::SameFile { path, first, second });
+            }
+        }
+        for (second, path) in self.key_files() {
+            let key = identity(&path);
+            if let Some((_, named)) = named.iter().find(|(other, _)| *other == key) {
+                let first = named.role.clone();
                 problems.push(ConfigError::SameFile { path, first, second });
             }
         }

@@ -1,6 +1,8 @@
 //! `VmConfig::validate`: every problem of the values themselves, without a look at the host.
 
-use super::{ConfigError, MemoryConfig, NvdimmBacking, NvdimmConfig, VmConfig};
+mod nvdimm;
+
+use super::{ConfigError, MemoryConfig, VmConfig};
 use devices::units::ByteSize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,7 +46,11 @@ impl VmConfig {
         self.check_nodes(&mut problems);
         self.check_distances(&mut problems);
         self.check_memory(&mut problems);
+        self.check_hotplug(&mut problems);
+        self.check_hmat(&mut problems);
+        self.check_ranges(&mut problems);
         self.check_nvdimms(&mut problems);
+        self.check_nvdimm_buses(&mut problems);
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
@@ -116,7 +122,7 @@ impl VmConfig {
     fn check_texts(&self, problems: &mut Vec<ConfigError>) {
         let control = self.cmdline.iter().flat_map(|c| c.chars()).find(|c| c.is_control());
         problems.extend(control.map(ConfigError::Cmdline));
-        if let Some(path) = &self.agent_socket {
+        for path in [&self.agent_socket, &self.control_socket].into_iter().flatten() {
             let len = path.as_os_str().as_bytes().len();
             if len > MAX_SOCKET_PATH {
                 problems.push(ConfigError::SocketPath {
@@ -200,7 +206,7 @@ impl VmConfig {
         }
     }
 
-    fn unknown_node(&self, node: u32, what: impl FnOnce() -> String) -> Option<ConfigError> {
+    pub(super) fn unknown_node(&self, node: u32, what: impl FnOnce() -> String) -> Option<ConfigError> {
         let nodes = self.nodes();
         let known = || nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         (!nodes.contains(&node)).then(|| ConfigError::NodeUnknown {
@@ -243,90 +249,9 @@ impl VmConfig {
             problems.extend(bad(page, "pages").or_else(|| section().flatten()));
         }
     }
-
-    fn check_nvdimms(&self, problems: &mut Vec<ConfigError>) {
-        if self.nvdimm.len() > MAX_NVDIMMS {
-            problems.push(ConfigError::NvdimmCount(self.nvdimm.len()));
-        }
-        let mut ids = BTreeSet::new();
-        let mut files = BTreeMap::new();
-        for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
-            let id = self.nvdimm_name(slot);
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-            if !(1..=32).contains(&id.len()) || !id.bytes().all(plain) {
-                problems.push(ConfigError::NvdimmIdText(id.clone()));
-            }
-            if let Some(path) = &nvdimm.file
-                && let Some(first) = files.insert(path, id.clone())
-            {
-                problems.push(ConfigError::SameFile {
-                    path: path.clone(),
-                    first,
-                    second: id.clone(),
-                });
-            }
-            problems.extend(self.unknown_node(nvdimm.node, || id.clone()));
-            check_nvdimm(&id, nvdimm, problems);
-            if !ids.insert(id.clone()) {
-                problems.push(ConfigError::NvdimmId(id));
-            }
-        }
-    }
 }
 
-fn check_nvdimm(id: &str, nvdimm: &NvdimmConfig, problems: &mut Vec<ConfigError>) {
-    use NvdimmBacking::{Auto, Devdax, File, Hugetlbfs, Memfd};
-    let id = || id.to_owned();
-    let backing = |backing, found, hint| ConfigError::NvdimmBacking {
-        id: id(),
-        backing,
-        found,
-        hint,
-    };
-    match (nvdimm.backing, &nvdimm.file) {
-        (Memfd, Some(_)) => problems.push(backing("memfd", "a file", "leave out file=, or backing=")),
-        (File, None) => problems.push(backing("file", "no file", "add file=PATH")),
-        (Hugetlbfs, None) => problems.push(backing("hugetlbfs", "no file", "add file=PATH on a hugetlbfs mount")),
-        (Devdax, None) => problems.push(backing("devdax", "no file", "add file=/dev/daxX.Y")),
-        (Auto | Memfd, None) if nvdimm.readonly => {
-            problems.push(backing(
-                "memfd",
-                "readonly=on",
-                "memory that starts empty must be writable; add file=PATH",
-            ));
-        }
-        _ => {}
-    }
-    let Some(size) = nvdimm.size else {
-        if nvdimm.file.is_none() || matches!(nvdimm.backing, Memfd | File | Hugetlbfs) {
-            problems.push(ConfigError::NvdimmNoSize {
-                id: id(),
-                hint: "add size=SIZE, such as size=512M".to_owned(),
-            });
-        }
-        return;
-    };
-    check_size(&id(), size, nvdimm.label, problems);
-}
-
-/// The limits of a DIMM's size and label area; also for sizes that only the host knows.
-pub(super) fn check_size(id: &str, size: ByteSize, label: ByteSize, problems: &mut Vec<ConfigError>) {
-    const PAGE: u64 = 4096;
-    if !(ByteSize::mib(16)..=ByteSize::gib(1 << 10)).contains(&size) || !size.0.is_multiple_of(PAGE) {
-        problems.push(ConfigError::NvdimmSize {
-            id: id.to_owned(),
-            size,
-        });
-    }
-    // QEMU refuses a label area below 128 KiB; a file must serve under both monitors.
-    let fits = (ByteSize::kib(128)..=ByteSize::mib(64)).contains(&label) && label.0 <= size.0 / 2;
-    if label.0 != 0 && (!fits || !label.0.is_multiple_of(PAGE)) {
-        problems.push(ConfigError::NvdimmLabel {
-            id: id.to_owned(),
-            label,
-        });
-    }
-}
+pub(super) use nvdimm::check_size;
 
 #[cfg(test)]
 mod tests;

@@ -84,6 +84,15 @@ impl Kvm {
         self.fd.check_extension(Cap::TscDeadlineTimer)
     }
 
+    /// Frequency in kHz of the time stamp counter of vCPUs.
+    pub fn tsc_khz(&self) -> Result<u32, HvError> {
+        let asked = "tell the frequency of the time stamp counter";
+        // Only a vCPU knows; one of a machine that goes again.
+        let vm = self.fd.create_vm().map_err(refused(asked))?;
+        let vcpu = vm.create_vcpu(0).map_err(refused(asked))?;
+        vcpu.get_tsc_khz().map_err(refused(asked))
+    }
+
     /// vCPUs KVM accepts in one machine.
     pub fn max_vcpus(&self) -> usize {
         self.fd.get_max_vcpus()

@@ -240,6 +240,14 @@ impl Vcpu {
         Ok((regs.rip, regs.rflags))
     }
 
+    /// Marks the guest's clock: time went by in which the processor stood still, so that its watchdogs do not take that for
+    /// a lockup. A guest without a paravirtual clock has nothing to mark.
+    pub fn was_paused(&self) {
+        if let Err(e) = self.fd.kvmclock_ctrl() {
+            tracing::debug!(vcpu = self.apic_id, "the pause is not marked in the guest's clock: {e}");
+        }
+    }
+
     /// Stops `run` at once the next time, or lets it run again.
     pub fn set_immediate_exit(&mut self, on: bool) {
         self.fd.set_kvm_immediate_exit(u8::from(on));

@@ -2,7 +2,7 @@
 
 use super::{HvError, Vcpu, refused};
 use devices::{Line, units::GpaRange};
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use std::{
     collections::BTreeSet,
@@ -18,6 +18,8 @@ const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
 /// A virtual machine with the in-kernel PIC, I/O APIC and local APICs.
 ///
 /// Handles ([`MemorySlot`], [`IrqLine`], [`Vcpu`]) keep the machine alive, so they may be dropped in any order.
+/// Clones are the same machine.
+#[derive(Clone)]
 pub struct Vm {
     shared: Arc<Shared>,
 }
@@ -33,6 +35,8 @@ pub(super) struct Shared {
 pub enum SlotFlags {
     /// Loads and stores.
     ReadWrite,
+    /// Loads and stores; KVM notes which pages are stored to, see [`MemorySlot::take_dirty`].
+    Logged,
     /// Loads; a store exits as MMIO.
     ReadOnly,
 }
@@ -72,7 +76,11 @@ impl Vm {
         let slot = (0..).find(|n| !slots.contains(n)).unwrap_or(u32::MAX);
         let region = kvm_userspace_memory_region {
             slot,
-            flags: if readonly { KVM_MEM_READONLY } else { 0 },
+            flags: match flags {
+                SlotFlags::ReadWrite => 0,
+                SlotFlags::Logged => KVM_MEM_LOG_DIRTY_PAGES,
+                SlotFlags::ReadOnly => KVM_MEM_READONLY,
+            },
             guest_phys_addr: range.start.0,
             memory_size: range.len,
             userspace_addr: host as u64,
@@ -154,6 +162,17 @@ impl MemorySlot {
     /// Where the guest sees it.
     pub fn range(&self) -> GpaRange {
         self.range
+    }
+
+    /// The pages of a [`SlotFlags::Logged`] slot that the guest has stored to since the last call, one bit each, bit 0 of
+    /// the first word for the first. A store that goes on meanwhile is in this answer or in the next.
+    pub fn take_dirty(&self) -> Result<Vec<u64>, HvError> {
+        let what = || format!("tell which pages of guest memory at {} changed", self.range);
+        let len = usize::try_from(self.range.len).map_err(|e| HvError {
+            what: what(),
+            source: std::io::Error::other(e),
+        })?;
+        self.vm.fd.get_dirty_log(self.slot, len).map_err(refused(what()))
     }
 }
 

@@ -2,18 +2,18 @@
 
 use super::{
     ACPI_TABLES, DSM_MAILBOX, E820Type, FIRMWARE_END, Gpa, GpaRange, HIGH_MEMORY, IOAPIC, LAPIC, LOW_RAM_END, Layout,
-    PAGE,
+    PAGE, SpaPlacement,
 };
 use crate::{
-    config::VmConfig,
+    config::{Bandwidth, Latency, RangeKind, VmConfig},
     topology::{Topology, VcpuPlan},
 };
-use devices::units::ByteSize;
-use serde::{Serialize, Serializer};
-use std::{collections::BTreeMap, fmt};
+use devices::{nvdimm::plan::SpaKind, units::ByteSize};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 /// The plan of a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Guest physical address bits it was planned for.
     pub phys_bits: u8,
@@ -25,19 +25,24 @@ pub struct Report {
     pub nodes: Vec<Node>,
     /// vCPUs in order.
     pub vcpus: Vec<VcpuPlan>,
+    /// What the HMAT says of each initiator and target; empty: no HMAT.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub performance: Vec<Pair>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<Nvdimm>,
+    /// SPA ranges in address order.
+    pub regions: Vec<Region>,
 }
 
 /// One range of the map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// First address.
     pub start: u64,
     /// Last address.
     pub last: u64,
     /// Kind, one word or two.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Proximity domain of memory.
     pub node: Option<u32>,
     /// Type in the memory map handed to the guest.
@@ -47,82 +52,173 @@ pub struct Entry {
 }
 
 /// A line of `/proc/iomem`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IomemLine {
     /// First address.
     pub start: u64,
     /// Last address.
     pub last: u64,
     /// What the kernel calls it.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
 }
 
 /// One node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Proximity domain.
     pub node: u32,
     /// vCPUs, as a list.
     pub vcpus: String,
+    /// Number that Linux gives it; none: Linux never hears of it.
+    pub linux_node: Option<u32>,
     /// Boot RAM in bytes.
-    #[serde(serialize_with = "bytes")]
+    #[serde(with = "bytes")]
     pub memory: ByteSize,
     /// Distance to every node of the machine.
     pub distances: BTreeMap<u32, u8>,
 }
 
+/// How fast an initiator reaches a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Node with vCPUs or a generic initiator.
+    pub initiator: u32,
+    /// Node with memory.
+    pub target: u32,
+    /// Latency of reads.
+    pub read_latency: Option<Latency>,
+    /// Latency of writes.
+    pub write_latency: Option<Latency>,
+    /// Bandwidth of reads.
+    pub read_bandwidth: Option<Bandwidth>,
+    /// Bandwidth of writes.
+    pub write_bandwidth: Option<Bandwidth>,
+}
+
 /// One NVDIMM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nvdimm {
     /// Slot.
     pub slot: u8,
     /// Name.
     pub id: String,
+    /// Number of its root device.
+    pub bus: u8,
     /// NFIT device handle.
     pub handle: u32,
-    /// Proximity domain.
+    /// Proximity domain of its own range.
     pub node: u32,
-    /// First guest physical address of its data.
-    pub start: u64,
-    /// Bytes of data that the guest sees.
-    #[serde(serialize_with = "bytes")]
+    /// First guest physical address of its own range, if it has one.
+    pub start: Option<u64>,
+    /// Bytes of data.
+    #[serde(with = "bytes")]
     pub len: ByteSize,
     /// Where the label area begins in the backing.
     pub label_offset: u64,
     /// Bytes of the label area.
-    #[serde(serialize_with = "bytes")]
+    #[serde(with = "bytes")]
     pub label_size: ByteSize,
 }
 
-fn bytes<S: Serializer>(size: &ByteSize, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_u64(size.0)
+/// One SPA range.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// Name.
+    pub name: String,
+    /// Number of the root device that describes it.
+    pub bus: u8,
+    /// Index of its structure in the NFIT.
+    pub range_index: u16,
+    /// What it is.
+    pub kind: Cow<'static, str>,
+    /// First guest physical address.
+    pub start: u64,
+    /// Bytes.
+    #[serde(with = "bytes")]
+    pub len: ByteSize,
+    /// Proximity domain.
+    pub node: u32,
+    /// Bytes of a line, where DIMMs take turns.
+    pub line: Option<u32>,
+    /// Slots of its DIMMs in the order of their lines.
+    pub dimms: Vec<u8>,
+}
+
+fn kind(kind: SpaKind) -> &'static str {
+    match kind {
+        SpaKind::Persistent => "persistent memory",
+        SpaKind::Volatile => "volatile memory",
+        SpaKind::Control => "control region",
+        SpaKind::VolatileDisk => "volatile disk",
+        SpaKind::VolatileCd => "volatile CD",
+        SpaKind::PersistentDisk => "persistent disk",
+        SpaKind::PersistentCd => "persistent CD",
+    }
+}
+
+/// The range that shows all of the DIMM in `slot` and nothing else.
+fn own_range(layout: &Layout, slot: u8) -> Option<GpaRange> {
+    let plain = u16::from(slot + 1) * 2;
+    let own = |spa: &&SpaPlacement| spa.plan.index == plain && matches!(&spa.plan.mappings[..], [m] if m.slot == slot);
+    layout.spas.iter().find(own).map(|spa| spa.plan.range)
+}
+
+/// A size as a plain number of bytes.
+mod bytes {
+    use super::ByteSize;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(size: &ByteSize, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u64(size.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<ByteSize, D::Error> {
+        u64::deserialize(d).map(ByteSize)
+    }
 }
 
 impl Report {
     /// Puts the plan together.
     pub fn new(config: &VmConfig, topology: &Topology, layout: &Layout, phys_bits: u8) -> Self {
-        let line = |(range, name): (GpaRange, _)| IomemLine {
+        let line = |(range, name): (GpaRange, &'static str)| IomemLine {
             start: range.start.0,
             last: last(range),
-            name,
+            name: name.into(),
         };
         let ids: Vec<_> = topology.nodes.iter().map(|n| n.node).collect();
         let distances = |from| ids.iter().map(|to| (*to, topology.distance(from, *to))).collect();
+        let order = linux_order(config, topology, layout);
         let nodes = topology.nodes.iter().map(|n| Node {
             node: n.node,
             vcpus: n.vcpus.to_string(),
-            memory: n.memory,
+            linux_node: order
+                .iter()
+                .position(|node| *node == n.node)
+                .and_then(|at| u32::try_from(at).ok()),
+            memory: layout.node_ram(n.node),
             distances: distances(n.node),
         });
         let nvdimms = layout.nvdimms.iter().map(|n| Nvdimm {
             slot: n.slot,
             id: config.nvdimm_name(n.slot.into()),
-            handle: u32::from(n.slot) + 1,
-            node: n.node,
-            start: n.spa.start.0,
-            len: ByteSize(n.spa.len),
+            bus: n.bus,
+            handle: config.nvdimm_handle(n.slot.into()),
+            node: config.nvdimm.get(usize::from(n.slot)).map_or(0, |n| n.node),
+            start: own_range(layout, n.slot).map(|range| range.start.0),
+            len: ByteSize(n.capacity),
             label_offset: n.label_offset,
             label_size: n.label_size,
+        });
+        let regions = layout.spas.iter().map(|SpaPlacement { bus, name, plan }| Region {
+            name: name.clone(),
+            bus: *bus,
+            range_index: plan.index,
+            kind: kind(plan.kind).into(),
+            start: plan.range.start.0,
+            len: ByteSize(plan.range.len),
+            node: plan.proximity,
+            line: plan.interleave.map(|i| i.line),
+            dimms: plan.mappings.iter().map(|m| m.slot).collect(),
         });
         Self {
             phys_bits,
@@ -130,9 +226,58 @@ impl Report {
             iomem: layout.iomem().into_iter().map(line).collect(),
             nodes: nodes.collect(),
             vcpus: topology.vcpus.clone(),
+            performance: pairs(config),
             nvdimms: nvdimms.collect(),
+            regions: regions.collect(),
         }
     }
+}
+
+/// Nodes as Linux meets them in the SRAT, which is how it numbers them: with vCPUs, with generic initiators, with memory.
+/// Without an SRAT there is node 0.
+fn linux_order(config: &VmConfig, topology: &Topology, layout: &Layout) -> Vec<u32> {
+    let sorted = |mut nodes: Vec<u32>| {
+        nodes.sort_unstable();
+        nodes
+    };
+    let cpus = sorted(topology.vcpus.iter().map(|v| v.node).collect());
+    let initiators = sorted(config.generic_initiator.iter().map(|g| g.node).collect());
+    let ram = layout.ram.iter().map(|r| r.node);
+    let ranges = layout.ranges.iter().filter_map(|r| r.node);
+    let windows = layout.hotplug.iter().map(|w| w.node);
+    let dimms = layout.spas.iter().map(|spa| spa.plan.proximity);
+    let memory = sorted(ram.chain(ranges).chain(windows).chain(dimms).collect());
+    let mut order = Vec::new();
+    for node in cpus.into_iter().chain(initiators).chain(memory) {
+        if !order.contains(&node) {
+            order.push(node);
+        }
+    }
+    order
+}
+
+/// What the HMAT says, pair by pair.
+fn pairs(config: &VmConfig) -> Vec<Pair> {
+    if !config.has_hmat() {
+        return Vec::new();
+    }
+    let pair = |initiator: u32, target: u32| {
+        let p = config.performance(initiator, target);
+        Pair {
+            initiator,
+            target,
+            read_latency: p.read_latency,
+            write_latency: p.write_latency,
+            read_bandwidth: p.read_bandwidth,
+            write_bandwidth: p.write_bandwidth,
+        }
+    };
+    let targets = config.memory_targets();
+    let initiators = config.initiators();
+    initiators
+        .iter()
+        .flat_map(|i| targets.iter().map(move |t| pair(*i, *t)))
+        .collect()
 }
 
 fn last(range: GpaRange) -> u64 {
@@ -140,10 +285,10 @@ fn last(range: GpaRange) -> u64 {
 }
 
 fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
-    let entry = |range: GpaRange, kind, e820: Option<E820Type>| Entry {
+    let entry = |range: GpaRange, kind: &'static str, e820: Option<E820Type>| Entry {
         start: range.start.0,
         last: last(range),
-        kind,
+        kind: kind.into(),
         node: None,
         e820: e820.map(|t| t as u32),
         name: None,
@@ -175,13 +320,30 @@ fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
             ..entry(*range, "virtio-mmio", None)
         });
     }
-    for nvdimm in &layout.nvdimms {
-        let name = Some(config.nvdimm_name(nvdimm.slot.into()));
-        let node = Some(nvdimm.node);
+    for SpaPlacement { name, plan, .. } in &layout.spas {
+        let e820 = plan.kind.is_persistent().then_some(E820Type::Persistent);
+        let what = if plan.kind.is_virtual() {
+            "virtual disk"
+        } else {
+            "NVDIMM"
+        };
         map.push(Entry {
-            node,
-            name,
-            ..entry(nvdimm.spa, "NVDIMM", Some(E820Type::Persistent))
+            node: Some(plan.proximity),
+            name: Some(name.clone()),
+            ..entry(plan.range, what, e820)
+        });
+    }
+    for range in layout.ranges.iter().filter(|r| r.kind != RangeKind::Ram) {
+        map.push(Entry {
+            node: range.node,
+            name: Some(config.memory_range_name(range.index)),
+            ..entry(range.range, range.kind.name(), range.kind.e820())
+        });
+    }
+    for window in &layout.hotplug {
+        map.push(Entry {
+            node: Some(window.node),
+            ..entry(window.range, "hotplug", None)
         });
     }
     map.sort_by_key(|e| e.start);
@@ -212,6 +374,7 @@ impl fmt::Display for Report {
         for Node {
             node,
             vcpus,
+            linux_node,
             memory,
             distances,
         } in &self.nodes
@@ -220,10 +383,15 @@ impl fmt::Display for Report {
             let row: Vec<_> = distances.iter().map(|(to, value)| format!("{to}:{value}")).collect();
             writeln!(
                 f,
-                "  node {node}: vCPUs {vcpus}, RAM {memory}, distances {}",
+                "  node {node}{}: vCPUs {vcpus}, RAM {memory}, distances {}",
+                match linux_node {
+                    Some(number) if number != node => format!(" (node {number} to Linux)"),
+                    _ => String::new(),
+                },
                 row.join(" ")
             )?;
         }
+        self.write_performance(f)?;
         writeln!(f, "vCPUs")?;
         for VcpuPlan {
             vcpu,
@@ -242,6 +410,7 @@ impl fmt::Display for Report {
         for Nvdimm {
             slot,
             id,
+            bus,
             handle,
             node,
             start,
@@ -254,9 +423,58 @@ impl fmt::Display for Report {
                 0 => "no labels".to_owned(),
                 _ => format!("labels {label_size} at {label_offset:#x} of the backing"),
             };
+            let bus = if *bus == 0 {
+                String::new()
+            } else {
+                format!("bus {bus}, ")
+            };
+            let place = match start {
+                Some(start) => format!("node {node}, {len} at {start:#x}"),
+                None => format!("{len}, no range of its own"),
+            };
             writeln!(
                 f,
-                "nvdimm {id}: slot {slot}, handle {handle:#x}, node {node}, {len} at {start:#x}, {labels}"
+                "nvdimm {id}: {bus}slot {slot}, handle {handle:#x}, {place}, {labels}"
+            )?;
+        }
+        for region in self.regions.iter().filter(|region| region.dimms.len() != 1) {
+            let (len, start, node) = (region.len, region.start, region.node);
+            write!(f, "{} {}: {len} at {start:#x}, node {node}", region.kind, region.name)?;
+            match region.line {
+                Some(line) => {
+                    let slots: Vec<_> = region.dimms.iter().map(u8::to_string).collect();
+                    writeln!(
+                        f,
+                        ", lines of {} over slots {}",
+                        ByteSize(line.into()),
+                        slots.join(", ")
+                    )?;
+                }
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn write_performance(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.performance.is_empty() {
+            writeln!(f, "performance (read/write)")?;
+        }
+        fn or_dash<T: fmt::Display>(value: Option<T>) -> String {
+            value.map_or_else(|| "-".to_owned(), |v| v.to_string())
+        }
+        for pair in &self.performance {
+            writeln!(
+                f,
+                "  node {} to {}: latency {}/{}, bandwidth {}/{}",
+                pair.initiator,
+                pair.target,
+                or_dash(pair.read_latency),
+                or_dash(pair.write_latency),
+                or_dash(pair.read_bandwidth),
+                or_dash(pair.write_bandwidth)
             )?;
         }
         Ok(())

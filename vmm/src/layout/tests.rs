@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{MemoryConfig, NumaConfig, NvdimmConfig};
+use crate::config::{InterleaveSetConfig, MemoryConfig, NumaConfig, NvdimmConfig, VirtualDiskConfig};
 use map::Report;
 use proptest::prelude::*;
 
@@ -53,7 +53,11 @@ fn ram(layout: &Layout) -> Vec<(u64, u64, u32)> {
 }
 
 fn spas(layout: &Layout) -> Vec<(u64, u64)> {
-    layout.nvdimms.iter().map(|n| (n.spa.start.0, n.spa.len)).collect()
+    layout
+        .spas
+        .iter()
+        .map(|s| (s.plan.range.start.0, s.plan.range.len))
+        .collect()
 }
 
 #[test]
@@ -153,6 +157,103 @@ fn data_is_cut_to_pages_of_the_backing_and_labels_keep_the_end() {
         error.starts_with("nvdimm slot 0 of 1G has no whole 1G page beside its label area of 128K; hint:"),
         "{error}"
     );
+}
+
+fn set(dimms: &[&str], size: u64, line: Option<u64>) -> InterleaveSetConfig {
+    InterleaveSetConfig {
+        dimms: dimms.iter().map(|id| (*id).to_owned()).collect(),
+        size: ByteSize(size),
+        line: line.map(ByteSize),
+        ..InterleaveSetConfig::default()
+    }
+}
+
+#[test]
+fn sets_take_the_next_addresses_of_their_dimms() {
+    let config = VmConfig {
+        nvdimm: vec![nvdimm(32 * MIB, 0); 4],
+        interleave_set: vec![
+            set(&["nvdimm0", "nvdimm1"], 32 * MIB, None),
+            set(&["nvdimm3", "nvdimm2", "nvdimm1", "nvdimm0"], 64 * MIB, Some(MIB)),
+        ],
+        ..machine(GIB)
+    };
+    config.validate().unwrap();
+    let layout = plan(&config, &limits(46)).unwrap();
+    assert_eq!(
+        spas(&layout),
+        [(4 * GIB, 32 * MIB), (5 * GIB, 64 * MIB)],
+        "no DIMM has a range of its own"
+    );
+    let set = |n: usize| &layout.spas[n].plan;
+    let lines: Vec<_> = (0..2).map(|n| set(n).interleave.unwrap().line).collect();
+    assert_eq!(lines, [8192, 1 << 20]);
+    let mappings = |n: usize| -> Vec<_> {
+        let mappings = set(n).mappings.iter();
+        mappings
+            .map(|m| (m.slot, m.region_id, m.dpa, m.offset, m.len))
+            .collect()
+    };
+    let (share, line) = (16 * MIB, 8192);
+    assert_eq!(mappings(0), [(0, 0, 0, 0, share), (1, 0, 0, line, share)]);
+    let expected = [
+        (3, 0, 0, 0, share),
+        (2, 0, 0, MIB, share),
+        (1, 1, share, 2 * MIB, share),
+        (0, 1, share, 3 * MIB, share),
+    ];
+    assert_eq!(mappings(1), expected);
+    assert_eq!((set(0).index, set(1).index), (65, 66));
+}
+
+#[test]
+fn sets_that_cannot_be_mapped_say_why() {
+    let config = |set| VmConfig {
+        nvdimm: vec![nvdimm(GIB, 0); 2],
+        interleave_set: vec![set],
+        ..machine(GIB)
+    };
+    let both = &["nvdimm0", "nvdimm1"];
+    for (set, why) in [
+        (
+            set(both, 4 * GIB, None),
+            "it takes 2G of each DIMM, but slot 0 has 1G left",
+        ),
+        (
+            set(both, GIB + 4096, None),
+            "is not a whole number of lines of 512K on each of 2 DIMMs",
+        ),
+        (set(both, GIB, Some(4096)), "262144 lines of 4K are more than the 32768"),
+    ] {
+        let error = plan(&config(set), &limits(46)).unwrap_err().to_string();
+        assert!(
+            error.starts_with("interleave set set0:") && error.contains(why),
+            "{error}"
+        );
+        assert!(error.contains("; hint: "), "{error}");
+    }
+}
+
+#[test]
+fn unmapped_dimms_and_virtual_disks_have_their_places() {
+    let mut config = VmConfig {
+        nvdimm: vec![nvdimm(GIB, 0); 2],
+        virtual_disk: vec![VirtualDiskConfig {
+            size: ByteSize::mib(4),
+            ..VirtualDiskConfig::default()
+        }],
+        ..machine(GIB)
+    };
+    config.nvdimm[0].mapped = Some(false);
+    let layout = plan(&config, &limits(46)).unwrap();
+    assert_eq!(spas(&layout), [(4 * GIB, GIB), (5 * GIB, 4 * MIB)]);
+    assert_eq!((layout.spas[0].plan.index, layout.spas[1].plan.index), (4, 0));
+    let persistent: Vec<_> = layout
+        .e820()
+        .into_iter()
+        .filter(|(_, k)| *k == E820Type::Persistent)
+        .collect();
+    assert_eq!(persistent.len(), 1, "a volatile disk is nothing of the memory map");
 }
 
 #[test]
@@ -275,18 +376,19 @@ proptest! {
         }
 
         let mut all: Vec<_> = layout.ram.iter().map(|r| r.range).collect();
-        all.extend(layout.nvdimms.iter().map(|n| n.spa));
+        all.extend(layout.spas.iter().map(|s| s.plan.range));
         all.push(MMIO_HOLE);
         all.sort();
         prop_assert!(all.windows(2).all(|w| !w[0].overlaps(&w[1])), "{:?}", all);
         prop_assert!(all.iter().all(|r| r.len != 0));
 
         let ram_end = layout.ram.last().unwrap().range.end().0.next_multiple_of(SECTION);
-        for (placed, asked) in layout.nvdimms.iter().zip(&config.nvdimm) {
+        for ((placed, spa), asked) in layout.nvdimms.iter().zip(&layout.spas).zip(&config.nvdimm) {
             let size = asked.size.unwrap().0;
-            prop_assert!(placed.spa.start.0.is_multiple_of(NVDIMM_ALIGN) && placed.spa.start.0 >= ram_end.max(4 * GIB));
+            let range = spa.plan.range;
+            prop_assert!(range.start.0.is_multiple_of(NVDIMM_ALIGN) && range.start.0 >= ram_end.max(4 * GIB));
             prop_assert_eq!(placed.label_offset + asked.label.0, size);
-            prop_assert_eq!(placed.spa.len, placed.label_offset, "sizes and labels in pages lose nothing");
+            prop_assert_eq!(range.len, placed.label_offset, "sizes and labels in pages lose nothing");
         }
     }
 
@@ -298,7 +400,7 @@ proptest! {
         prop_assert!(map.len() <= 128, "the zero page has 128 entries");
         let of = |kind| map.iter().filter(|(_, k)| *k == kind).map(|(r, _)| r.len).sum::<u64>();
         prop_assert_eq!(of(E820Type::Ram) + FIRMWARE_END.0 - LOW_RAM_END.0, config.ram().0);
-        let persistent: u64 = layout.nvdimms.iter().map(|n| n.spa.len).sum();
+        let persistent: u64 = layout.spas.iter().map(|s| s.plan.range.len).sum();
         prop_assert_eq!(of(E820Type::Persistent), persistent);
         let iomem: u64 = layout.iomem().iter().map(|(r, _)| r.len).sum();
         prop_assert_eq!(iomem, map.iter().map(|(r, _)| r.len).sum::<u64>());

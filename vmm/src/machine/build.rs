@@ -5,12 +5,17 @@
 
 use super::{
     Outcome,
-    channel::{Channel, ChannelError},
+    channel::Channel,
     console::{Console, ConsoleError},
+    control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
+    growth::Growth,
+    nvdimm::OpenBus,
+    ranges,
+    socket::SocketError,
 };
 use crate::{
-    acpi::{self, AcpiCpu, AcpiInput, AcpiNuma},
+    acpi::{self, AcpiCpu, AcpiInput, AcpiNuma, HmatPlan},
     boot::{self, BootPlan, BootRequest, CpuState, Kernel},
     config::{ConsoleConfig, VmConfig, probe::BackingFacts},
     cpuid::{self, CpuModel, VcpuShape},
@@ -18,9 +23,10 @@ use crate::{
     layout::{self, Layout, ports},
     memory::{
         Access, GuestMap, GuestMapError,
-        backing::{self, BackingError},
+        backing::BackingError,
+        encrypted::writeback::WriteBack,
         ram::{self, RamError},
-        state::{StateFile, StateFileError},
+        state::StateFileError,
     },
     nvdimm,
     topology::Topology,
@@ -29,7 +35,8 @@ use crate::{
 use devices::{
     Bus, BusError, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine},
-    nvdimm::{LabelStore, MailboxPlan, NvdimmBus, NvdimmBusPlan, state::DimmState},
+    nvdimm::{MailboxPlan, NvdimmBus},
+    pci_config::PciConfig,
     pvpanic::PvPanic,
     serial::SerialPort,
     test_exit::TestExit,
@@ -73,6 +80,15 @@ pub enum BuildError {
     /// Memory in the way of memory.
     #[error(transparent)]
     Map(#[from] GuestMapError),
+    /// The memory of an SPA range.
+    #[error("cannot map SPA range {name}")]
+    Spa {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// An NVDIMM's backing.
     #[error("NVDIMM {id} cannot be used")]
     Nvdimm {
@@ -82,6 +98,15 @@ pub enum BuildError {
         #[source]
         source: BackingError,
     },
+    /// The contents of an NVDIMM.
+    #[error("the contents of NVDIMM {id} cannot be read")]
+    Contents {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// An NVDIMM's state.
     #[error("NVDIMM {id} cannot be used")]
     NvdimmState {
@@ -90,6 +115,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: StateFileError,
+    },
+    /// A memory range's file.
+    #[error("memory range {id} cannot be used")]
+    Range {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: BackingError,
     },
     /// Kernel or initrd.
     #[error(transparent)]
@@ -115,9 +149,9 @@ pub enum BuildError {
     /// The console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    /// The agent's socket.
+    /// The agent's or the control socket.
     #[error(transparent)]
-    Channel(#[from] ChannelError),
+    Socket(#[from] SocketError),
     /// Two devices at one address: a mistake in the layout.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -128,12 +162,9 @@ pub enum BuildError {
 
 /// A machine that is ready to run.
 pub struct Machine {
-    // Dropped in this order: processors, then what they reach, then memory.
+    // Dropped in this order: processors, then what they reach.
     vcpus: Vec<Vcpu>,
     parts: Loop,
-    nvdimms: Vec<Arc<NvdimmBus>>,
-    _memory: GuestMap,
-    _vm: Vm,
 }
 
 /// What was decided before anything is touched.
@@ -142,6 +173,8 @@ pub struct Plans<'a> {
     pub topology: &'a Topology,
     /// Addresses.
     pub layout: &'a Layout,
+    /// Guest physical address bits that they were planned for.
+    pub phys_bits: u8,
     /// NVDIMM backings by slot.
     pub backings: &'a [BackingFacts],
 }
@@ -164,6 +197,9 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
             .collect(),
         ram: layout.ram.clone(),
         numa: (!config.numa.is_empty()).then_some(AcpiNuma { nodes, distances }),
+        memory: ranges::acpi_memory(layout),
+        initiators: ranges::acpi_initiators(config),
+        hmat: HmatPlan::new(config, topology),
         nvdimm: nvdimm::plan(config, layout),
         virtio: layout.virtio.clone(),
         serial: true,
@@ -183,7 +219,7 @@ impl Machine {
             });
         }
         let tables = acpi::assemble(&acpi_input(config, topology, layout))?;
-        let images = Images::open(config, layout, tables.rsdp)?;
+        let images = Images::open(config, layout, tables.rsdp, &kvm)?;
         let vm = kvm.create_vm()?;
         let mut map = GuestMap::default();
         for region in &layout.ram {
@@ -198,23 +234,27 @@ impl Machine {
                 .write_slice(&table.bytes, GuestAddress(table.gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
-        let dimms = open_nvdimms(config, plans, &vm, &mut map)?;
+        ranges::map(config, layout, &vm, &mut map)?;
+        let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
-        let mut devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
-        let nvdimms = std::mem::take(&mut devices.nvdimms);
-        let parts = devices.into_loop(&vm, &vcpus)?;
+        let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
+        let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
+        let growth = Growth {
+            config: config.clone(),
+            topology: topology.clone(),
+            layout: layout.clone(),
+            phys_bits: plans.phys_bits,
+            memory: map,
+            write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
+            vm,
+        };
+        let parts = devices.into_loop(plan, growth, &vcpus)?;
         // Last of all: from here on a DIMM that is not shut down was in use.
-        for bus in &nvdimms {
+        for bus in &parts.nvdimm {
             let kept = bus.with(|bus| bus.keep());
             kept.map_err(|e| BuildError::Host("write the state of an NVDIMM", e))?;
         }
-        Ok(Self {
-            vcpus,
-            parts,
-            nvdimms,
-            _memory: map,
-            _vm: vm,
-        })
+        Ok(Self { vcpus, parts })
     }
 
     /// Buses and counters, also for a look after the run.
@@ -230,12 +270,11 @@ impl Machine {
             self.parts.console.patience.limit(limit)?;
         }
         let platform = self.parts.platform.clone();
-        let mut threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
-        let outcome = events::run(self.parts);
-        threads.stop();
-        platform.drain_collected();
+        let nvdimms = self.parts.nvdimm.clone();
+        let threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
+        let outcome = events::run(self.parts, threads);
         if outcome.as_ref().is_ok_and(Outcome::is_orderly) {
-            for bus in &self.nvdimms {
+            for bus in &nvdimms {
                 bus.with(|bus| bus.shut_down())?;
             }
         }
@@ -270,7 +309,7 @@ struct Images {
 }
 
 impl Images {
-    fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa) -> Result<Self, BuildError> {
+    fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa, kvm: &Kvm) -> Result<Self, BuildError> {
         let path = config.kernel.as_deref().ok_or(BuildError::NoKernel)?;
         let kernel = Kernel::open(path).map_err(|e| BuildError::Image(path.to_owned(), e))?;
         let kernel = boot::prepare(kernel, &config.boot)?;
@@ -284,13 +323,17 @@ impl Images {
             .into_iter()
             .map(|(range, kind)| (range, kind as u32))
             .collect();
-        let default = boot::default_cmdline(config.console != ConsoleConfig::None);
+        let mut default = boot::default_cmdline(config.console != ConsoleConfig::None);
+        if config.cpu.remove.iter().any(|feature| feature == "hypervisor") {
+            default = boot::join_cmdline(&default, Some(&boot::without_hypervisor(kvm.tsc_khz()?)));
+        }
         let cmdline = boot::join_cmdline(&default, config.cmdline.as_deref());
         let protocol = config.boot.protocol;
         let plan = boot::plan(
             &kernel,
             &BootRequest {
                 e820: &e820,
+                mirrored: &layout.mirrored,
                 initrd_len,
                 cmdline: &cmdline,
                 protocol,
@@ -308,51 +351,6 @@ impl Images {
             &*memory.memory(),
         )?)
     }
-}
-
-/// A bus, and what its DIMMs are made of, in the plan's order.
-struct OpenBus {
-    plan: NvdimmBusPlan,
-    labels: Vec<Box<dyn LabelStore>>,
-    states: Vec<Option<(DimmState, Arc<StateFile>)>>,
-}
-
-type NvdimmBuses = Vec<OpenBus>;
-
-fn open_nvdimms(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<NvdimmBuses, BuildError> {
-    let mut buses = Vec::new();
-    for bus in nvdimm::plan(config, plans.layout) {
-        let mut labels: Vec<Box<dyn LabelStore>> = Vec::new();
-        let mut states = Vec::new();
-        for ((plan, spa), (nvdimm, facts)) in bus
-            .nfit
-            .dimms
-            .iter()
-            .zip(&bus.nfit.spas)
-            .zip(config.nvdimm.iter().zip(plans.backings))
-        {
-            let opened = backing::open(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
-                id: plan.id.clone(),
-                source,
-            })?;
-            let state = nvdimm.state.as_deref();
-            let state = state
-                .map(|path| StateFile::open(path, plan.identity.serial))
-                .transpose();
-            states.push(state.map_err(|source| BuildError::NvdimmState {
-                id: plan.id.clone(),
-                source,
-            })?);
-            map.add(vm, spa.range.start, spa.range.len, opened.mapping, opened.access)?;
-            labels.push(opened.labels.unwrap_or_else(|| Box::new(Vec::new())));
-        }
-        buses.push(OpenBus {
-            plan: bus,
-            labels,
-            states,
-        });
-    }
-    Ok(buses)
 }
 
 fn create_vcpus(
@@ -396,24 +394,11 @@ struct Devices {
     serial: Arc<SerialPort>,
     console: Console,
     serial_room: EventFd,
-    nvdimms: Vec<Arc<NvdimmBus>>,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
     agent: Option<Agent>,
-}
-
-/// Gives the DIMMs of `bus` what they remember.
-fn restore(bus: &NvdimmBus, states: Vec<Option<(DimmState, Arc<StateFile>)>>) -> Result<(), BuildError> {
-    bus.with(|bus| {
-        for (dimm, state) in bus.dimms.iter_mut().zip(states) {
-            let Some((state, file)) = state else { continue };
-            let path = file.path().to_owned();
-            dimm.restore(&state, file).map_err(|e| BuildError::NvdimmState {
-                id: dimm.plan.id.clone(),
-                source: StateFileError::Content(path, e),
-            })?;
-        }
-        Ok(())
-    })
+    control: Option<Control>,
+    acpi: Arc<AcpiDevice>,
+    nvdimm: Vec<Arc<NvdimmBus>>,
 }
 
 fn event() -> Result<EventFd, BuildError> {
@@ -436,7 +421,7 @@ impl Devices {
         layout: &Layout,
         vm: &Vm,
         memory: &GuestMemory,
-        nvdimms: NvdimmBuses,
+        nvdimms: Vec<OpenBus>,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
         let mut console = Console::open(&config.console)?;
@@ -448,15 +433,23 @@ impl Devices {
         ports.insert(at(ports::COM1, SerialPort::PORTS), serial.clone())?;
         ports.insert(at(ports::TEST_EXIT, TestExit::PORTS), Arc::new(TestExit))?;
         ports.insert(at(ports::PVPANIC, PvPanic::PORTS), Arc::new(PvPanic))?;
+        ports.insert(at(ports::PCI_CONFIG, PciConfig::PORTS), Arc::new(PciConfig::default()))?;
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
         let mut buses = Vec::new();
-        for OpenBus { plan, labels, states } in nvdimms {
+        for OpenBus {
+            plan,
+            labels,
+            states,
+            secured,
+        } in nvdimms
+        {
             let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
             let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
             let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
-            restore(&bus, states)?;
+            super::nvdimm::restore(&bus, states)?;
+            super::secure::secure(&bus, secured, &clock)?;
             ports.insert(doorbell, bus.clone())?;
             buses.push(bus);
         }
@@ -474,13 +467,16 @@ impl Devices {
             serial,
             console,
             serial_room,
-            nvdimms: buses,
             virtio,
             agent,
+            control: config.control_socket.as_deref().map(Control::listen).transpose()?,
+            acpi,
+            nvdimm: buses,
         })
     }
 
-    fn into_loop(self, vm: &Vm, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(self, plan: layout::map::Report, growth: Growth, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+        let vm = &growth.vm;
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
             for queue in 0..transport.queue_count() {
@@ -506,7 +502,12 @@ impl Devices {
             virtio: self.virtio.into_iter().map(|(_, t)| t).collect(),
             doorbells,
             agent: self.agent,
+            control: self.control,
+            acpi: self.acpi,
+            nvdimm: self.nvdimm,
+            plan,
             deadline: None,
+            growth,
         })
     }
 }

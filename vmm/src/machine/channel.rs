@@ -3,38 +3,21 @@
 //! One client at a time. While nobody is connected the guest's bytes are dropped and the port is closed to it; a client
 //! that does not read stalls the port (the guest's writer waits), never a vCPU and never the machine's loop.
 
+use super::socket::{Socket, SocketError};
 use devices::virtio::console::PortSink;
 use std::{
-    fs, io,
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::{
         fd::{AsRawFd, RawFd},
-        unix::{
-            fs::{FileTypeExt, PermissionsExt},
-            net::{UnixListener, UnixStream},
-        },
+        unix::net::UnixStream,
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 use vmm_sys_util::eventfd::EventFd;
-
-/// Why the channel's socket cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
-    /// Something that is no socket stands there.
-    #[error("agent socket {0} exists and is no socket; hint: choose another path")]
-    Exists(PathBuf),
-    /// Somebody answers there.
-    #[error("agent socket {0} is in use by another process; hint: choose another path")]
-    InUse(PathBuf),
-    /// Any other failure.
-    #[error("cannot listen on agent socket {0}")]
-    Listen(PathBuf, #[source] io::Error),
-}
 
 /// What the loop and the device's sink share.
 #[derive(Default)]
@@ -54,8 +37,7 @@ impl Shared {
 
 /// The host's side. The socket file goes when this does.
 pub struct Channel {
-    listener: UnixListener,
-    path: PathBuf,
+    listener: Socket,
     shared: Arc<Shared>,
 }
 
@@ -68,34 +50,19 @@ pub struct Sink {
 impl Channel {
     /// Listens on `path` (mode 0600), replacing a socket that nobody answers on. `room` is rung when the guest can take
     /// input again.
-    pub fn listen(path: &Path, room: EventFd) -> Result<(Self, Sink), ChannelError> {
-        let failed = |e| ChannelError::Listen(path.to_owned(), e);
-        if let Ok(meta) = fs::symlink_metadata(path) {
-            if !meta.file_type().is_socket() {
-                return Err(ChannelError::Exists(path.to_owned()));
-            }
-            if UnixStream::connect(path).is_ok() {
-                return Err(ChannelError::InUse(path.to_owned()));
-            }
-            fs::remove_file(path).map_err(failed)?;
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
+    pub fn listen(path: &Path, room: EventFd) -> Result<(Self, Sink), SocketError> {
+        let listener = Socket::listen("agent", path)?;
         let shared = Arc::new(Shared::default());
-        Ok((
-            Self {
-                listener,
-                path: path.to_owned(),
-                shared: shared.clone(),
-            },
-            Sink { shared, room },
-        ))
+        let channel = Self {
+            listener,
+            shared: shared.clone(),
+        };
+        Ok((channel, Sink { shared, room }))
     }
 
     /// Where clients knock.
     pub fn listener_fd(&self) -> RawFd {
-        self.listener.as_raw_fd()
+        self.listener.fd()
     }
 
     /// The client's descriptor.
@@ -105,11 +72,11 @@ impl Channel {
 
     /// Takes a waiting client, unless there is one: then the newcomer is turned away. True when one came in.
     pub fn accept(&self) -> bool {
-        let Ok((stream, _)) = self.listener.accept() else {
+        let Some(stream) = self.listener.accept() else {
             return false;
         };
         let mut client = self.shared.client();
-        if client.is_some() || stream.set_nonblocking(true).is_err() {
+        if client.is_some() {
             return false;
         }
         self.shared.stalled.store(false, Ordering::Relaxed);
@@ -148,12 +115,6 @@ impl Channel {
     /// Whether a write found the client gone.
     pub fn is_broken(&self) -> bool {
         self.shared.broken.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Channel {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
     }
 }
 

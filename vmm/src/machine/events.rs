@@ -1,16 +1,26 @@
 //! The machine's loop: the one thread that acts on what happens around the vCPUs.
 //!
 //! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
-//! [`Outcome`] and stops the loop.
+//! [`Outcome`] and stops the loop. What clients of the control socket ask is done in `serve`.
+
+mod serve;
 
 use super::{
     Outcome,
     channel::Channel,
     console::{Console, Typed},
+    control::Control,
+    growth::Growth,
 };
-use crate::vcpu::{Platform, Report};
+use crate::{
+    control::Phase,
+    layout::map,
+    vcpu::{Platform, Report, VcpuThreads},
+};
 use devices::{
     Effect,
+    acpi::AcpiDevice,
+    nvdimm::NvdimmBus,
     serial::SerialPort,
     virtio::{Progress, VirtioMmio, console},
 };
@@ -52,8 +62,18 @@ pub struct Loop {
     pub doorbells: Vec<(usize, u16, EventFd)>,
     /// The agent's channel, if there is one.
     pub agent: Option<Agent>,
+    /// The control socket, if there is one.
+    pub control: Option<Control>,
+    /// The generic event device.
+    pub acpi: Arc<AcpiDevice>,
+    /// The NVDIMMs, if there are any.
+    pub nvdimm: Vec<Arc<NvdimmBus>>,
+    /// What was planned, for whoever asks.
+    pub plan: map::Report,
     /// End the run then.
     pub deadline: Option<Instant>,
+    /// Memory, and what is needed to make more of it. Last: everything above reaches into it.
+    pub growth: Growth,
 }
 
 /// The agent's channel: socket, device, and the bell for room in the guest.
@@ -79,11 +99,15 @@ enum Token {
     AgentListener,
     AgentClient,
     AgentRoom,
+    ControlListener,
+    ControlClient(u32),
     Doorbell(u32),
 }
 
+/// First of the control clients' tokens; the doorbells' are below.
+const CLIENTS: u32 = 1 << 31;
 /// Tokens before the first doorbell's.
-const FIXED: [Token; 8] = [
+const FIXED: [Token; 9] = [
     Token::Wake,
     Token::Terminate,
     Token::Tick,
@@ -92,12 +116,14 @@ const FIXED: [Token; 8] = [
     Token::AgentListener,
     Token::AgentClient,
     Token::AgentRoom,
+    Token::ControlListener,
 ];
 
 impl Token {
     fn data(self) -> u32 {
         match self {
-            Self::Doorbell(n) => 8 + n,
+            Self::Doorbell(n) => 9 + n,
+            Self::ControlClient(slot) => CLIENTS | slot,
             fixed => FIXED
                 .iter()
                 .zip(0..)
@@ -107,15 +133,20 @@ impl Token {
     }
 
     fn of(data: u32) -> Self {
+        if data & CLIENTS != 0 {
+            return Self::ControlClient(data & !CLIENTS);
+        }
         FIXED
             .get(data as usize)
             .copied()
-            .unwrap_or(Self::Doorbell(data.saturating_sub(8)))
+            .unwrap_or(Self::Doorbell(data.saturating_sub(9)))
     }
 }
 
 /// The loop's own state beside what it works on.
 struct Running {
+    // Before what they reach.
+    threads: VcpuThreads,
     parts: Loop,
     tick: TimerFd,
     /// Descriptor of the client that is registered, and for what.
@@ -124,21 +155,28 @@ struct Running {
     client_gone: bool,
     typing: bool,
     outcome: Option<Outcome>,
+    phase: Phase,
+    clock: serve::Clock,
+    pending: Vec<serve::Pending>,
 }
 
-/// Runs until something ends the machine.
-pub fn run(parts: Loop) -> io::Result<Outcome> {
+/// Runs until something ends the machine; then its threads have stopped.
+pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
     let failed = |e: event_manager::Error| io::Error::other(e.to_string());
     let mut tick = TimerFd::new().map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
     tick.reset(TICK, Some(TICK))
         .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
     let running = Arc::new(std::sync::Mutex::new(Running {
+        threads,
         parts,
         tick,
         client: None,
         client_gone: false,
         typing: false,
         outcome: None,
+        phase: Phase::Running,
+        clock: serve::Clock::start(),
+        pending: vec![],
     }));
     let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
     event_manager::SubscriberOps::add_subscriber(&mut manager, running.clone());
@@ -150,8 +188,7 @@ pub fn run(parts: Loop) -> io::Result<Outcome> {
             running.outcome.get_or_insert(Outcome::TimedOut);
         }
         if let Some(outcome) = running.outcome.take() {
-            running.parts.platform.drain_collected();
-            running.parts.serial.flush();
+            running.finish(&outcome)?;
             return Ok(outcome);
         }
     }
@@ -178,6 +215,9 @@ impl MutEventSubscriber for Running {
             watch(agent.channel.listener_fd(), Token::AgentListener);
             watch(agent.room.as_raw_fd(), Token::AgentRoom);
         }
+        if let Some(control) = &p.control {
+            watch(control.listener_fd(), Token::ControlListener);
+        }
         // Standard input may be a regular file, which cannot be waited for: such a console has no input.
         self.typing = p.console.input_fd().is_some_and(|fd| watch(fd, Token::Typed));
     }
@@ -190,6 +230,9 @@ impl MutEventSubscriber for Running {
                 let _ = self.tick.wait();
                 self.parts.platform.drain_collected();
                 self.parts.serial.flush();
+                if self.phase == Phase::Pausing {
+                    self.threads.kick();
+                }
             }
             Token::Typed => self.typed(ops),
             Token::SerialRoom => {
@@ -213,23 +256,55 @@ impl MutEventSubscriber for Running {
                     self.agent_input();
                 }
             }
+            Token::ControlListener => {
+                if let Some(control) = &mut self.parts.control {
+                    control.accept();
+                }
+            }
+            Token::ControlClient(slot) => self.control_client(slot, events.event_set()),
             Token::Doorbell(n) => self.doorbell(n),
         }
+        self.settle();
         self.refresh_client(ops);
+        self.refresh_control(ops);
     }
 }
 
 impl Running {
     /// The first outcome counts.
     fn end(&mut self, outcome: Outcome) {
+        self.phase = Phase::Ending;
         self.outcome.get_or_insert(outcome);
+    }
+
+    /// The last words of guest and loop.
+    fn finish(&mut self, outcome: &Outcome) -> io::Result<()> {
+        self.phase = Phase::Ending;
+        self.settle();
+        if matches!(outcome, Outcome::Quit | Outcome::QuitByControl) {
+            // Whoever wants the end does not wait for a console that nobody reads.
+            if let Err(e) = self.parts.console.patience.limit(Duration::ZERO) {
+                tracing::warn!("output may still wait for its reader: {e}");
+            }
+        }
+        self.parts.platform.drain_collected();
+        self.parts.serial.flush();
+        self.threads.stop();
+        self.parts.platform.drain_collected();
+        let lost = |e| {
+            io::Error::other(format!(
+                "what the guest last stored to an encrypted NVDIMM cannot be written: {e}"
+            ))
+        };
+        self.parts.growth.write_back.flush().map_err(lost)
     }
 
     fn take_reports(&mut self) {
         let _ = self.parts.wake.read();
         while let Ok(report) = self.parts.reports.try_recv() {
             let outcome = match report {
-                Report::Effect(Effect::None) => continue,
+                // Counted at the gate; the bell was for a look at it.
+                Report::Effect(Effect::None) | Report::Standing => continue,
                 Report::Effect(Effect::PowerOff) => Outcome::PowerOff,
                 Report::Effect(Effect::Reset) => Outcome::Reset,
                 Report::Effect(Effect::Panicked) => Outcome::Panicked,

@@ -10,8 +10,14 @@
 mod build;
 pub mod channel;
 pub mod console;
+pub mod control;
 pub mod events;
+mod growth;
+mod nvdimm;
 pub mod output;
+mod ranges;
+mod secure;
+pub mod socket;
 pub mod terminal;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};
@@ -43,6 +49,8 @@ pub enum Outcome {
     },
     /// The user left the console with Ctrl-A x.
     Quit,
+    /// A client of the control socket asked for it.
+    QuitByControl,
     /// A signal asked the monitor to end.
     Signal(u8),
     /// The time given to the run is over.
@@ -66,6 +74,7 @@ impl fmt::Display for Outcome {
             Self::TripleFault { apic_id } => write!(f, "vCPU {apic_id} of the guest triple-faulted"),
             Self::Failed { apic_id, why } => write!(f, "vCPU {apic_id} cannot go on: {why}"),
             Self::Quit => f.write_str("ended from the console"),
+            Self::QuitByControl => f.write_str("ended over the control socket"),
             Self::Signal(number) => write!(f, "ended by signal {number}"),
             Self::TimedOut => f.write_str("the time given to the run is over"),
         }

@@ -4,9 +4,16 @@
 //! that it created is removed again when a later step fails. The label area is the last `label` bytes, where QEMU keeps
 //! it, so one file serves under both monitors.
 
-use super::{Access, Mapping, ram::memory_file};
+use super::{
+    Access, Mapping,
+    encrypted::{
+        EncryptedDimm,
+        keys::{KeyError, KeyFile},
+    },
+    ram::memory_file,
+};
 use crate::config::{NvdimmBacking, NvdimmConfig, probe::BackingFacts};
-use devices::{nvdimm::label::LabelStore, units::ByteSize};
+use devices::{DeviceWrites, nvdimm::label::LabelStore, units::ByteSize};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, fallocate, flock, fstat, fstatfs};
 use std::{
     fs, io,
@@ -66,6 +73,22 @@ pub enum BackingError {
         #[source]
         source: io::Error,
     },
+    /// Encrypted, and nobody said so.
+    #[error(
+        "NVDIMM backing {0} is encrypted: its keys are in {1}; hint: add `encrypt=on`, or move that file away if it is not"
+    )]
+    Encrypted(PathBuf, PathBuf),
+    /// Not encrypted, or without its keys.
+    #[error(
+        "NVDIMM backing {0} exists and has no key file {1}; hint: leave out `encrypt=on` if the file is not encrypted, else restore its key file"
+    )]
+    NoKeys(PathBuf, PathBuf),
+    /// Keys of nothing.
+    #[error("key file {1} exists and NVDIMM backing {0} does not; hint: restore the backing, or remove the key file")]
+    OnlyKeys(PathBuf, PathBuf),
+    /// The key file.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// mmap refused.
     #[error("cannot map {size} of NVDIMM backing {path}{hint}")]
     Map {
@@ -89,12 +112,32 @@ pub struct Opened {
     pub labels: Option<Box<dyn LabelStore>>,
     /// Whether stores reach the mapping. Those to a read-only DIMM never reach its file, either way.
     pub access: Access,
+    /// For mappings of its parts.
+    pub source: Source,
+}
+
+/// An opened backing as `mmap` wants it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file, which holds the lock.
+    pub file: Arc<fs::File>,
+    /// Protection of every mapping.
+    pub prot: libc::c_int,
+    /// Flags of every mapping.
+    pub flags: libc::c_int,
+    /// Whether it matters which pages are written to.
+    pub logged: bool,
 }
 
 /// Opens, locks and maps the backing of one DIMM, whose size and page size have been looked up before.
 pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, BackingError> {
     let BackingFacts { size, page: align } = facts;
     let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
+    if let Some(path) = &config.file
+        && let Some(keys) = config.key_file().filter(|keys| keys.exists())
+    {
+        return Err(BackingError::Encrypted(path.clone(), keys));
+    }
     let (file, kind) = match &config.file {
         None => (
             memory_file(size.0, None).map_err(|e| BackingError::Open(name.clone(), e))?,
@@ -128,13 +171,20 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         libc::MAP_NORESERVE
     };
     let handle = Arc::new(file);
-    let mapping = MmapRegionBuilder::<()>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
-        .with_mmap_prot(prot)
-        .with_mmap_flags(sharing | reserve)
-        .with_file_offset(FileOffset::from_arc(handle.clone(), 0))
-        .with_hugetlbfs(kind == Kind::Hugetlbfs)
-        .build()
-        .map_err(|e| failed(io::Error::other(e)))?;
+    let mapping =
+        MmapRegionBuilder::<DeviceWrites>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
+            .with_mmap_prot(prot)
+            .with_mmap_flags(sharing | reserve)
+            .with_file_offset(FileOffset::from_arc(handle.clone(), 0))
+            .with_hugetlbfs(kind == Kind::Hugetlbfs)
+            .build()
+            .map_err(|e| failed(io::Error::other(e)))?;
+    let source = Source {
+        file: handle.clone(),
+        prot,
+        flags: sharing | reserve,
+        logged: false,
+    };
     let labels = match (config.label.0, kind) {
         (0, _) => None,
         (label, Kind::File | Kind::Memory) => Some(Box::new(FileLabels {
@@ -145,14 +195,15 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         // Neither kind has read and write: the labels are reached through a mapping of their own.
         (label, Kind::Hugetlbfs | Kind::Devdax) => {
             let window = label.next_multiple_of(align.0);
-            let mapping =
-                MmapRegionBuilder::<()>::new(usize::try_from(window).map_err(|e| failed(io::Error::other(e)))?)
-                    .with_mmap_prot(if config.readonly { read } else { write })
-                    .with_mmap_flags(libc::MAP_SHARED)
-                    .with_file_offset(FileOffset::from_arc(handle, size.0 - window))
-                    .with_hugetlbfs(kind == Kind::Hugetlbfs)
-                    .build()
-                    .map_err(|e| failed(io::Error::other(e)))?;
+            let mapping = MmapRegionBuilder::<DeviceWrites>::new(
+                usize::try_from(window).map_err(|e| failed(io::Error::other(e)))?,
+            )
+            .with_mmap_prot(if config.readonly { read } else { write })
+            .with_mmap_flags(libc::MAP_SHARED)
+            .with_file_offset(FileOffset::from_arc(handle, size.0 - window))
+            .with_hugetlbfs(kind == Kind::Hugetlbfs)
+            .build()
+            .map_err(|e| failed(io::Error::other(e)))?;
             Some(Box::new(MappedLabels {
                 mapping,
                 at: window - label,
@@ -164,7 +215,51 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         mapping,
         labels,
         access,
+        source,
     })
+}
+
+impl Source {
+    /// The count of what devices write to a mapping of `len` bytes, if it matters.
+    pub fn writes(&self, len: usize) -> DeviceWrites {
+        if self.logged {
+            DeviceWrites::counted(len)
+        } else {
+            DeviceWrites::default()
+        }
+    }
+
+    /// A mapping of the first `len` bytes.
+    pub fn map(&self, len: u64) -> io::Result<Mapping> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        MmapRegionBuilder::new_with_bitmap(len, self.writes(len))
+            .with_mmap_prot(self.prot)
+            .with_mmap_flags(self.flags)
+            .with_file_offset(FileOffset::from_arc(self.file.clone(), 0))
+            .build()
+            .map_err(io::Error::other)
+    }
+}
+
+/// Opens and locks the backing of an encrypted DIMM with its key file, or makes both.
+pub fn open_encrypted(config: &NvdimmConfig, facts: BackingFacts) -> Result<EncryptedDimm, BackingError> {
+    let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
+    let (Some(path), Some(key_path)) = (&config.file, config.key_file()) else {
+        return Err(BackingError::Kind(name, "memory file"));
+    };
+    let (size, label) = (facts.size.0, config.label.0);
+    let (key_file, undo) = match (path.exists(), key_path.exists()) {
+        (true, true) => (KeyFile::open(&key_path, size, label)?, Created(None)),
+        (true, false) => return Err(BackingError::NoKeys(name, key_path)),
+        (false, true) => return Err(BackingError::OnlyKeys(name, key_path)),
+        (false, false) => (KeyFile::create(&key_path, size, label)?, Created(Some(&key_path))),
+    };
+    let (file, kind) = open_path(path, config, facts.size)?;
+    if kind != Kind::File {
+        return Err(BackingError::Kind(name, "file without read and write"));
+    }
+    undo.keep();
+    EncryptedDimm::new(Arc::new(file), key_file, size, label).map_err(|e| BackingError::Open(name, e))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +282,11 @@ fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::
     };
     let (fd, created) = match open(OFlags::empty()) {
         Err(rustix::io::Errno::NOENT) if config.readonly => return Err(BackingError::ReadOnlyMissing(path.to_owned())),
-        Err(rustix::io::Errno::NOENT) => (open(OFlags::CREATE | OFlags::EXCL).map_err(failed)?, true),
+        Err(rustix::io::Errno::NOENT) => match open(OFlags::CREATE | OFlags::EXCL) {
+            // Somebody else made it between the two looks.
+            Err(rustix::io::Errno::EXIST) => return Err(BackingError::InUse(path.to_owned())),
+            other => (other.map_err(failed)?, true),
+        },
         other => (other.map_err(failed)?, false),
     };
     let undo = Created(created.then_some(path));
@@ -249,14 +348,59 @@ fn lock(fd: impl AsFd, path: &Path, config: &NvdimmConfig) -> Result<(), Backing
     })
 }
 
-/// Holds the lock of a backing that somebody else will open on our behalf, where locks of ours are not seen (the nested
-/// host). `None`: there is nothing to lock yet.
-pub fn hold(config: &NvdimmConfig) -> Result<Option<fs::File>, BackingError> {
+/// A backing that somebody else opens on our behalf, where locks of ours are not seen (the nested host): locked for as
+/// long as this lives.
+pub struct Held {
+    file: fs::File,
+    /// Its path and the bytes before its label area, if this start created it.
+    created: Option<(PathBuf, u64)>,
+}
+
+/// Holds the lock of a backing. One that does not exist yet is created here: a second start must find it taken.
+pub fn hold(config: &NvdimmConfig, facts: BackingFacts) -> Result<Option<Held>, BackingError> {
     let Some(path) = &config.file else { return Ok(None) };
     match fs::File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let (file, _) = open_path(path, config, facts.size)?;
+            let data = facts.size.0.saturating_sub(config.label.0);
+            let created = Some((path.clone(), data));
+            Ok(Some(Held { file, created }))
+        }
         Err(e) => Err(BackingError::Open(path.clone(), e)),
-        Ok(file) => lock(&file, path, config).map(|()| Some(file)),
+        Ok(file) => lock(&file, path, config).map(|()| Some(Held { file, created: None })),
+    }
+}
+
+impl Held {
+    /// Removes a file that was created for a start that failed, unless something has been written to it all the same.
+    pub fn discard_untouched(self) {
+        if let Some((path, data)) = &self.created
+            && untouched(&self.file, *data).unwrap_or(false)
+        {
+            // It stays behind then, empty: the next start takes it as it is.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Whether a file is as [`extend`] left it: a hole up to `data`, zeros from there on.
+fn untouched(file: &fs::File, data: u64) -> io::Result<bool> {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(0)) {
+        Ok(first) if first < data => return Ok(false),
+        Ok(_) | Err(rustix::io::Errno::NXIO) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let mut chunk = [0; 4096];
+    let mut at = data;
+    loop {
+        let n = file.read_at(&mut chunk, at)?;
+        let Some(read) = chunk.get(..n).filter(|read| !read.is_empty()) else {
+            return Ok(true);
+        };
+        if read.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at = at.saturating_add(read.len() as u64);
     }
 }
 
@@ -317,7 +461,11 @@ struct MappedLabels {
 }
 
 impl MappedLabels {
-    fn slice(&self, offset: u32, len: usize) -> io::Result<vm_memory::VolatileSlice<'_>> {
+    fn slice(
+        &self,
+        offset: u32,
+        len: usize,
+    ) -> io::Result<vm_memory::VolatileSlice<'_, vm_memory::bitmap::BS<'_, DeviceWrites>>> {
         let at = usize::try_from(self.at + u64::from(offset)).map_err(io::Error::other)?;
         self.mapping.get_slice(at, len).map_err(io::Error::other)
     }

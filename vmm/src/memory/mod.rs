@@ -1,27 +1,32 @@
 //! Guest memory: host mappings, what backs them, and the slots that show them to the guest.
 //!
-//! [`ram::allocate`] and [`backing::NvdimmFile`] make mappings; [`GuestMap`] owns them together with their KVM slots, so
-//! that a slot can never outlive its mapping.
+//! [`ram::allocate`] and [`backing::open`] make mappings; [`GuestMap`] owns them together with their KVM slots, each pair in
+//! a [`Window`], so that a slot can never outlive its mapping.
 
 pub mod backing;
+pub mod encrypted;
+pub mod interleave;
+pub mod plain;
 pub mod ram;
 pub mod state;
+mod window;
 
-use crate::hv::{HvError, MemorySlot, SlotFlags, Vm};
+pub use window::Window;
+
+use crate::hv::{HvError, Vm};
 use devices::{
-    GuestMemory,
+    DeviceWrites, GuestMemory,
     units::{Gpa, GpaRange},
 };
 use std::sync::Arc;
-use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{GuestMemoryMmap, MmapRegion};
 
 /// A mapping of this process that can be shown to a guest.
-pub type Mapping = MmapRegion<()>;
+pub type Mapping = MmapRegion<DeviceWrites>;
 
 /// All memory of one guest. Dropping it takes the memory from the guest first and unmaps it then.
 pub struct GuestMap {
-    slots: Vec<MemorySlot>,
-    read_only: Vec<Arc<Mapping>>,
+    windows: Vec<Arc<Window>>,
     memory: GuestMemory,
 }
 
@@ -41,6 +46,8 @@ pub enum GuestMapError {
 pub enum Access {
     /// Guest and devices.
     ReadWrite,
+    /// Guest and devices; which pages the guest stores to is noted, see [`Window::take_dirty`].
+    Logged,
     /// Nobody: the guest's stores exit, and devices do not see the memory at all, because a store of ours to a read-only
     /// mapping would be fatal.
     ReadOnly,
@@ -49,8 +56,7 @@ pub enum Access {
 impl Default for GuestMap {
     fn default() -> Self {
         Self {
-            slots: vec![],
-            read_only: vec![],
+            windows: vec![],
             memory: GuestMemory::new(GuestMemoryMmap::default()),
         }
     }
@@ -66,33 +72,21 @@ impl GuestMap {
         mapping: Mapping,
         access: Access,
     ) -> Result<(), GuestMapError> {
-        let range = GpaRange::new(start, len);
-        assert!(
-            usize::try_from(len).is_ok_and(|n| n <= mapping.size()),
-            "a slot must lie within its mapping"
-        );
-        let mapping = Arc::new(mapping);
-        let host = mapping.as_ptr();
-        let flags = match access {
-            Access::ReadWrite => {
-                let region =
-                    GuestRegionMmap::with_arc(mapping, GuestAddress(start.0)).ok_or(GuestMapError::Overlap(range))?;
-                let grown = self.memory.memory().insert_region(Arc::new(region));
-                let grown = grown.map_err(|_| GuestMapError::Overlap(range))?;
-                // One writer only (`&mut self`), so the lock is free.
-                if let Ok(lock) = self.memory.lock() {
-                    lock.replace(grown);
-                }
-                SlotFlags::ReadWrite
-            }
-            Access::ReadOnly => {
-                self.read_only.push(mapping);
-                SlotFlags::ReadOnly
-            }
-        };
-        // SAFETY: `self` holds the mapping until after the slot is dropped (see `Drop`).
-        self.slots.push(unsafe { vm.map(range, host, flags) }?);
-        Ok(())
+        self.window(vm, GpaRange::new(start, len), mapping, access, 0).map(drop)
+    }
+
+    /// The same for memory that can be taken away and shown again: it is shown once `locks` have been opened.
+    pub fn window(
+        &mut self,
+        vm: &Vm,
+        range: GpaRange,
+        mapping: Mapping,
+        access: Access,
+        locks: usize,
+    ) -> Result<Arc<Window>, GuestMapError> {
+        let window = Arc::new(Window::new(vm, &self.memory, range, mapping, access, locks)?);
+        self.windows.push(window.clone());
+        Ok(window)
     }
 
     /// Guest memory as devices see it.
@@ -103,6 +97,8 @@ impl GuestMap {
 
 impl Drop for GuestMap {
     fn drop(&mut self) {
-        self.slots.clear();
+        for window in &self.windows {
+            window.retire();
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 use super::Mapping;
 use crate::config::MemoryConfig;
-use devices::units::{ByteSize, GpaRange};
+use devices::{
+    DeviceWrites,
+    units::{ByteSize, GpaRange},
+};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::{fs::File, io};
 use vm_memory::{FileOffset, mmap::MmapRegionBuilder};
@@ -46,7 +49,7 @@ pub fn allocate(range: GpaRange, config: &MemoryConfig) -> Result<Mapping, RamEr
     let size = ByteSize(range.len);
     let failed = |source| RamError::Map { size, range, source };
     let len = usize::try_from(range.len).map_err(|e| failed(io::Error::other(e)))?;
-    let builder = MmapRegionBuilder::<()>::new(len).with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
+    let builder = MmapRegionBuilder::<DeviceWrites>::new(len).with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
     if let Some(page) = config.hugepages {
         let starved = |source| RamError::NoHugePages {
             size,

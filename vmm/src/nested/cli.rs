@@ -1,6 +1,9 @@
 //! `daxvisor host run|check`.
 
-use super::{HostOptions, Outcome, RunOptions, StdinMode, host::default_image, reexec::hidden_folders, run_command};
+use super::{
+    HostOptions, Outcome, RunOptions, StdinMode, host::default_image, options::kernel_argument, reexec::hidden_folders,
+    run_command,
+};
 use crate::hv::probe::{Probe, probe_and_remember};
 use clap::{Args, Subcommand};
 use devices::units::ByteSize;
@@ -51,6 +54,9 @@ struct RunArgs {
     /// Give up (and try once more) when the nested host is not up after this long
     #[arg(long, value_name = "SECS", default_value = "90", value_parser = seconds)]
     start_timeout: Duration,
+    /// Parameter for the nested host's kernel, such as memmap=512M!4G for an NVDIMM region of its own; repeatable
+    #[arg(long = "kernel-arg", value_name = "ARG", value_parser = kernel_argument)]
+    kernel_args: Vec<String>,
     /// Let time count instructions, on one CPU: figures repeat whatever else runs here
     #[arg(long)]
     icount: bool,
@@ -123,6 +129,7 @@ fn run_here(args: RunArgs) -> ExitCode {
             shares,
             cpus: args.cpus,
             memory: args.memory,
+            kernel_args: args.kernel_args,
             icount: args.icount,
             start_timeout: args.start_timeout,
             ..HostOptions::default()
@@ -261,6 +268,7 @@ mod tests {
             (&["--timeout", "1e300", "ls"], "'1e300' is not a time"),
             (&["--env", "=x", "ls"], "expected NAME=VALUE"),
             (&["--cpus", "0", "ls"], "1..=64"),
+            (&["--kernel-arg", "a b", "ls"], "'a b' is not a kernel parameter"),
             (&[], "<CMD>"),
         ] {
             let error = run_args(args).unwrap_err();

@@ -17,8 +17,8 @@ pub enum HostError {
         /// What is wrong with it.
         why: String,
     },
-    /// More shares than the kernel command line takes.
-    #[error("the shared folders need a kernel command line of {0} bytes, expected at most {max}; hint: share a common parent folder", max = super::qemu::CMDLINE_MAX)]
+    /// More shares and arguments than the kernel command line takes.
+    #[error("the shared folders and kernel arguments need a kernel command line of {0} bytes, expected at most {max}; hint: share a common parent folder", max = super::qemu::CMDLINE_MAX)]
     TooManyShares(usize),
     /// QEMU is not there or does not start.
     #[error("cannot start {program}; hint: install the package qemu-system-x86 or run `cargo xtask images`")]
@@ -61,6 +61,14 @@ pub enum HostError {
         /// Its last words.
         tail: SerialTail,
     },
+    /// Its kernel says that it is broken.
+    #[error("the nested host is broken: its kernel reports \"{report}\"{tail}")]
+    Broken {
+        /// The kernel's first line about it.
+        report: String,
+        /// Its last words.
+        tail: SerialTail,
+    },
     /// The agent speaks another version of the protocol.
     #[error("the nested host's agent speaks protocol {theirs}, expected {ours}; hint: run `cargo xtask images` again", ours = agent_protocol::VERSION)]
     Version {
@@ -95,7 +103,12 @@ impl HostError {
     pub fn start_may_be_retried(&self) -> bool {
         matches!(
             self,
-            Self::NotUp { .. } | Self::Died { .. } | Self::Hung { .. } | Self::LockedUp { .. } | Self::Channel(_)
+            Self::NotUp { .. }
+                | Self::Died { .. }
+                | Self::Hung { .. }
+                | Self::LockedUp { .. }
+                | Self::Broken { .. }
+                | Self::Channel(_)
         )
     }
 

@@ -29,7 +29,6 @@ const QUEUE: usize = 64;
 pub struct Host {
     shared: Arc<Shared>,
     supervisor: Option<JoinHandle<()>>,
-    next_id: AtomicU32,
     /// Holds the agent's socket.
     _folder: TempDir,
 }
@@ -61,6 +60,12 @@ pub struct Control {
     id: u32,
 }
 
+/// A handle with which commands are started.
+#[derive(Debug, Clone)]
+pub(super) struct Commands {
+    shared: Arc<Shared>,
+}
+
 /// What ended the nested host before its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -68,6 +73,7 @@ pub(super) enum Fault {
     Died(String),
     Hung(Duration),
     LockedUp(String),
+    Broken(String),
     Version(u32),
     Channel(String),
     Interrupted(i32),
@@ -103,6 +109,8 @@ pub(super) struct Shared {
     changed: Condvar,
     outgoing: Sender<ToAgent>,
     commands: Mutex<HashMap<u32, SyncSender<Event>>>,
+    /// Id of the last command.
+    last_id: AtomicU32,
     pub log: PathBuf,
     log_guard: Mutex<Option<TempPath>>,
 }
@@ -140,6 +148,7 @@ impl Host {
             changed: Condvar::new(),
             outgoing,
             commands: Mutex::default(),
+            last_id: AtomicU32::new(0),
             log: log.to_path_buf(),
             log_guard: Mutex::new(Some(log)),
         });
@@ -147,7 +156,6 @@ impl Host {
         Ok(Self {
             shared,
             supervisor: Some(supervisor),
-            next_id: AtomicU32::new(1),
             _folder: folder,
         })
     }
@@ -174,25 +182,14 @@ impl Host {
 
     /// Starts a command; `exec.id` is chosen here.
     pub fn exec(&self, exec: Exec) -> Result<Running, HostError> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (sender, events) = sync_channel(QUEUE);
-        lock(&self.shared.commands).insert(id, sender);
-        let running = Running {
-            control: Control {
-                shared: self.shared.clone(),
-                id,
-            },
-            events,
-        };
-        // After the insertion: a fault either is seen here or finds the command in the table.
-        let state = self.shared.lock();
-        if state.fault.is_some() || state.over {
-            drop(state);
-            return Err(self.shared.error());
+        self.commands().exec(exec)
+    }
+
+    /// A handle with which other threads start commands.
+    pub(super) fn commands(&self) -> Commands {
+        Commands {
+            shared: self.shared.clone(),
         }
-        drop(state);
-        self.shared.send(ToAgent::Exec(Exec { id, ..exec }));
-        Ok(running)
     }
 
     /// A handle that can end the start of a host from another thread.
@@ -233,6 +230,31 @@ impl Drop for Host {
 /// The nested host's part of the default images.
 pub(super) fn default_image() -> Result<HostImage, HostError> {
     Manifest::load(&default_dir())?.host.ok_or_else(HostError::no_host)
+}
+
+impl Commands {
+    /// Starts a command; `exec.id` is chosen here.
+    pub fn exec(&self, exec: Exec) -> Result<Running, HostError> {
+        let id = self.shared.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let (sender, events) = sync_channel(QUEUE);
+        lock(&self.shared.commands).insert(id, sender);
+        let running = Running {
+            control: Control {
+                shared: self.shared.clone(),
+                id,
+            },
+            events,
+        };
+        // After the insertion: a fault either is seen here or finds the command in the table.
+        let state = self.shared.lock();
+        if state.fault.is_some() || state.over {
+            drop(state);
+            return Err(self.shared.error());
+        }
+        drop(state);
+        self.shared.send(ToAgent::Exec(Exec { id, ..exec }));
+        Ok(running)
+    }
 }
 
 impl Running {
@@ -410,6 +432,7 @@ impl Shared {
             Some(Fault::Died(status)) => HostError::Died { status, tail: tail() },
             Some(Fault::Hung(silent)) => HostError::Hung { silent, tail: tail() },
             Some(Fault::LockedUp(report)) => HostError::LockedUp { report, tail: tail() },
+            Some(Fault::Broken(report)) => HostError::Broken { report, tail: tail() },
             Some(Fault::Version(theirs)) => HostError::Version { theirs },
             Some(Fault::Channel(why)) => HostError::Channel(why),
             Some(Fault::Interrupted(signal)) => HostError::Interrupted(signal),

@@ -13,6 +13,7 @@
 //! A fault of L1 is never the command's failure and never a pass: it has its own exit code, [`INFRASTRUCTURE_FAILURE`].
 //! Callers: `cli` (`daxvisor host`), `daxvisor run` through [`choose`] and [`reexec_in_host`], and tests.
 
+mod bridge;
 mod choose;
 pub mod cli;
 mod error;

@@ -16,6 +16,8 @@ pub struct HostOptions {
     pub cpus: u8,
     /// RAM.
     pub memory: ByteSize,
+    /// More parameters for its kernel, see [`kernel_argument`].
+    pub kernel_args: Vec<String>,
     /// Time counts instructions: figures repeat, nothing runs in parallel.
     pub icount: bool,
     /// How long the agent may take to say hello.
@@ -30,11 +32,25 @@ impl Default for HostOptions {
             shares: vec![],
             cpus: 2,
             memory: ByteSize::gib(6),
+            kernel_args: vec![],
             icount: false,
             start_timeout: Duration::from_secs(90),
             silence: Duration::from_secs(60),
         }
     }
+}
+
+/// One parameter for L1's kernel, such as `memmap=512M!4G`: a word of printable ASCII without quotes, for the kernel splits
+/// its command line at blanks.
+pub fn kernel_argument(text: &str) -> Result<String, String> {
+    let fits = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\'';
+    if text.is_empty() || !text.bytes().all(fits) {
+        return Err(format!(
+            "'{}' is not a kernel parameter: expected a word of printable ASCII without quotes, such as memmap=512M!4G",
+            text.escape_debug()
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// The folders to share writable: each once, none inside another, by their real paths, outermost first.
@@ -109,6 +125,15 @@ mod tests {
         )
         .unwrap();
         assert_eq!(shares, [root.join("a"), root.join("c")]);
+    }
+
+    #[test]
+    fn kernel_arguments_are_single_words() {
+        assert_eq!(kernel_argument("memmap=512M!4G").unwrap(), "memmap=512M!4G");
+        for bad in ["", "a b", "a\n", "a=\"b\"", "ä"] {
+            let why = kernel_argument(bad).unwrap_err();
+            assert!(why.contains("is not a kernel parameter: expected a word"), "{why}");
+        }
     }
 
     #[test]

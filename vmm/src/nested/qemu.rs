@@ -51,7 +51,7 @@ pub(super) fn plan(
     args.option("-display", "none");
     args.option("-kernel", &image.vmlinux)
         .option("-initrd", &image.initramfs);
-    args.option("-append", kernel_cmdline(shares)?);
+    args.option("-append", kernel_cmdline(shares, &options.kernel_args)?);
     // QEMU's own complaints go to the same file, so both sides append.
     args.option("-chardev", join("file,id=serial,append=on,path=", log))
         .option("-serial", "chardev:serial");
@@ -95,11 +95,16 @@ fn tag(share: usize) -> String {
     format!("share{share}")
 }
 
-/// `panic=-1` resets at once, which `-no-reboot` turns into QEMU's end: a panic of L1 is noticed without waiting.
-fn kernel_cmdline(shares: &[PathBuf]) -> Result<String, HostError> {
-    let mut line = String::from("console=ttyS0 quiet tsc=reliable panic=-1 daxvisor.host=1");
+/// `panic=-1` resets at once, which `-no-reboot` turns into QEMU's end: a panic of L1 is noticed without waiting. After an
+/// oops a thread is gone, a vCPU's more often than not, and what waits for it would wait for ever: an oops is a panic too.
+fn kernel_cmdline(shares: &[PathBuf], more: &[String]) -> Result<String, HostError> {
+    let mut line = String::from("console=ttyS0 quiet tsc=reliable panic=-1 oops=panic daxvisor.host=1");
     for (n, share) in shares.iter().enumerate() {
         line += &format!(" daxvisor.share={}:{}", tag(n), escape(&share.to_string_lossy()));
+    }
+    for argument in more {
+        line.push(' ');
+        line += argument;
     }
     if line.len() > CMDLINE_MAX {
         Err(HostError::TooManyShares(line.len()))
@@ -195,7 +200,7 @@ mod tests {
         -display none
         -kernel /i/vmlinux
         -initrd /i/initramfs
-        -append console=ttyS0 quiet tsc=reliable panic=-1 daxvisor.host=1 daxvisor.share=share0:/work
+        -append console=ttyS0 quiet tsc=reliable panic=-1 oops=panic daxvisor.host=1 daxvisor.share=share0:/work
         -chardev file,id=serial,append=on,path=/t/log
         -serial chardev:serial
         -chardev socket,id=agent,path=/t/agent
@@ -205,6 +210,19 @@ mod tests {
         -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap
         -virtfs local,path=/work,mount_tag=share0,security_model=none,multidevs=remap
         ");
+    }
+
+    #[test]
+    fn kernel_arguments_come_last_so_that_they_win() {
+        let options = HostOptions {
+            kernel_args: vec!["memmap=512M!4G".into(), "panic=0".into()],
+            ..Default::default()
+        };
+        let text = shown(&options, &image(), &["/work"]);
+        assert!(
+            text.contains(" daxvisor.share=share0:/work memmap=512M!4G panic=0\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,9 +1,13 @@
-//! `daxvisor run` in the nested host: the same program with the same arguments, plus `--host kvm`.
+//! `daxvisor run` in the nested host: the same program with the same arguments, plus `--host kvm` and, for a control
+//! socket out here, a control socket in there.
 
-use super::{HostError, HostOptions, Outcome, RunOptions, StdinMode, plan_shares, run_command};
+use super::{
+    HostError, HostOptions, Outcome, RunOptions, StdinMode, plan_shares,
+    run::{Offer, run_machine},
+};
 use crate::config::{ConsoleConfig, VmConfig};
 use crate::images;
-use crate::machine::console::TERMINAL;
+use crate::machine::{console::TERMINAL, socket::Socket};
 use rustix::{stdio::stdin, termios::isatty};
 use std::{
     collections::BTreeSet,
@@ -13,6 +17,11 @@ use std::{
 
 /// Folders that are the nested host's own: what is needed from there must be shared.
 const PRIVATE: [&str; 4] = ["/tmp", "/run", "/dev/shm", "/var/tmp"];
+
+/// The machine's control socket in the nested host, whose `/run` nobody else has.
+const INNER_CONTROL: &str = "/run/daxvisor-control";
+/// How long a client's command waits for that socket: the machine is still being built when the first clients come.
+const INNER_CONTROL_WAIT: &str = "60";
 
 /// What to run again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,15 +36,20 @@ pub struct Reexec {
     pub host: HostOptions,
 }
 
-/// Runs this program again in the nested host, with the terminal passed through when `interactive`.
-pub fn reexec_in_host(request: &Reexec) -> Result<Outcome, HostError> {
+/// Runs this program again in the nested host, with the terminal passed through when `interactive`, and its control socket
+/// offered as `control`.
+pub fn reexec_in_host(request: &Reexec, control: Option<Socket>) -> Result<Outcome, HostError> {
     let program = env::current_exe().map_err(HostError::io("cannot find this program's own file"))?;
     let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
     let mut host = request.host.clone();
     host.shares.extend(request.shares.iter().cloned());
     host.shares.extend(hidden_folders(&cwd, &program));
     let mut argv = vec![program.to_string_lossy().into_owned()];
-    argv.extend(pin_to_kvm(&request.args));
+    argv.extend(inner_args(&request.args, control.is_some()));
+    let offer = control.map(|socket| Offer {
+        socket,
+        argv: client_argv(&argv[0]),
+    });
     let stdin = match (request.interactive, isatty(stdin())) {
         (true, true) => StdinMode::Raw,
         (true, false) => StdinMode::Forward,
@@ -43,7 +57,7 @@ pub fn reexec_in_host(request: &Reexec) -> Result<Outcome, HostError> {
     };
     // Inside, standard input is a pipe; the terminal is here, in raw mode, and its escape key has to work all the same.
     let terminal = (stdin == StdinMode::Raw).then(|| (TERMINAL.to_owned(), "1".to_owned()));
-    run_command(
+    run_machine(
         &RunOptions {
             host,
             stdin,
@@ -51,6 +65,7 @@ pub fn reexec_in_host(request: &Reexec) -> Result<Outcome, HostError> {
             ..Default::default()
         },
         &argv,
+        offer,
     )
 }
 
@@ -70,6 +85,8 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .iter()
         .flat_map(|n| [n.file.as_deref(), n.state.as_deref()])
         .flatten()
+        .chain(config.memory_range.iter().filter_map(|r| r.file.as_deref()))
+        .chain(config.virtual_disk.iter().filter_map(|d| d.file.as_deref()))
         .chain(console)
         .chain(config.agent_socket.as_deref());
     let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();
@@ -100,24 +117,49 @@ fn needed_folder(cwd: &Path, file: &Path, written: bool) -> Option<PathBuf> {
     (folder != Path::new("/")).then(|| folder.to_owned())
 }
 
-/// The arguments with any `--host` replaced by `--host kvm`, before a `--` if there is one.
-fn pin_to_kvm(args: &[String]) -> Vec<String> {
+/// The command that connects its standard streams with the inner control socket.
+fn client_argv(program: &str) -> Vec<String> {
+    let args = [
+        program,
+        "ctl",
+        "--socket",
+        INNER_CONTROL,
+        "--connect-timeout",
+        INNER_CONTROL_WAIT,
+        "raw",
+    ];
+    args.map(str::to_owned).to_vec()
+}
+
+/// The arguments for the second run: on KVM, and with a control socket of its own if there is one.
+fn inner_args(args: &[String], control: bool) -> Vec<String> {
+    let args = replaced(args, "--host", "kvm");
+    if control {
+        replaced(&args, "--control-socket", INNER_CONTROL)
+    } else {
+        args
+    }
+}
+
+/// The arguments with any `flag` replaced by one with this value, before a `--` if there is one.
+fn replaced(args: &[String], flag: &str, value: &str) -> Vec<String> {
     let options = args.iter().position(|a| a == "--").unwrap_or(args.len());
     let (options, rest) = args.split_at(options);
-    let mut pinned = Vec::new();
+    let mut kept = Vec::new();
     let mut skip = false;
     for arg in options {
-        if skip || arg.starts_with("--host=") {
+        let joined = arg.strip_prefix(flag).is_some_and(|tail| tail.starts_with('='));
+        if skip || joined {
             skip = false;
-        } else if arg == "--host" {
+        } else if arg == flag {
             skip = true;
         } else {
-            pinned.push(arg.clone());
+            kept.push(arg.clone());
         }
     }
-    pinned.extend(["--host".to_owned(), "kvm".to_owned()]);
-    pinned.extend_from_slice(rest);
-    pinned
+    kept.extend([flag.to_owned(), value.to_owned()]);
+    kept.extend_from_slice(rest);
+    kept
 }
 
 #[cfg(test)]
@@ -126,7 +168,7 @@ mod tests {
     use std::fs;
 
     fn pinned(args: &[&str]) -> String {
-        pin_to_kvm(&args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()).join(" ")
+        inner_args(&args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>(), false).join(" ")
     }
 
     #[test]
@@ -139,6 +181,19 @@ mod tests {
         assert_eq!(
             pinned(&["run", "--host=nested", "--", "--host", "x"]),
             "run --host kvm -- --host x"
+        );
+    }
+
+    #[test]
+    fn the_second_run_has_a_control_socket_of_its_own() {
+        let args = ["run", "--control-socket", "/x", "--kernel", "k", "--control-socket=/y"].map(str::to_owned);
+        assert_eq!(
+            inner_args(&args, true).join(" "),
+            format!("run --kernel k --host kvm --control-socket {INNER_CONTROL}")
+        );
+        assert_eq!(
+            client_argv("daxvisor").join(" "),
+            format!("daxvisor ctl --socket {INNER_CONTROL} --connect-timeout {INNER_CONTROL_WAIT} raw")
         );
     }
 

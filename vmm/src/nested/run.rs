@@ -2,12 +2,13 @@
 
 use super::{
     Event, Host, HostError, HostOptions, INFRASTRUCTURE_FAILURE, NOT_STARTED, Running, TIMED_OUT,
+    bridge::Bridge,
     host::{Control, Fault, default_image},
     signals::Watch,
     stdin::Feed,
     terminal::Raw,
 };
-use crate::images::HostImage;
+use crate::{images::HostImage, machine::socket::Socket};
 use agent_protocol::{Exec, ExitStatus};
 use std::{
     env,
@@ -92,7 +93,32 @@ pub(super) fn signal_code(signal: i32) -> u8 {
 ///
 /// Installs handlers for SIGINT, SIGTERM, SIGHUP and SIGQUIT.
 pub fn run_command(options: &RunOptions, argv: &[String]) -> Result<Outcome, HostError> {
-    run_with(&default_image()?, options, argv, &mut io::stdout(), &mut io::stderr())
+    run_with(
+        &default_image()?,
+        options,
+        argv,
+        None,
+        &mut io::stdout(),
+        &mut io::stderr(),
+    )
+}
+
+/// The same for a command that runs a machine, whose control socket is offered out here.
+pub(super) fn run_machine(options: &RunOptions, argv: &[String], control: Option<Offer>) -> Result<Outcome, HostError> {
+    run_with(
+        &default_image()?,
+        options,
+        argv,
+        control,
+        &mut io::stdout(),
+        &mut io::stderr(),
+    )
+}
+
+/// A socket out here, and the command inside that serves one client of it.
+pub(super) struct Offer {
+    pub socket: Socket,
+    pub argv: Vec<String>,
 }
 
 /// The same with everything named.
@@ -100,20 +126,29 @@ pub(super) fn run_with(
     image: &HostImage,
     options: &RunOptions,
     argv: &[String],
+    offer: Option<Offer>,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Result<Outcome, HostError> {
     let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
     let watch = Watch::new()?;
     let host = start(image, options, &watch, stderr)?;
-    let running = host.exec(Exec {
+    let exec = Exec {
         argv: argv.to_vec(),
         env: environment(env::vars_os(), &options.env),
         cwd: cwd.to_str().map(str::to_owned),
         stdin: options.stdin != StdinMode::None,
         ..Exec::default()
-    })?;
+    };
+    let running = host.exec(exec.clone())?;
     watch.aim(running.control());
+    let client = |argv| Exec {
+        argv,
+        stdin: true,
+        ..exec
+    };
+    let bridge = offer.map(|offer| Bridge::start(offer.socket, host.commands(), client(offer.argv)));
+    let bridge = bridge.transpose()?;
     let timer = options
         .timeout
         .map(|t| Timer::start(t, running.control()))
@@ -129,6 +164,9 @@ pub(super) fn run_with(
     let ended = carry(&running, stdout, stderr);
     let timed_out = timer.is_some_and(Timer::stop);
     let slow = running.control().slow();
+    if let Some(bridge) = bridge {
+        bridge.finish();
+    }
     let outcome = match ended {
         // The last resort of a timeout is to end the host.
         Err(HostError::Interrupted(_)) if timed_out => return Ok(Outcome::TimedOut),

@@ -32,6 +32,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SHORT_TICK: Duration = Duration::from_millis(10);
 const PING_EVERY: Duration = Duration::from_secs(3);
 const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(1);
+/// For the rest of an oops to come out of the serial port, so that the log that is kept has the trace.
+const TRACE: Duration = Duration::from_millis(300);
 /// When this thread itself slept so long (a stopped process), silence says nothing about the nested host.
 const OWN_STALL: Duration = Duration::from_secs(5);
 /// For the nested host to sync and turn itself off.
@@ -124,7 +126,12 @@ impl Watch {
             match child.try_wait() {
                 Ok(None) => {}
                 Ok(Some(status)) => {
-                    self.shared.fail(Fault::Died(describe(status)));
+                    // A panic resets the machine, which ends QEMU: the panic is the better news.
+                    let fault = match self.serial.poll() {
+                        Some(Trouble::Broken(report)) => Fault::Broken(report),
+                        _ => Fault::Died(describe(status)),
+                    };
+                    self.shared.fail(fault);
                     break;
                 }
                 Err(e) => self.shared.fail(Fault::Died(e.to_string())),
@@ -214,6 +221,11 @@ impl Watch {
         }
         self.last_look = now;
         match self.serial.poll()? {
+            Trouble::Broken(report) => {
+                drop(state);
+                thread::sleep(TRACE);
+                Some(Fault::Broken(report))
+            }
             Trouble::Stuck(report) => Some(Fault::LockedUp(report)),
             Trouble::Slow(report) => {
                 state.slow.get_or_insert(report);

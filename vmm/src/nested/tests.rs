@@ -3,9 +3,12 @@
 use super::{
     HostError, HostOptions, Outcome, RunOptions,
     host::{Event, Host},
-    run::run_with,
+    run::{Offer, run_with},
 };
-use crate::images::{HostImage, QemuImage};
+use crate::{
+    images::{HostImage, QemuImage},
+    machine::socket::Socket,
+};
 use agent_protocol::{Exec, ExitStatus, FromAgent, Hello, ToAgent, VERSION, receive, send};
 use std::{
     fs::{self, OpenOptions},
@@ -165,6 +168,7 @@ fn run(fake: &Fake, options: &RunOptions) -> (Result<Outcome, HostError>, String
         &fake.image(),
         options,
         &["cmd".into(), "arg".into()],
+        None,
         &mut out,
         &mut err,
     );
@@ -229,6 +233,65 @@ fn command_gets_its_place_and_its_streams_stay_apart() {
         exec.env
             .ends_with(&[("DAXVISOR_HOST".into(), "nested".into()), ("A".into(), "b".into())])
     );
+}
+
+#[test]
+fn control_client_out_here_is_a_command_in_there() {
+    let fake = Fake::staying();
+    let path = fake.dir.path().join("control");
+    let offer = Offer {
+        socket: Socket::listen("control", &path).unwrap(),
+        argv: vec!["client".into()],
+    };
+    let peer = fake.peer(|peer| {
+        peer.hello();
+        let machine = peer.exec();
+        let client = peer.exec();
+        let Some(ToAgent::Stdin { id, data }) = peer.request() else {
+            panic!("the client's bytes must come")
+        };
+        assert_eq!((id, data.as_slice()), (client.id, b"ask\n".as_slice()));
+        let data = b"answer\n".to_vec();
+        peer.say(&FromAgent::Stdout { id, data });
+        peer.exits(client.id, ExitStatus::Code(0));
+        peer.exits(machine.id, ExitStatus::Code(6));
+        peer.drain();
+        (machine, client)
+    });
+    let user = thread::spawn({
+        let path = path.clone();
+        move || {
+            let mut stream = UnixStream::connect(path).unwrap();
+            stream.write_all(b"ask\n").unwrap();
+            let mut answer = String::new();
+            std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+            answer
+        }
+    });
+    let killer = thread::spawn({
+        let pids = fake.dir.path().join("pids");
+        move || {
+            let answer = user.join().unwrap();
+            let pid = fs::read_to_string(pids).unwrap();
+            assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success());
+            answer
+        }
+    });
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let outcome = run_with(
+        &fake.image(),
+        &options(),
+        &["machine".into()],
+        Some(offer),
+        &mut out,
+        &mut err,
+    );
+    assert_eq!(killer.join().unwrap(), "answer\n");
+    assert_eq!(outcome.unwrap().code(), 6, "{}", String::from_utf8_lossy(&err));
+    let (machine, client) = peer.join().unwrap();
+    assert_eq!((machine.argv.concat(), machine.stdin), ("machine".to_owned(), false));
+    assert_eq!((client.argv.concat(), client.stdin), ("client".to_owned(), true));
+    assert!(!path.exists(), "the socket is left");
 }
 
 #[test]
@@ -356,6 +419,60 @@ fn lasting_lockup_in_the_log_is_the_hosts_failure() {
         other => panic!("{other:?}"),
     }
     peer.join().unwrap();
+}
+
+/// What L1 said when its vCPU thread overran its stack, and what it would have said two minutes later.
+const OOPS: &str = "\
+[    7.868060] BUG: TASK stack guard page was hit at 000000008b6e0b38 (stack is 000000007de74116..0000000029b43566)
+[    7.870408] Oops: stack guard page: 0000 [#1] PREEMPT SMP NOPTI
+[    7.870957] CPU: 0 UID: 0 PID: 369 Comm: vcpu0 Not tainted 6.12.95+deb12-amd64 #1  Debian 6.12.95-1~bpo12+1
+[    7.871381] RIP: 0010:error_entry+0x17/0x140
+";
+
+#[test]
+fn an_oops_ends_the_host_at_once_and_with_its_own_name() {
+    let fake = Fake::staying();
+    let peer = fake.peer(|peer| {
+        peer.hello();
+        peer.exec();
+        let mut log = OpenOptions::new().append(true).open(&peer.log).unwrap();
+        write!(log, "daxvisor-agent: ready\r\n{}", OOPS.replace('\n', "\r\n")).unwrap();
+        let since = Instant::now();
+        // The agent still answers: nothing else is wrong yet.
+        peer.drain();
+        since.elapsed()
+    });
+    let (outcome, _, _) = run(&fake, &options());
+    let error = outcome.unwrap_err();
+    assert_eq!(error.exit_code(), 125);
+    let text = error.to_string();
+    assert!(
+        text.starts_with(
+            "the nested host is broken: its kernel reports \"[    7.868060] BUG: TASK stack guard page was hit"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("| [    7.871381] RIP: 0010:error_entry+0x17/0x140"),
+        "{text}"
+    );
+    assert!(error.start_may_be_retried());
+    let took = peer.join().unwrap();
+    assert!(took < Duration::from_secs(20), "noticed after {took:?}");
+}
+
+#[test]
+fn a_panic_that_ends_qemu_is_named_instead_of_its_exit_code() {
+    let fake = Fake::new("echo '[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs'; exit 0");
+    let (outcome, _, err) = run(&fake, &options());
+    match outcome {
+        Err(HostError::Broken { report, .. }) => assert!(report.contains("Unable to mount root fs"), "{report}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        err.starts_with("retry: the nested host is broken: its kernel reports"),
+        "{err}"
+    );
 }
 
 #[test]

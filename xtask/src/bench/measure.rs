@@ -1,7 +1,7 @@
-//! The runs, one after the other, on this machine's KVM.
+//! The runs, one after the other, on this machine's KVM. Each is told on standard output as it begins and ends.
 
 use super::{
-    record::{Log, Plan, Run, Scenario, Unpack, Vmm},
+    record::{Event, Failure, Job, Plan, Run, Scenario, Vmm},
     trace::{self, Trace},
     vmms::Staged,
 };
@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, File},
-    io::Read,
+    io::{self, Read, Write},
     os::unix::process::ExitStatusExt,
     path::Path,
     process::Child,
@@ -20,8 +21,10 @@ use std::{
 
 /// What the agent says when it is up.
 const READY: &[u8] = b"daxvisor-agent: ready";
-/// Longest boot that is no hang, in the time of the machine that measures.
-const BOOT_LIMIT: Duration = Duration::from_secs(8);
+/// Longest boot that is no hang, in the time of the machine that measures: twice and more what the slowest program takes.
+const BOOT_LIMIT: Duration = Duration::from_secs(4);
+/// The same where somebody unpacks the kernel.
+const UNPACK_LIMIT: Duration = Duration::from_secs(15);
 /// How often the console is looked at; half of it is the mean error of a boot's time.
 const LOOK: Duration = Duration::from_millis(2);
 /// The same while exits are counted: each look is one more of them.
@@ -35,47 +38,35 @@ const REASONS: [(u64, &str); 3] = [
 ];
 
 /// All runs of a plan.
-pub fn all(plan: &Plan) -> Result<Vec<Run>> {
+pub fn all(mut plan: Plan) -> Result<()> {
     if plan.overcommit {
         // QEMU reserves its guest's RAM, of which the nested host has less than the largest of the rows.
         fs::write("/proc/sys/vm/overcommit_memory", "1").context("cannot let memory be overcommitted")?;
     }
     let bench = Bench {
-        staged: Staged::new(plan)?,
+        staged: Staged::new(&plan)?,
         trace: Trace::new()?,
     };
-    let mut runs = Vec::new();
     // The first run of a program reads it and its libraries, and compiles it where code is translated.
     for vmm in Vmm::ALL {
-        bench.attempts(0, vmm, &Scenario::Start { gib: 1 }, &mut Vec::new());
-    }
-    for round in 1..=plan.rounds {
-        for scenario in scenarios(plan, round) {
-            let unpack = matches!(scenario, Scenario::Unpack { .. });
-            for vmm in Vmm::ALL.into_iter().filter(|vmm| !unpack || *vmm == Vmm::Daxvisor) {
-                bench.attempts(round, vmm, &scenario, &mut runs);
-            }
+        if let Err(error) = bench.one(vmm, &Scenario::Start { gib: 1 }) {
+            eprintln!("{vmm}, before the first round: {error:#}");
         }
     }
-    Ok(runs)
+    while let Some(job) = plan.queue.next().cloned() {
+        tell(&Event::Begin(job.clone()))?;
+        let run = bench.run(job);
+        plan.queue.done(&run);
+        tell(&Event::End(run))?;
+    }
+    Ok(())
 }
 
-/// Counts repeat, and unpacking is a matter of seconds: the first round has them.
-fn scenarios(plan: &Plan, round: u32) -> Vec<Scenario> {
-    let mut all: Vec<_> = [1, 4, 16].map(|gib| Scenario::Start { gib }).into();
-    for log in [Log::Quiet, Log::Full] {
-        all.push(Scenario::Boot { log });
-        if round == 1 {
-            all.push(Scenario::Count { log });
-        }
-    }
-    for kernel in plan.unpack.keys().filter(|_| round == 1) {
-        for how in [Unpack::Vmlinux, Unpack::Monitor, Unpack::Guest] {
-            let kernel = kernel.clone();
-            all.push(Scenario::Unpack { kernel, how });
-        }
-    }
-    all
+fn tell(event: &Event) -> Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, event)?;
+    writeln!(out)?;
+    Ok(out.flush()?)
 }
 
 struct Bench {
@@ -86,35 +77,24 @@ struct Bench {
 type Figures = BTreeMap<String, u64>;
 
 impl Bench {
-    /// One run, and one retry of a run that failed; both are told.
-    fn attempts(&self, round: u32, vmm: Vmm, scenario: &Scenario, runs: &mut Vec<Run>) {
-        for attempt in 1..=2 {
-            let (figures, failure) = match self.one(vmm, scenario) {
-                Ok(figures) => (figures, None),
-                Err(error) => (Figures::new(), Some(format!("{error:#}"))),
-            };
-            eprintln!(
-                "round {round}: {vmm} {scenario:?}: {}",
-                failure.as_deref().map_or(format!("{figures:?}"), str::to_owned)
-            );
-            let again = failure.is_some();
-            runs.push(Run {
-                round,
-                vmm,
-                scenario: scenario.clone(),
-                attempt,
-                figures,
-                failure,
-            });
-            if !again {
-                return;
-            }
-        }
+    fn run(&self, job: Job) -> Run {
+        let (figures, failure) = match self.one(job.vmm, &job.scenario) {
+            Ok(figures) => (figures, None),
+            Err(error) if error.is::<Hang>() => (Figures::new(), Some(Failure::DidNotEnd(format!("{error:#}")))),
+            Err(error) => (Figures::new(), Some(Failure::Failed(format!("{error:#}")))),
+        };
+        let outcome = failure.as_ref().map_or(format!("{figures:?}"), Failure::to_string);
+        eprintln!("{job}: {outcome}");
+        Run { job, figures, failure }
     }
 
     fn one(&self, vmm: Vmm, scenario: &Scenario) -> Result<Figures> {
         let start = matches!(scenario, Scenario::Start { .. });
         let counting = matches!(scenario, Scenario::Count { .. });
+        let limit = match scenario {
+            Scenario::Unpack { .. } => UNPACK_LIMIT,
+            _ => BOOT_LIMIT,
+        };
         self.trace.restart(if start {
             &[trace::EXEC, trace::ENTRY]
         } else {
@@ -139,21 +119,17 @@ impl Bench {
             &mut || ready(&self.staged.console())
         };
         let reached = child
-            .wait_for(if counting { SELDOM_LOOK } else { LOOK }, wanted)
-            .with_context(|| {
-                let tail = |path: &Path| {
-                    String::from_utf8_lossy(&fs::read(path).unwrap_or_default())
-                        .lines()
-                        .rev()
-                        .take(3)
-                        .collect::<Vec<_>>()
-                        .join(" | ")
-                };
-                format!(
+            .wait_for(limit, if counting { SELDOM_LOOK } else { LOOK }, wanted)
+            .map_err(|error| {
+                let said = format!(
                     "console, last line first: {}; stderr: {}",
                     tail(&self.staged.console()),
                     tail(&complaints)
-                )
+                );
+                match error.downcast::<Hang>() {
+                    Ok(Hang(why)) => anyhow::Error::new(Hang(format!("{why}; {said}"))),
+                    Err(error) => error.context(said),
+                }
             })?;
         let exec = self
             .trace
@@ -189,11 +165,35 @@ impl Bench {
     }
 }
 
+/// The last lines of a file.
+fn tail(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().rev().take(3).collect::<Vec<_>>().join(" | ")
+}
+
+/// The limit was exceeded.
+#[derive(Debug)]
+struct Hang(String);
+
+impl fmt::Display for Hang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Hang {}
+
 /// A program that ends with its owner.
 struct Running(Child);
 
 impl Running {
-    fn wait_for(&mut self, look: Duration, wanted: &mut dyn FnMut() -> Result<Option<u64>>) -> Result<u64> {
+    fn wait_for(
+        &mut self,
+        limit: Duration,
+        look: Duration,
+        wanted: &mut dyn FnMut() -> Result<Option<u64>>,
+    ) -> Result<u64> {
         let from = now();
         loop {
             if let Some(at) = wanted()? {
@@ -206,8 +206,8 @@ impl Running {
                     status.signal()
                 );
             }
-            if now() - from > BOOT_LIMIT.as_nanos().try_into().unwrap_or(u64::MAX) {
-                bail!("not there after {BOOT_LIMIT:?}: a hang");
+            if now() - from > limit.as_nanos().try_into().unwrap_or(u64::MAX) {
+                return Err(Hang(format!("not there after {limit:?} of the host's time")).into());
             }
             thread::sleep(look);
         }

@@ -1,27 +1,30 @@
 //! `cargo xtask bench boot`: daxvisor and QEMU, measured side by side.
 //!
 //! ```text
-//! cargo xtask bench boot --- plan ---> measure (in the host that has KVM) --- runs ---> table, JSON
+//! cargo xtask bench boot --- plan ---> measure (where KVM is) --- begin, end of each run ---> drive ---> table, JSON
 //! ```
 //!
 //! [`measure`] does all runs in one process on the machine whose /dev/kvm is used: here, or inside one run of the nested
-//! host in instruction-counting mode, where this program starts itself again. Rounds are interleaved, so that a machine
-//! that grows slower is slower for everybody.
+//! host in instruction-counting mode, where this program starts itself again. [`drive`] watches from outside and starts
+//! another host for the rest when a run takes one down. Rounds are interleaved, so that a machine that grows slower is
+//! slower for everybody.
 
+mod drive;
 mod measure;
 mod record;
 mod table;
 mod trace;
 mod vmms;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use record::{Plan, Run};
+use record::{Plan, Queue};
 use std::{
     collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 use vmm::images::{Manifest, default_dir};
 
@@ -41,8 +44,6 @@ enum What {
     Measure {
         /// The plan, as JSON.
         plan: PathBuf,
-        /// Where the runs go, as JSON.
-        runs: PathBuf,
     },
 }
 
@@ -63,6 +64,9 @@ struct BootArgs {
     /// The daxvisor to measure, instead of building one
     #[arg(long, value_name = "PATH")]
     daxvisor: Option<PathBuf>,
+    /// Longest wall time of one run; one that exceeds it did not end
+    #[arg(long, value_name = "SECS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    run_limit: u64,
     /// Also how long a bzImage takes, unpacked by the VMM and by the guest, of every kernel there is
     #[arg(long)]
     unpack: bool,
@@ -80,11 +84,8 @@ enum HostChoice {
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Boot(args) => boot(args),
-        What::Measure { plan, runs } => {
-            let plan: Plan = serde_json::from_slice(&fs::read(plan)?).context("the plan cannot be read")?;
-            let done = measure::all(&plan)?;
-            fs::write(runs, serde_json::to_vec_pretty(&done)?)
-                .with_context(|| format!("cannot write {}", runs.display()))
+        What::Measure { plan } => {
+            measure::all(serde_json::from_slice(&fs::read(plan)?).context("the plan cannot be read")?)
         }
     }
 }
@@ -103,23 +104,31 @@ fn boot(args: &BootArgs) -> Result<()> {
         HostChoice::Nested => true,
         HostChoice::Auto => !runs_kernels(&daxvisor)?,
     };
+    let unpack = if args.unpack {
+        manifest.kernels.clone()
+    } else {
+        BTreeMap::new()
+    };
     let plan = Plan {
-        rounds: args.rounds,
+        queue: Queue::new(args.rounds, unpack.keys()),
         qemu: qemu.context("the images have no QEMU to compare with; hint: run `cargo xtask images`")?,
         kernel: manifest.kernel(&args.kernel)?.clone(),
         overcommit: nested,
-        unpack: if args.unpack {
-            manifest.kernels.clone()
-        } else {
-            BTreeMap::new()
-        },
+        unpack,
         daxvisor,
     };
-    let runs = if nested {
-        in_nested_host(&plan)?
-    } else {
-        measure::all(&plan)?
-    };
+    let dir = tempfile::Builder::new().prefix("daxvisor-bench-").tempdir()?;
+    let plan_file = dir.path().join("plan.json");
+    let (daxvisor, program) = (plan.daxvisor.clone(), env::current_exe()?);
+    let runs = drive::all(plan, &plan_file, Duration::from_secs(args.run_limit), || {
+        let mut command = if nested {
+            in_nested_host(&daxvisor, &program, dir.path())
+        } else {
+            Command::new(&program)
+        };
+        command.args(["bench", "measure"]).arg(&plan_file);
+        Ok(command)
+    })?;
     let kind = if nested {
         "nested host, instruction-counting mode"
     } else {
@@ -168,29 +177,16 @@ fn unseen<const N: usize>(folders: [Option<&Path>; N]) -> Vec<PathBuf> {
     unseen.map(Path::to_owned).collect()
 }
 
-/// All runs inside one start of the nested host, which sees this machine's files.
-fn in_nested_host(plan: &Plan) -> Result<Vec<Run>> {
-    let dir = tempfile::Builder::new().prefix("daxvisor-bench-").tempdir()?;
-    let (plan_file, runs) = (dir.path().join("plan.json"), dir.path().join("runs.json"));
-    fs::write(&plan_file, serde_json::to_vec(plan)?)?;
-    let program = env::current_exe()?;
-    let mut host = Command::new(&plan.daxvisor);
+/// The front of a command that runs `program` inside the nested host, which sees this machine's files.
+fn in_nested_host(daxvisor: &Path, program: &Path, dir: &Path) -> Command {
+    let mut host = Command::new(daxvisor);
     host.args(["host", "run", "--icount", "--no-stdin", "--memory", "4G", "--share"])
-        .arg(dir.path());
-    for folder in unseen([program.parent(), plan.daxvisor.parent(), Some(&default_dir())]) {
+        .arg(dir);
+    for folder in unseen([program.parent(), daxvisor.parent(), Some(&default_dir())]) {
         host.arg("--share").arg(folder);
     }
-    let status = host
-        .arg("--")
-        .arg(&program)
-        .args(["bench", "measure"])
-        .args([&plan_file, &runs])
-        .status()
-        .with_context(|| format!("cannot run {}", plan.daxvisor.display()))?;
-    if !status.success() {
-        bail!("the runs in the nested host ended with {status}");
-    }
-    serde_json::from_slice(&fs::read(&runs)?).context("the nested host's figures cannot be read")
+    host.arg("--").arg(program);
+    host
 }
 
 #[cfg(test)]

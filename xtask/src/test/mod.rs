@@ -66,7 +66,7 @@ impl Tier {
     /// The tier of a test executable by its name.
     pub fn of(executable: &str) -> Self {
         match executable {
-            "nested_host" => Self::Nested,
+            name if name.starts_with("nested_") => Self::Nested,
             name if name.starts_with("payload_") => Self::Payload,
             name if name.starts_with("linux_") => Self::Linux,
             _ => Self::Unit,

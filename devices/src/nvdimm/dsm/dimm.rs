@@ -15,7 +15,7 @@ use crate::nvdimm::{
 static INTEL: DsmFamily<Dimm> = DsmFamily {
     guid: INTEL_DIMM_DSM,
     latest: 2,
-    functions: &[LABELS, smart::FUNCTIONS, firmware::FUNCTIONS],
+    functions: &[LABELS, smart::FUNCTIONS, firmware::FUNCTIONS, super::security::SECURITY],
 };
 
 pub(super) static LABELS: &[DsmFunction<Dimm>] = &[
@@ -54,14 +54,31 @@ pub fn answer(dimm: &mut Dimm, call: &DsmCall<'_>) -> Answer {
     }
 }
 
+/// Bit of [`label_size`]'s status: the DIMM is locked.
+const LOCKED: u32 = 1 << 16;
+
 /// Out: area size, largest transfer.
 fn label_size(dimm: &mut Dimm, _: &[u8]) -> DsmResult {
-    Ok(sizes(dimm).into())
+    let locked = dimm.security.as_ref().is_some_and(|s| s.is_locked());
+    Ok(DsmReply {
+        status: DsmStatus(if locked { LOCKED } else { 0 }),
+        ..sizes(dimm).into()
+    })
+}
+
+/// Labels are as far out of reach as the data.
+fn reachable(dimm: &mut Dimm) -> Result<(), DsmStatus> {
+    if dimm.security.as_mut().is_none_or(|security| security.is_open()) {
+        Ok(())
+    } else {
+        Err(DsmStatus::INVALID_SECURITY_STATE)
+    }
 }
 
 /// In: offset, length. Out: the bytes.
 fn label_read(dimm: &mut Dimm, input: &[u8]) -> DsmResult {
     let (offset, len) = (u32_at(input, 0)?, u32_at(input, 4)?);
+    reachable(dimm)?;
     Ok(dimm.labels.read(offset.into(), len.into())?.into())
 }
 
@@ -69,8 +86,9 @@ fn label_read(dimm: &mut Dimm, input: &[u8]) -> DsmResult {
 fn label_write(dimm: &mut Dimm, input: &[u8]) -> DsmResult {
     let (offset, len) = (u32_at(input, 0)?, u32_at(input, 4)?);
     let data = usize::try_from(len).ok().and_then(|len| input.get(8..)?.get(..len));
-    dimm.labels
-        .write(offset.into(), data.ok_or(DsmStatus::INVALID_INPUT)?)?;
+    let data = data.ok_or(DsmStatus::INVALID_INPUT)?;
+    reachable(dimm)?;
+    dimm.labels.write(offset.into(), data)?;
     Ok(DsmReply::default())
 }
 
@@ -105,6 +123,7 @@ pub const LSW: u32 = 3;
 enum MethodStatus {
     Failure = 1,
     InvalidParameters = 2,
+    Locked = 3,
     HardwareError = 4,
 }
 
@@ -120,11 +139,12 @@ impl From<LabelError> for MethodStatus {
 
 /// Input: `_LSR` offset u64, length u64; `_LSW` the same and the bytes. Output: status u32 of the method, then what the
 /// method returns.
-fn method(dimm: &Dimm, call: &DsmCall<'_>) -> Answer {
-    let run = || -> Result<Vec<u8>, MethodStatus> {
+fn method(dimm: &mut Dimm, call: &DsmCall<'_>) -> Answer {
+    let mut run = || -> Result<Vec<u8>, MethodStatus> {
         if !dimm.has_labels() {
             return Err(MethodStatus::Failure);
         }
+        reachable(dimm).map_err(|_| MethodStatus::Locked)?;
         let argument = |at| u64_at(call.input, at).map_err(|_| MethodStatus::InvalidParameters);
         match call.function {
             LSI => Ok(sizes(dimm)),

@@ -10,6 +10,7 @@ mod hyperv;
 mod intel_bus;
 mod msft;
 pub mod root;
+mod security;
 mod smart;
 
 use super::guid::Guid;

@@ -2,15 +2,14 @@
 
 use super::{Answer, DsmCall, DsmFamily, DsmReply, DsmStatus, intel_bus, u64_at, unknown};
 use crate::nvdimm::{
-    BusState,
+    BusState, ars,
     guid::{INTEL_BUS_DSM, METHODS, ROOT_DSM},
 };
 
-/// The root has no functions of its own: it answers function 0 with an empty mask, so the guest uses no ARS.
 static FAMILY: DsmFamily<BusState> = DsmFamily {
     guid: ROOT_DSM,
     latest: 1,
-    functions: &[],
+    functions: &[ars::FUNCTIONS],
 };
 
 /// Function of [`METHODS`] that returns a piece of the FIT.
@@ -90,10 +89,13 @@ mod tests {
     }
 
     #[test]
-    fn root_supports_nothing_and_says_so() {
+    fn root_supports_its_family_alone_and_says_so() {
         let mut root = bus(vec![], 1);
-        for guid in [ROOT_DSM, INTEL_DIMM_DSM, METHODS] {
+        assert_eq!(ask(&mut root, &call(ROOT_DSM, 0, &[])), 0x3bf_u32.to_le_bytes());
+        for guid in [INTEL_DIMM_DSM, METHODS] {
             assert_eq!(ask(&mut root, &call(guid, 0, &[])), [0; 4]);
+        }
+        for guid in [ROOT_DSM, INTEL_DIMM_DSM, METHODS] {
             assert_eq!(ask(&mut root, &call(guid, 6, &[])), [1, 0, 0, 0]);
         }
     }

@@ -5,7 +5,7 @@
 //! to the queue with a note of how far it got, until [`Port::resume`].
 
 use super::{PortConfig, PortKind, PortSink, control::Announcement};
-use crate::virtio::{Memory, Progress, queue::Virtqueue};
+use crate::virtio::{Memory, Progress, Reader, queue::Virtqueue};
 use std::io::{Read, Write};
 
 /// Bytes given to the sink at once.
@@ -151,7 +151,7 @@ impl Port {
     }
 
     /// Gives the part of a chain that the sink does not have; whether that was all of it.
-    fn give(&mut self, from: &mut virtio_queue::Reader<'_>, left: &mut usize) -> bool {
+    fn give(&mut self, from: &mut Reader<'_>, left: &mut usize) -> bool {
         // A guest that shrank the chain behind our back has nothing more to say in it.
         let Ok(mut from) = from.split_at(self.sent) else {
             return true;

@@ -14,7 +14,7 @@ use vm_memory::GuestMemoryMmap;
 const END: u64 = 64 << 20;
 
 struct Booted {
-    mem: GuestMemoryMmap<()>,
+    mem: GuestMemoryMmap<devices::DeviceWrites>,
     plan: BootPlan,
     state: CpuState,
 }
@@ -44,6 +44,7 @@ fn boot(kernel: Kernel, config: &BootConfig, map: &[(GpaRange, u32)]) -> Booted 
     initrd.write_all(b"initial RAM file system").unwrap();
     let request = BootRequest {
         e820: map,
+        mirrored: &[],
         initrd_len: Some(23),
         cmdline: "panic=-1",
         protocol: config.protocol,
@@ -56,7 +57,7 @@ fn boot(kernel: Kernel, config: &BootConfig, map: &[(GpaRange, u32)]) -> Booted 
         (GuestAddress(0), split),
         (GuestAddress(split as u64), usize::try_from(END).unwrap() - split),
     ];
-    let mem = GuestMemoryMmap::<()>::from_ranges(&regions).unwrap();
+    let mem = GuestMemoryMmap::<devices::DeviceWrites>::from_ranges(&regions).unwrap();
     let state = load(&plan, &kernel, Some(&initrd), &mem).unwrap();
     Booted { mem, plan, state }
 }
@@ -217,7 +218,7 @@ fn descriptor_and_page_tables_are_in_memory() {
 
 #[test]
 fn pages_of_zeros_are_not_written() {
-    let mem = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x5000)]).unwrap();
+    let mem = GuestMemoryMmap::<devices::DeviceWrites>::from_ranges(&[(GuestAddress(0), 0x5000)]).unwrap();
     mem.write_slice(&[9; 0x5000], GuestAddress(0)).unwrap();
     let mut bytes = vec![0; 0x4800];
     bytes[0] = 1;
@@ -236,13 +237,14 @@ fn a_file_that_shrank_or_memory_that_is_not_there_is_an_error() {
     let map = map();
     let request = BootRequest {
         e820: &map,
+        mirrored: &[],
         initrd_len: None,
         cmdline: "",
         protocol: BootProtocol::Auto,
         rsdp: Gpa(0),
     };
     let plan = plan(&kernel, &request).unwrap();
-    let small = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
+    let small = GuestMemoryMmap::<devices::DeviceWrites>::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
     assert!(matches!(
         load(&plan, &kernel, None, &small),
         Err(LoadError::Write { what: "kernel", .. })
@@ -251,7 +253,9 @@ fn a_file_that_shrank_or_memory_that_is_not_there_is_an_error() {
         panic!("a file")
     };
     file.set_len(0x400).unwrap();
-    let mem = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), usize::try_from(END).unwrap())]).unwrap();
+    let mem =
+        GuestMemoryMmap::<devices::DeviceWrites>::from_ranges(&[(GuestAddress(0), usize::try_from(END).unwrap())])
+            .unwrap();
     assert!(matches!(
         load(&plan, &kernel, None, &mem),
         Err(LoadError::Write {

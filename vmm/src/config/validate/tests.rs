@@ -225,6 +225,18 @@ fn nvdimm_limits_are_kept() {
 }
 
 #[test]
+fn scrubs_have_a_time_and_room_for_records() {
+    let read = config(&[("ars", "scan-time=2s,records=170")]).ars;
+    assert_eq!((read.scan_time.0.as_millis(), read.records), (2000, 170));
+    accepted(&[("ars", "scan-time=0s"), ("ars", "records=2048")]);
+    refused(
+        &[("ars", "records=0")],
+        "records=0 of ars is out of range: expected 1 to 2048",
+    );
+    refused(&[("ars", "records=2049")], "records=2049 of ars");
+}
+
+#[test]
 fn nvdimm_backing_and_file_agree() {
     refused(&[("nvdimm", "label=0")], "nvdimm0 has no size; hint: add size=SIZE");
     refused(&[("nvdimm", "a,backing=file")], "nvdimm0 has no size");
@@ -244,6 +256,23 @@ fn nvdimm_backing_and_file_agree() {
         &[("nvdimm", "size=16M,readonly=on")],
         "nvdimm0 has backing=memfd and readonly=on",
     );
+}
+
+#[test]
+fn only_written_files_can_be_encrypted() {
+    for (text, with) in [
+        ("size=16M,encrypt=on", "no file="),
+        ("file=/x,size=16M,encrypt=on,readonly=on", "readonly=on"),
+        ("file=/x,size=16M,encrypt=on,backing=hugetlbfs", "backing=hugetlbfs"),
+        ("file=/dev/dax0.0,encrypt=on,backing=devdax", "backing=devdax"),
+    ] {
+        refused(
+            &[("nvdimm", text)],
+            &format!(
+                "nvdimm0 has encrypt=on and {with}: expected a regular file that is written; hint: leave out one of them"
+            ),
+        );
+    }
 }
 
 #[test]

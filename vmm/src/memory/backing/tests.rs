@@ -147,3 +147,47 @@ fn memory_without_a_file_has_labels_too() {
     labels.read(4, &mut back).unwrap();
     assert_eq!(back, [0, 1, 2]);
 }
+
+#[test]
+fn a_file_that_does_not_exist_yet_is_held_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    let (config, facts) = dimm(&path, ByteSize::mib(16));
+    let held = hold(&config, facts).unwrap().unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), 16 << 20);
+    match hold(&config, facts) {
+        Err(BackingError::InUse(found)) => assert_eq!(found, path),
+        _ => panic!("a second start must find it taken"),
+    }
+    drop(held);
+    assert!(hold(&config, facts).unwrap().is_some());
+    assert!(path.exists());
+}
+
+#[test]
+fn a_held_file_of_a_failed_start_goes_unless_it_was_written_or_there_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    let (config, facts) = dimm(&path, ByteSize::mib(16));
+    hold(&config, facts).unwrap().unwrap().discard_untouched();
+    assert!(!path.exists());
+    for (at, bytes) in [
+        (0, b"data"),
+        ((16 << 20) - (128 << 10), b"labl"),
+        ((16 << 20) - 4, b"last"),
+    ] {
+        let held = hold(&config, facts).unwrap().unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(bytes, at).unwrap();
+        held.discard_untouched();
+        assert!(path.exists(), "{bytes:?} at {at}");
+        hold(&config, facts).unwrap().unwrap().discard_untouched();
+        assert!(path.exists(), "it was there before");
+        fs::remove_file(&path).unwrap();
+    }
+    let readonly = NvdimmConfig {
+        readonly: true,
+        ..config
+    };
+    assert!(hold(&readonly, facts).is_err() && !path.exists());
+}

@@ -1,0 +1,189 @@
+//! A device-dax node of the host as a backing. Few machines have one, so the nested host gets one: its kernel sets a part
+//! of its memory aside as persistent, and ndctl makes a node of it there. This program runs itself again in that host.
+
+use anyhow::{Context, Result, ensure};
+use guest_tests::{Guest, GuestBuilder, QUICK, facts, guest::program, host};
+use serde_json::Value;
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// Set for the half that runs in the nested host.
+const INSIDE: &str = "DAXVISOR_TEST_DEVDAX";
+/// With its default memory the nested host has RAM from 4 GiB on.
+const SET_ASIDE: &str = "memmap=512M!4G";
+const NODE: &str = "/dev/dax0.0";
+/// Less than the node has. Its last 2 MiB page has the label area, the rest is a region that is whole for ndctl.
+const SIZE: &str = "498M";
+/// Exit code of a bad configuration, and of a host that failed.
+const BAD: i32 = 2;
+const HOST_FAILED: i32 = 125;
+
+#[test]
+fn a_device_dax_node_of_the_host_is_a_backing() -> Result<()> {
+    if env::var_os(INSIDE).is_some() {
+        return inside();
+    }
+    let mut output = in_nested_host()?;
+    if output.status.code() == Some(HOST_FAILED) {
+        host::report_retry("the nested host failed", &String::from_utf8_lossy(&output.stderr));
+        output = in_nested_host()?;
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && said.contains("1 passed"),
+        "in the nested host ({}):\n{said}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Runs the test of this name in a nested host with persistent memory.
+fn in_nested_host() -> Result<Output> {
+    let (me, daxvisor) = (env::current_exe()?, program()?);
+    let mut command = Command::new(&daxvisor);
+    command.args([
+        "host",
+        "run",
+        "--no-stdin",
+        "--timeout",
+        "300",
+        "--kernel-arg",
+        SET_ASIDE,
+    ]);
+    command.args(["--env", &format!("{INSIDE}=1")]);
+    if let Some(folder) = hidden(&daxvisor) {
+        command.arg("--share").arg(folder);
+    }
+    command.arg("--").arg(me);
+    command.args(["--exact", "a_device_dax_node_of_the_host_is_a_backing", "--nocapture"]);
+    command.output().context("cannot start the nested host")
+}
+
+/// daxvisor's folder, where the nested host has an empty one in its place.
+fn hidden(daxvisor: &Path) -> Option<PathBuf> {
+    let private = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+    let folder = daxvisor.parent()?;
+    private.iter().any(|p| folder.starts_with(p)).then(|| folder.to_owned())
+}
+
+fn inside() -> Result<()> {
+    let made = ndctl(&[
+        "create-namespace",
+        "-f",
+        "-e",
+        "namespace0.0",
+        "-m",
+        "devdax",
+        "-M",
+        "mem",
+        "-a",
+        "2M",
+    ])?;
+    ensure!(made["daxregion"]["devices"][0]["chardev"] == "dax0.0", "{made}");
+    ensure!(made["daxregion"]["devices"][0]["align"] == 2 << 20, "{made}");
+
+    refuses_what_does_not_fit()?;
+    let (found, sum) = guest_fills()?;
+    guest_finds(&found, &sum)?;
+    guest_only_reads(&found, &sum)
+}
+
+/// ndctl of the nested host itself.
+fn ndctl(args: &[&str]) -> Result<Value> {
+    let done = Command::new("ndctl").args(args).output().context("cannot run ndctl")?;
+    ensure!(
+        done.status.success(),
+        "ndctl {args:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    Ok(serde_json::from_slice(&done.stdout)?)
+}
+
+fn dimm(more: &str) -> GuestBuilder {
+    GuestBuilder::new(QUICK).nvdimm(&format!("file={NODE},id=host,{more}"))
+}
+
+fn refuses_what_does_not_fit() -> Result<()> {
+    for (more, expected) in [
+        (
+            "size=129M",
+            "size 129M of host is no multiple of 2M, the page size of /dev/dax0.0\nhint: size=130M",
+        ),
+        ("size=1G", "the size of /dev/dax0.0 is 510M, but size= of host is 1G"),
+        (
+            "size=498M,backing=file",
+            "is a character device, expected a regular file",
+        ),
+    ] {
+        let ended = dimm(more).refused()?;
+        ensure!(
+            ended.code == BAD && ended.stderr.contains(expected),
+            "{more}: {ended:?}"
+        );
+    }
+    // All of it, when nobody says how much.
+    let plan = dimm("readonly=on").dry_run()?;
+    let dimm = &facts::list(&plan, "nvdimms")?[0];
+    ensure!(facts::number(dimm, "len")? == 508 << 20, "{plan}");
+    Ok(())
+}
+
+const SUM: &str = "mkdir -p /m && mount -t ext4 -o ro,dax /dev/pmem0 /m && sha256sum /m/file && umount /m";
+
+/// Labels, a namespace and a file; gives the list of namespaces and the file's checksum.
+fn guest_fills() -> Result<(Value, String)> {
+    let config = dimm(&format!("size={SIZE}"));
+    let mut guest = config.start()?;
+    guest.check("ndctl disable-region region0 && ndctl init-labels nmem0 && ndctl enable-region region0")?;
+    // Page structures in RAM: a read-only node refuses the stores that Linux makes to those on the DIMM.
+    guest.check("ndctl create-namespace -r region0 -m fsdax -M mem")?;
+    guest.check(
+        "mkfs.ext4 -q -b 4096 /dev/pmem0 && mkdir -p /m && mount -t ext4 -o dax /dev/pmem0 /m && \
+         dd if=/dev/urandom of=/m/file bs=1M count=4 2>/dev/null && umount /m",
+    )?;
+    let sum = guest.check(SUM)?;
+    let found = namespaces(&mut guest)?;
+    let second = config.refused()?;
+    ensure!(
+        second.code != 0 && second.stderr.contains("in use by another process"),
+        "{second:?}"
+    );
+    guest.power_off()?;
+    Ok((found, sum))
+}
+
+fn namespaces(guest: &mut Guest) -> Result<Value> {
+    let all = guest.json("ndctl list -N")?;
+    ensure!(all.as_array().is_some_and(|a| a.len() == 1), "{all}");
+    ensure!(all[0]["mode"] == "fsdax" && all[0]["map"] == "mem", "{all}");
+    Ok(all)
+}
+
+/// What was there before is there again.
+fn guest_finds(found: &Value, sum: &str) -> Result<()> {
+    let mut guest = dimm(&format!("size={SIZE}")).start()?;
+    ensure!(namespaces(&mut guest)? == *found, "after the power-off");
+    ensure!(guest.check(SUM)? == sum, "after the power-off");
+    guest.check("ndctl disable-region region0 && ndctl check-labels nmem0")?;
+    guest.power_off()?;
+    Ok(())
+}
+
+fn guest_only_reads(found: &Value, sum: &str) -> Result<()> {
+    let mut guest = dimm(&format!("size={SIZE},readonly=on")).start()?;
+    let all = namespaces(&mut guest)?;
+    ensure!(all[0]["uuid"] == found[0]["uuid"], "{all}");
+    let flags = guest.check("cat /sys/bus/nd/devices/region0/read_only /sys/block/pmem0/ro")?;
+    ensure!(flags == "1\n1", "{flags}");
+    ensure!(guest.check(SUM)? == sum, "read-only");
+    guest.fails("dd if=/dev/zero of=/dev/pmem0 bs=4096 count=1 conv=fsync")?;
+    guest.check("ndctl disable-region region0")?;
+    guest.sh("ndctl zero-labels nmem0")?;
+    guest.check("ndctl check-labels nmem0")?;
+    guest.power_off()?;
+    Ok(())
+}

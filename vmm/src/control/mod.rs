@@ -1,0 +1,157 @@
+//! What can be asked of a running machine, and when. Pure: no sockets, no machine.
+//!
+//! One [`Request`] is the control socket's message, the `daxvisor ctl` verb and the vocabulary of tests. [`admit`] is the
+//! whole policy of what may be asked in which [`Phase`]; what depends on more than the phase is refused by the machine
+//! when it acts. [`wire`] is how requests and replies are written on a stream.
+//!
+//! ```text
+//!            pause           every vCPU stands         resume
+//!   running -------> pausing -----------------> paused -------> running
+//!      ^                | not within the deadline
+//!      +----------------+                          quit: ending, from every phase
+//! ```
+
+mod error;
+mod info;
+pub mod wire;
+
+pub use error::{ControlError, ErrorKind};
+pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
+
+use crate::config::NvdimmConfig;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Something asked of a running machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Tell what the machine is and does; answered by [`Response::Machine`].
+    Describe,
+    /// Press the ACPI power button: the guest is asked to turn itself off.
+    PowerButton,
+    /// Stop every vCPU; answered when all of them stand.
+    Pause,
+    /// Let the vCPUs go on.
+    Resume,
+    /// End the machine at once, without asking the guest.
+    Quit,
+    /// Something about the NVDIMMs.
+    Nvdimm(NvdimmRequest),
+}
+
+/// What can be asked about NVDIMMs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum NvdimmRequest {
+    /// The NVDIMMs there are; answered by [`Response::Nvdimms`].
+    List,
+    /// One more NVDIMM, as `--nvdimm` describes it; answered by [`Response::NvdimmAdded`] when the guest has read the new
+    /// NFIT, or after a while if it does not.
+    Add(Box<NvdimmConfig>),
+}
+
+/// Where a machine is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The vCPUs run.
+    Running,
+    /// They are on their way to a stop.
+    Pausing,
+    /// Every one of them stands.
+    Paused,
+    /// The machine is being taken down.
+    Ending,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Ending => "ending",
+        })
+    }
+}
+
+/// Whether `request` may be acted on in `phase`.
+pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
+    use Phase::{Ending, Paused, Pausing, Running};
+    match (request, phase) {
+        (_, Ending) => Err(ControlError::new(ErrorKind::Ending, "the machine is ending")),
+        (Request::Describe | Request::Quit | Request::Nvdimm(NvdimmRequest::List), _)
+        | (Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)), Running)
+        | (Request::Resume, Paused) => Ok(()),
+        (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {
+            Err(wrong(phase, "an NVDIMM is added to a running guest").hint("resume the machine first"))
+        }
+        (Request::PowerButton, Pausing | Paused) => {
+            Err(wrong(phase, "the power button needs a running guest").hint("resume the machine first"))
+        }
+        (Request::Pause, Pausing | Paused) => Err(wrong(phase, "only a running machine can be paused")),
+        (Request::Resume, Pausing) => {
+            Err(wrong(phase, "only a paused machine can be resumed").hint("wait for the reply to `pause`"))
+        }
+        (Request::Resume, Running) => Err(wrong(phase, "only a paused machine can be resumed")),
+    }
+}
+
+fn wrong(phase: Phase, why: &str) -> ControlError {
+    ControlError::new(ErrorKind::WrongState, format!("the machine is {phase}; {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Request; 6] = [
+        Request::Describe,
+        Request::PowerButton,
+        Request::Pause,
+        Request::Resume,
+        Request::Quit,
+        Request::Nvdimm(NvdimmRequest::List),
+    ];
+
+    #[test]
+    fn requests_are_written_in_kebab_case() {
+        let written = ALL.map(|r| serde_json::to_string(&r).unwrap());
+        let expected = [
+            r#""describe""#,
+            r#""power-button""#,
+            r#""pause""#,
+            r#""resume""#,
+            r#""quit""#,
+            r#"{"nvdimm":"list"}"#,
+        ];
+        assert_eq!(written, expected);
+        for (request, text) in ALL.iter().zip(expected) {
+            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), *request);
+        }
+    }
+
+    #[test]
+    fn each_phase_admits_its_requests_and_no_others() {
+        let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
+        // describe, power-button, pause, resume, quit, nvdimm list
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Ending), [0; 6]);
+    }
+
+    #[test]
+    fn refusals_name_the_phase_and_have_a_stable_type() {
+        for request in &ALL {
+            for phase in [Phase::Running, Phase::Pausing, Phase::Paused] {
+                if let Err(e) = admit(phase, request) {
+                    assert_eq!(e.kind, ErrorKind::WrongState);
+                    assert!(e.detail.contains(&phase.to_string()), "{}", e.detail);
+                }
+            }
+            assert_eq!(admit(Phase::Ending, request).unwrap_err().kind, ErrorKind::Ending);
+        }
+    }
+}

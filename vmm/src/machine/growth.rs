@@ -1,0 +1,236 @@
+//! What a running machine is given later.
+//!
+//! Everything is decided and opened first; the guest learns of it last, and nothing is left of an addition that fails.
+
+use crate::{
+    config::{ConfigError, NvdimmConfig, VmConfig},
+    control::{ControlError, ErrorKind},
+    hv::Vm,
+    layout::{Layout, NvdimmAsk, map::Report},
+    machine::{
+        nvdimm::{LeftState, open_state},
+        secure::{self, Contents, open_dimm},
+    },
+    memory::{GuestMap, backing::Opened, encrypted::writeback::WriteBack},
+    nvdimm,
+    topology::Topology,
+};
+use devices::{
+    nvdimm::{Dimm, NvdimmBus, NvdimmBusPlan},
+    units::Hex,
+};
+use std::{fs, sync::Arc};
+
+/// The machine as it was planned, its memory, and the means to change both.
+pub struct Growth {
+    /// What was asked for, with all that was added.
+    pub config: VmConfig,
+    /// vCPUs and nodes.
+    pub topology: Topology,
+    /// Addresses.
+    pub layout: Layout,
+    /// Guest physical address bits.
+    pub phys_bits: u8,
+    /// Writes encrypted DIMMs back; dropped while their memory is still there.
+    pub write_back: WriteBack,
+    /// Memory with its slots.
+    pub memory: GuestMap,
+    /// The virtual machine.
+    pub vm: Vm,
+}
+
+/// An addition that the guest has been told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Added {
+    /// Slot of the DIMM.
+    pub slot: u8,
+    /// Version of the NFIT that has it.
+    pub generation: u32,
+}
+
+impl Growth {
+    /// The plan of the machine as it is now.
+    pub fn report(&self) -> Report {
+        Report::new(&self.config, &self.topology, &self.layout, self.phys_bits)
+    }
+
+    /// Gives the machine one more NVDIMM, in the next free slot.
+    pub fn add_nvdimm(&mut self, buses: &[Arc<NvdimmBus>], said: &NvdimmConfig) -> Result<Added, ControlError> {
+        let slot = self.config.nvdimm.len();
+        let mut said = said.clone();
+        let bus = buses.iter().find(|bus| bus.number() == said.bus).ok_or_else(|| {
+            refused(format!("the machine has no NVDIMM bus {}", said.bus))
+                .field("bus")
+                .hint("a machine started without NVDIMMs needs `--nvdimm-bus 0` to be given some later")
+        })?;
+        self.choose_handle(slot, &mut said)?;
+        let name = said.id.clone().unwrap_or_else(|| format!("nvdimm{slot}"));
+        if self.config.nvdimm_slot(&name).is_some() {
+            let taken = ControlError::new(ErrorKind::Conflict, format!("there is an nvdimm {name} already"));
+            return Err(taken.field("id").hint("give it another id="));
+        }
+        self.check_node(said.node)?;
+
+        let mut config = self.config.clone();
+        config.nvdimm.push(said.clone());
+        config.validate().map_err(|problems| first(&problems))?;
+        let facts = config.probe_added(slot).map_err(|problems| first(&problems))?;
+        let ask = NvdimmAsk {
+            slot: u8::try_from(slot).map_err(|e| refused(e.to_string()))?,
+            config: &said,
+            backing: facts,
+            mapped: config.has_own_range(slot),
+        };
+        let layout = self.layout.clone().with_added(&ask, self.phys_bits);
+        let layout = layout.map_err(|e| refused(e.to_string()))?;
+        let plan = nvdimm::plan(&config, &layout)
+            .into_iter()
+            .find(|plan| plan.number == said.bus);
+        let plan = plan.ok_or_else(|| internal("the bus has no plan"))?;
+
+        let created = said.file.as_ref().filter(|path| !path.exists()).cloned();
+        let dimm = plan
+            .nfit
+            .dimm(ask.slot)
+            .ok_or_else(|| internal("the DIMM has no plan"))?;
+        let state = open_state(&config, dimm).map_err(|e| failed(&e))?;
+        let (opened, contents) = open_dimm(&said, facts).map_err(|e| failed(&e))?;
+        let done = self.show(bus, plan, (opened, contents), state, &config, (ask.slot, &layout));
+        if let (Err(_), Some(path)) = (&done, created) {
+            let _ = fs::remove_file(path);
+            let _ = said.key_file().filter(|_| said.encrypt).map(fs::remove_file);
+        }
+        let generation = done?;
+        (self.config, self.layout) = (config, layout);
+        let slot = ask.slot;
+        Ok(Added { slot, generation })
+    }
+
+    /// Memory first, then the NFIT that names it.
+    fn show(
+        &mut self,
+        bus: &NvdimmBus,
+        plan: NvdimmBusPlan,
+        (opened, contents): (Opened, Option<Contents>),
+        state: LeftState,
+        config: &VmConfig,
+        (slot, layout): (u8, &Layout),
+    ) -> Result<u32, ControlError> {
+        let Opened {
+            mapping,
+            labels,
+            access,
+            ..
+        } = opened;
+        let mine = |spa: &&crate::layout::SpaPlacement| spa.plan.mappings.iter().any(|m| m.slot == slot);
+        let mut windows = vec![];
+        if let Some(spa) = layout.spas.iter().find(mine) {
+            let locks = usize::from(contents.is_some());
+            let window = self.memory.window(&self.vm, spa.plan.range, mapping, access, locks);
+            let window = window.map_err(|e| failed(&e))?;
+            windows.push(Arc::new(secure::watch(window, &spa.plan, |n| {
+                contents.as_ref().filter(|_| n == slot)
+            })));
+        }
+        let labels = labels.unwrap_or_else(|| Box::new(Vec::new()));
+        let added = plan
+            .nfit
+            .dimm(slot)
+            .ok_or_else(|| internal("the DIMM has no plan"))?
+            .clone();
+        let encrypted = contents.as_ref().and_then(Contents::encrypted);
+        let secured = contents.map(|contents| secure::prepare(config, &added, contents, windows, &state));
+        let secured = secured.transpose().map_err(|e| failed(&e))?;
+        let generation = bus.with(|bus| {
+            let mut dimm = Dimm::new(added, labels, &bus.clock);
+            if let Some((left, file)) = state {
+                dimm.restore(&left, file).map_err(|e| failed(&e))?;
+            }
+            if let Some(secured) = secured {
+                secure::give(&mut dimm, secured, &bus.clock).map_err(|e| failed(&e))?;
+            }
+            bus.grow(plan.nfit, dimm).map_err(|e| internal(&e.to_string()))?;
+            bus.keep().map_err(|e| failed(&e))?;
+            Ok(bus.fit_generation)
+        })?;
+        if let Some(dimm) = encrypted {
+            self.write_back.add(dimm).map_err(|e| failed(&e))?;
+        }
+        Ok(generation)
+    }
+
+    /// The ACPI device of every slot has its handle since the start.
+    fn choose_handle(&self, slot: usize, said: &mut NvdimmConfig) -> Result<(), ControlError> {
+        let buses = nvdimm::plan(&self.config, &self.layout);
+        let slots = buses
+            .into_iter()
+            .find(|bus| bus.number == said.bus)
+            .map(|bus| bus.slots);
+        let free = slots.into_iter().flatten().find(|(n, _)| usize::from(*n) == slot);
+        let Some((_, handle)) = free else {
+            let full = format!("bus {} has no slot {slot} for another NVDIMM", said.bus);
+            return Err(refused(full)
+                .field("bus")
+                .hint("only the first bus has free slots, 32 in all"));
+        };
+        if let Some(asked) = said.handle.filter(|asked| asked.0 != handle.0) {
+            let fixed = format!("handle={asked} cannot be chosen: slot {slot} has the handle {handle}");
+            return Err(refused(fixed).field("handle").hint("leave out handle="));
+        }
+        if handle.0 != u32::try_from(slot + 1).unwrap_or(u32::MAX) {
+            said.handle = Some(Hex(handle.0));
+        }
+        Ok(())
+    }
+
+    /// A guest cannot put memory on a node that the SRAT has not told it of at boot.
+    fn check_node(&self, node: u32) -> Result<(), ControlError> {
+        let report = self.report();
+        let known = report
+            .nodes
+            .iter()
+            .find(|n| n.node == node)
+            .is_none_or(|n| n.linux_node.is_some());
+        if known {
+            return Ok(());
+        }
+        let unknown =
+            format!("node {node} has had no vCPU and no memory since the start, so the guest does not know it");
+        let hint = format!("start the machine with `--numa node={node},hotplug=SIZE`");
+        Err(refused(unknown).field("node").hint(hint))
+    }
+}
+
+fn refused(detail: String) -> ControlError {
+    split_hint(ErrorKind::InvalidRequest, &detail)
+}
+
+fn internal(detail: &str) -> ControlError {
+    ControlError::new(ErrorKind::Internal, detail.to_owned())
+}
+
+/// An error with all its causes.
+fn failed(error: &dyn std::error::Error) -> ControlError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    split_hint(ErrorKind::Internal, &text)
+}
+
+fn first(problems: &[ConfigError]) -> ControlError {
+    let text = problems
+        .first()
+        .map_or_else(|| "it is not valid".to_owned(), ToString::to_string);
+    split_hint(ErrorKind::InvalidRequest, &text)
+}
+
+/// Our messages carry their hint in the text.
+fn split_hint(kind: ErrorKind, text: &str) -> ControlError {
+    match text.split_once("; hint: ") {
+        Some((detail, hint)) => ControlError::new(kind, detail.to_owned()).hint(hint.to_owned()),
+        None => ControlError::new(kind, text.to_owned()),
+    }
+}
