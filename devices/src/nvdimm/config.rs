@@ -91,6 +91,9 @@ pub struct NvdimmConfig {
     /// File that keeps what the DIMM remembers beside its contents; none: it starts afresh with each run.
     #[serde(default)]
     pub state: Option<PathBuf>,
+    /// Whose functions the DIMM speaks; default Intel's.
+    #[serde(default)]
+    pub family: DimmFamily,
 }
 
 impl NvdimmConfig {
@@ -105,6 +108,21 @@ impl NvdimmConfig {
         name.push(".keys");
         Some(name.into())
     }
+}
+
+/// Whose `_DSM` functions a DIMM speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DimmFamily {
+    /// Intel: all that ndctl knows.
+    #[default]
+    Intel,
+    /// HPE's first family.
+    Hpe1,
+    /// Microsoft.
+    Msft,
+    /// Hyper-V virtual DIMM.
+    Hyperv,
 }
 
 /// What holds the bytes of an NVDIMM.
