@@ -174,7 +174,6 @@ pub const GUEST_ON_DEMAND: &[Module] = &[
     Wanted("mce_inject"),
     Wanted("hwpoison_inject"),
     Wanted("memory_notifier_error_inject"),
-    Wanted("nd_e820"),
 ];
 
 /// Loaded by the agent at boot of the nested host.

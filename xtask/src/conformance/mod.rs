@@ -39,9 +39,9 @@ const BOOT_SECONDS: u64 = 40;
 /// What to run.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Only tests whose name contains this; the page is not written unless with --update
-    #[arg(long, value_name = "TEXT")]
-    filter: Option<String>,
+    /// Only tests whose name contains this, repeatable; the page is not written unless with --update
+    #[arg(long = "filter", value_name = "TEXT")]
+    filters: Vec<String>,
     /// Only this guest kernel, repeatable [default: those of conformance/tests.toml]; as with --filter
     #[arg(long = "kernel", value_name = "NAME")]
     kernels: Vec<String>,
@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn wanted(args: &Args, test: &str) -> bool {
-    args.filter.as_ref().is_none_or(|filter| test.contains(filter.as_str()))
+    args.filters.is_empty() || args.filters.iter().any(|filter| test.contains(filter.as_str()))
 }
 
 fn jobs(args: &Args, table: &Table, image: &Conformance) -> Result<Vec<Job>> {
@@ -260,7 +260,7 @@ fn show(result: &TestResult) {
 }
 
 fn finish(args: &Args, table: &Table, mut report: Report, dir: &Path) -> Result<ExitCode> {
-    let whole = args.filter.is_none() && args.kernels.is_empty();
+    let whole = args.filters.is_empty() && args.kernels.is_empty();
     let file = dir.join("results.json");
     if args.update {
         let before = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
