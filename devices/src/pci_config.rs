@@ -49,10 +49,10 @@ mod tests {
     #[test]
     fn the_address_register_remembers_whole_words_and_no_device_answers() {
         let device = PciConfig::default();
-        assert_eq!(device.write(0, &0x8000_0000_u32.to_le_bytes()), Effect::None);
-        let _ = device.write(3, &[1]);
-        let _ = device.write(4, &[0; 4]);
-        let _ = device.write(0, &[7; 2]);
+        let writes: [(u64, &[u8]); 4] = [(0, &[0, 0, 0, 0x80]), (3, &[1]), (4, &[0; 4]), (0, &[7; 2])];
+        for (offset, data) in writes {
+            assert_eq!(device.write(offset, data), Effect::None);
+        }
         assert_eq!((read(&device, 0), read(&device, 4)), (0x8000_0000, u32::MAX));
         let mut byte = [0];
         device.read(0, &mut byte);

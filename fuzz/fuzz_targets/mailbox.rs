@@ -6,9 +6,9 @@ use devices::{
     BusDevice, Clock, Effect, GuestMemory,
     nvdimm::{
         LabelStore, MailboxPlan, NfitHandle, NfitPlan, NvdimmBus, NvdimmBusPlan, NvdimmPlan, RootPlan,
-        guid::{INTEL_DIMM_DSM, METHODS, ROOT_DSM},
+        guid::{HPE1_DIMM_DSM, INTEL_BUS_DSM, INTEL_DIMM_DSM, METHODS, ROOT_DSM},
         mailbox::ROOT_HANDLE,
-        plan::{InterleavePlan, MappingPlan, SpaKind, SpaPlan},
+        plan::{DimmFamily, InterleavePlan, MappingPlan, SpaKind, SpaPlan},
     },
     units::{Gpa, GpaRange},
 };
@@ -28,15 +28,15 @@ const DIMM: u64 = 1 << 24;
 
 /// A known GUID, handle or address is not to be found by chance: the first byte chooses among them.
 fn make_plausible(page: &mut [u8], choice: u8) {
-    let guids = [INTEL_DIMM_DSM, METHODS, ROOT_DSM];
-    if let Some(guid) = guids.get(usize::from(choice & 3)) {
+    let guids = [INTEL_DIMM_DSM, METHODS, ROOT_DSM, INTEL_BUS_DSM, HPE1_DIMM_DSM];
+    if let Some(guid) = guids.get(usize::from(choice & 3 | choice >> 5 & 4)) {
         page[16..32].copy_from_slice(&guid.0);
     }
     if let Some(handle) = [ROOT_HANDLE, 1, 2].get(usize::from(choice >> 2 & 3)) {
         page[..4].copy_from_slice(&handle.to_le_bytes());
     }
     if choice & 16 == 0 {
-        page[4..8].copy_from_slice(&[1, 0, 0, 0]);
+        page[4..8].copy_from_slice(&[1 + (choice >> 5 & 1), 0, 0, 0]);
         page[9..12].fill(0);
     }
     if choice & 32 != 0 {
@@ -50,6 +50,8 @@ fn make_plausible(page: &mut [u8], choice: u8) {
 fn nfit() -> NfitPlan {
     let dimm =
         |slot: u8, labels: u32, read_only| NvdimmPlan::plain(slot, format!("nvdimm{slot}"), DIMM, labels, read_only);
+    let mut second = dimm(1, 0x1000, true);
+    second.family = DimmFamily::Hpe1;
     let mapping = |slot: u8| MappingPlan {
         slot,
         region_id: 0,
@@ -58,7 +60,7 @@ fn nfit() -> NfitPlan {
         dpa: 0,
     };
     NfitPlan {
-        dimms: vec![dimm(0, 0x2000, false), dimm(1, 0x1000, true)],
+        dimms: vec![dimm(0, 0x2000, false), second],
         spas: vec![SpaPlan {
             index: 1,
             kind: SpaKind::Persistent,

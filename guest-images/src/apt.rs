@@ -27,6 +27,17 @@ pub struct Package {
     pub file: String,
 }
 
+/// The upstream archive of a source package.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Debian's version.
+    pub version: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Hash of the file.
+    pub sha256: String,
+}
+
 /// A package file that is here.
 #[derive(Debug, Clone)]
 pub struct Fetched {
@@ -74,9 +85,23 @@ fn is_part_of_a_kernel(name: &str) -> bool {
 impl Apt {
     /// Prepares apt for `suite` below `dir`; indexes are fetched once, and again when `refresh`.
     pub fn open(dir: &Path, archive: &Archive, suite: &str, refresh: bool) -> Result<Self> {
+        Self::open_as(dir, suite, suite, &archive.sources(suite)?, refresh)
+    }
+
+    /// The same for the source packages of `suite`.
+    pub fn open_sources(dir: &Path, archive: &Archive, suite: &str, refresh: bool) -> Result<Self> {
+        let lines = archive.sources(suite)?;
+        let lines: String = lines
+            .lines()
+            .map(|l| l.replacen("deb ", "deb-src ", 1) + "\n")
+            .collect();
+        Self::open_as(dir, &format!("{suite}-source"), suite, &lines, refresh)
+    }
+
+    fn open_as(dir: &Path, folder: &str, suite: &str, sources: &str, refresh: bool) -> Result<Self> {
         let apt = Self {
             suite: suite.to_owned(),
-            dir: dir.join("apt").join(suite),
+            dir: dir.join("apt").join(folder),
             archives: dir.join("apt/archives"),
         };
         for folder in ["lists/partial", "cache/archives/partial", "state", "empty"] {
@@ -84,7 +109,6 @@ impl Apt {
         }
         fs::create_dir_all(&apt.archives)?;
         fs::write(apt.dir.join("status"), "")?;
-        let sources = archive.sources(suite)?;
         let (list, stamp) = (apt.dir.join("sources.list"), apt.dir.join("fetched"));
         let same = fs::read_to_string(&list).is_ok_and(|old| old == sources);
         if refresh || !same || !stamp.exists() {
@@ -192,6 +216,32 @@ impl Apt {
         Ok(output(&mut command)?.lines().filter_map(parse_uri_line).collect())
     }
 
+    /// The upstream archive of source package `name`, without what the distribution changed; apt checks it against the
+    /// signed index.
+    pub fn source(&self, name: &str) -> Result<Source> {
+        let record = output(self.command("apt-cache").args(["showsrc", "--only-source", name]))?;
+        let version = field(&record, "Version")
+            .with_context(|| format!("'{}' has no source package {name}", self.suite))?
+            .to_owned();
+        let file = original(&record).with_context(|| format!("source package {name} has no upstream archive"))?;
+        let path = self.archives.join(file);
+        if !path.exists() {
+            let scratch = tempfile::tempdir_in(&self.dir)?;
+            let mut command = self.command("apt-get");
+            command
+                .args(["-qq", "source", "--download-only", "--tar-only"])
+                .arg(format!("{name}={version}"));
+            output(command.current_dir(scratch.path()))
+                .with_context(|| format!("cannot download source package {name} {version} from '{}'", self.suite))?;
+            fs::rename(scratch.path().join(file), &path).with_context(|| format!("apt did not download {file}"))?;
+        }
+        Ok(Source {
+            version,
+            sha256: sha256_file(&path)?,
+            path,
+        })
+    }
+
     /// Downloads what is not here yet; apt checks it against the signed index.
     pub fn fetch(&self, packages: &[Package]) -> Result<Vec<Fetched>> {
         let missing: Vec<_> = packages
@@ -220,6 +270,31 @@ impl Apt {
             })
         };
         packages.iter().map(fetched).collect()
+    }
+}
+
+/// Name of the upstream archive in a source package's record: a line `hash size name_version.orig.tar.xz`.
+fn original(record: &str) -> Option<&str> {
+    let names = record
+        .lines()
+        .filter_map(|l| l.strip_prefix(' ')?.split_whitespace().nth(2));
+    names
+        .into_iter()
+        .find(|n| n.contains(".orig.tar.") && !n.ends_with(".asc") && !n.contains('/'))
+}
+
+impl Source {
+    /// Upstream's version.
+    pub fn upstream(&self) -> &str {
+        let version = self.version.split_once(':').map_or(self.version.as_str(), |(_, v)| v);
+        version.rsplit_once('-').map_or(version, |(upstream, _)| upstream)
+    }
+
+    /// Unpacks into `folder`, without the archive's own top folder.
+    pub fn unpack(&self, folder: &Path) -> Result<()> {
+        let mut command = Command::new("tar");
+        command.args(["--extract", "--strip-components=1", "--no-same-owner", "--directory"]);
+        output(command.arg(folder).arg("--file").arg(&self.path)).map(drop)
     }
 }
 
@@ -294,6 +369,20 @@ mod tests {
                 && !is_part_of_a_kernel("linux-base-amd64")
                 && !is_part_of_a_kernel("kmod")
         );
+    }
+
+    #[test]
+    fn a_source_record_names_the_upstream_archive() {
+        let record =
+            "Package: x\nVersion: 1:81-2\nFiles:\n 0 1 x_81-2.dsc\n 0 2 x_81.orig.tar.gz\n 0 2 x_81.orig.tar.gz.asc\n";
+        assert_eq!(original(record), Some("x_81.orig.tar.gz"));
+        assert_eq!(original("Files:\n 0 2 ../x.orig.tar.gz\n"), None);
+        let source = Source {
+            version: "1:81~rc1-2".to_owned(),
+            path: PathBuf::new(),
+            sha256: String::new(),
+        };
+        assert_eq!(source.upstream(), "81~rc1");
     }
 
     #[test]

@@ -236,6 +236,7 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
     builder.host(&tools)?;
     let text = builder.write(&fingerprint)?;
     if options.prune {
+        let text = text + &crate::conformance::record(&dir);
         let removed = builder
             .store
             .prune(|name| text.contains(name) || tools.root.ends_with(name))?;

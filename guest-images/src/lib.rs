@@ -12,6 +12,7 @@ mod agent;
 mod apt;
 mod archive;
 mod build;
+pub mod conformance;
 mod cpio;
 mod initramfs;
 mod kernel;

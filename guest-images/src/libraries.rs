@@ -87,12 +87,20 @@ fn parse_list(text: &str) -> Result<Vec<PathBuf>> {
 
 /// Everything that `program` loads, as paths in the tree.
 pub fn closure(tree: &Path, program: &Path) -> Result<BTreeSet<PathBuf>> {
+    closure_with(tree, &[], program)
+}
+
+/// The same for a program that also loads libraries of `own` folders, outside the tree.
+pub fn closure_with(tree: &Path, own: &[PathBuf], program: &Path) -> Result<BTreeSet<PathBuf>> {
     let mut command = Command::new(loader(tree)?);
+    let folders = own.iter().map(|o| o.display().to_string()).chain([library_path(tree)]);
+    let path = folders.collect::<Vec<_>>().join(":");
     command
-        .args(["--inhibit-cache", "--library-path", &library_path(tree), "--list"])
+        .args(["--inhibit-cache", "--library-path", &path, "--list"])
         .arg(program);
     let libraries = parse_list(&output(&mut command)?)?;
-    match libraries.iter().find(|l| !l.starts_with(tree)) {
+    let known = |library: &Path| library.starts_with(tree) || own.iter().any(|o| library.starts_with(o));
+    match libraries.iter().find(|l| !known(l)) {
         Some(stranger) => bail!(
             "{} needs {}, which no package brought",
             program.display(),

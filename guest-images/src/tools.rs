@@ -25,12 +25,17 @@ pub struct Tools {
 
 /// Fetches and unpacks.
 pub fn unpack(store: &Store, apt: &Apt) -> Result<Tools> {
-    let packages = apt.fetch(&apt.closure(recipe::TOOLS_PACKAGES, recipe::TOOLS_WITHOUT)?)?;
-    let mut key = Key::new("tools");
+    unpack_set(store, apt, "tools", recipe::TOOLS_PACKAGES, recipe::TOOLS_WITHOUT)
+}
+
+/// The same for a set of packages with a name of its own.
+pub fn unpack_set(store: &Store, apt: &Apt, name: &str, packages: &[&str], without: &[&str]) -> Result<Tools> {
+    let packages = apt.fetch(&apt.closure(packages, without)?)?;
+    let mut key = Key::new(name);
     for package in &packages {
         key.add(&package.sha256);
     }
-    let root = store.step("tools", &key, |root| packages.iter().try_for_each(|p| p.unpack(root)))?;
+    let root = store.step(name, &key, |root| packages.iter().try_for_each(|p| p.unpack(root)))?;
     Ok(Tools {
         root: store.dir().join(root),
         packages,

@@ -165,6 +165,38 @@ fn fit_is_paged_through_the_mailbox_until_an_empty_piece() {
 }
 
 #[test]
+fn injected_error_is_in_the_result_of_a_scrub_until_it_is_cleared() {
+    let root = |function, input: &[u32]| call(ROOT_HANDLE, ROOT_DSM, function, &words(input));
+    let u32s = |n: u64| [n & 0xffff_ffff, n >> 32].map(|half| u32::try_from(half).unwrap());
+    let ([low, high], [page, _]) = (u32s(DIMM), u32s(DIMM + 0x1000));
+    let replies = Calls::new()
+        .add(&root(0, &[]), 4)
+        .add(&root(7, &[page, high, 256, 0, 1]), 4)
+        // Persistent, short.
+        .add(&root(2, &[low, high, 8 << 20, 0, 2 | 2 << 16, 0]), 8)
+        .add(&root(3, &[]), 48 + 24)
+        .add(&root(5, &[page, high]), 36)
+        .add(&root(4, &[page, high, 256, 0]), 16)
+        .add(&root(3, &[]), 48)
+        .add(&root(9, &[]), 8)
+        .run(&[("nvdimm", "size=16M"), ("ars", "records=3")]);
+    let reply = |values: &[u32]| (u32::try_from(4 * values.len()).unwrap(), words(values));
+    let result = |count: u32| [0, 44 + 24 * count, low, high, 8 << 20, 0, 0, 0, 0, 0, 2, count];
+    assert_eq!(replies[0], reply(&[0x3bf]));
+    assert_eq!(replies[1], reply(&[0]));
+    assert_eq!(replies[2], reply(&[0, 0]));
+    assert_eq!(
+        replies[3],
+        reply(&[&result(1)[..], &[1, 0, page, high, 256, 0]].concat())
+    );
+    let rest = (16 << 20) - u32::try_from(LABEL).unwrap() - 0x1000;
+    assert_eq!(replies[4], reply(&[0, 0, rest, 0, 1, 1, 0, 0x1000, 0]));
+    assert_eq!(replies[5], reply(&[0, 0, 256, 0]));
+    assert_eq!(replies[6], reply(&result(0)));
+    assert_eq!(replies[7], reply(&[0, 0]));
+}
+
+#[test]
 fn label_methods_write_where_the_backing_keeps_labels() {
     let lsw = call(1, METHODS, dimm::LSW, &words(&[16, 0, 4, 0, 0x5a5a_a5a5]));
     let script = Script::new()

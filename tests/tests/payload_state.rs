@@ -1,34 +1,25 @@
 //! What a DIMM remembers from one run to the next, as the guest's firmware calls show it.
 
-use devices::nvdimm::{guid::INTEL_DIMM_DSM, mailbox::DATA};
+use devices::nvdimm::guid::INTEL_DIMM_DSM;
 use guest_tests::{
     Scratch,
-    payload::{Guest, Program, SCRATCH, Script},
+    payload::{Guest, Program, SCRATCH, Script, nvdimm},
 };
 use std::fs;
-use vmm::layout::{self, ports};
+use vmm::layout::ports;
 
-const MAILBOX: u64 = layout::DSM_MAILBOX.start.0;
 /// Sleep control: type 5 and the enable bit (ACPI 6.5 4.8.3.7).
 const S5: u32 = 5 << 2 | 1 << 5;
 
-/// Header and input of a call on the first DIMM, as AML leaves them in the mailbox.
+/// A call of the Intel family on the first DIMM.
 fn call(function: u32, input: &[u8]) -> Vec<u8> {
     let revision = if function > 10 { 2 } else { 1 };
-    let words = [1, revision, function, u32::try_from(input.len()).unwrap()];
-    let mut page: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-    page.extend_from_slice(&INTEL_DIMM_DSM.0);
-    page.resize(usize::try_from(DATA).unwrap(), 0);
-    page.extend_from_slice(input);
-    page
+    nvdimm::call(1, INTEL_DIMM_DSM, revision, function, input)
 }
 
 /// A guest that makes one call, sends `shown` bytes of the reply, and goes on with `then`.
 fn guest(call: &[u8], shown: u64, state: &str, then: impl FnOnce(Script) -> Script) -> Guest {
-    let script = Script::new()
-        .copy(MAILBOX, SCRATCH, call.len() as u64)
-        .output(ports::DSM_DOORBELL, 4, 0)
-        .dump(MAILBOX + DATA, shown);
+    let script = Script::new().nvdimm_call(SCRATCH, call.len(), shown);
     let program = Program::new(then(script)).data(SCRATCH, call.to_vec());
     Guest::new(&program).flag("nvdimm", &format!("size=16M,state={state}"))
 }
@@ -89,10 +80,7 @@ fn thresholds_are_remembered_and_without_a_state_nothing_is() {
     assert_eq!(thresholds[4..11], set);
 
     let smart = call(2, &[]);
-    let script = Script::new()
-        .copy(MAILBOX, SCRATCH, smart.len() as u64)
-        .output(ports::DSM_DOORBELL, 4, 0)
-        .dump(MAILBOX + DATA, 12);
+    let script = Script::new().nvdimm_call(SCRATCH, smart.len(), 12);
     let forgetful = Guest::new(&Program::new(power_off(script)).data(SCRATCH, smart)).flag("nvdimm", "size=16M");
     assert_eq!(forgetful.run().expect(0)[4..7], [3, 0, 5]);
 }

@@ -20,7 +20,10 @@ pub use vm::VmArgs;
 
 use crate::{
     acpi,
-    config::{ConsoleConfig, file, probe::Purpose},
+    config::{
+        ConsoleConfig, MemoryRangeConfig, file,
+        probe::{BackingFacts, Purpose},
+    },
     layout::map::Report,
     machine::{Machine, Outcome, Plans, acpi_input, socket::Socket},
     memory::{
@@ -242,8 +245,15 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
 /// created here as well, and are gone again when one of them cannot be had.
 fn hold_backings(plan: &MachinePlan) -> Result<Vec<Held>, Failure> {
     let mut held = Vec::new();
-    for (nvdimm, facts) in plan.config.nvdimm.iter().zip(&plan.backings) {
-        match backing::hold(nvdimm, *facts) {
+    let ranges = plan.config.memory_range.iter();
+    let ranges: Vec<_> = ranges.filter_map(MemoryRangeConfig::backing).collect();
+    let range_facts = ranges.iter().map(|range| BackingFacts {
+        size: range.size.unwrap_or_default(),
+        page: ByteSize::kib(4),
+    });
+    let nvdimms = plan.config.nvdimm.iter().zip(plan.backings.iter().copied());
+    for (backing, facts) in nvdimms.chain(ranges.iter().zip(range_facts)) {
+        match backing::hold(backing, facts) {
             Ok(one) => held.extend(one),
             Err(error) => {
                 held.into_iter().for_each(Held::discard_untouched);

@@ -70,6 +70,7 @@ fn dimm(config: &VmConfig, place: &NvdimmPlacement, said: &NvdimmConfig) -> Nvdi
     let plain = NvdimmPlan::plain(slot, id, place.capacity, label, said.readonly);
     NvdimmPlan {
         handle: NfitHandle(config.nvdimm_handle(slot.into())),
+        family: said.family,
         state: said.flags.iter().fold(plain.state, |flags, flag| flags | flag.bit()),
         physical_id: short(said.physical_id, plain.physical_id),
         functions: said.functions.map_or(plain.functions, |mask| mask.0),

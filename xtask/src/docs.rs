@@ -15,10 +15,13 @@ const FOREIGN: &[(&str, &str)] = &[
     ("--manifest-path", "cargo"),
     ("--map", "ndctl"),
     ("--no-install-recommends", "apt-get"),
+    ("--no-notify", "ndctl"),
     ("--package", "cargo"),
     ("--release", "cargo"),
+    ("--status", "ndctl"),
     ("--test", "cargo"),
     ("--test-threads", "libtest"),
+    ("--uninject", "ndctl"),
     ("--verbose", "ndctl"),
     ("--workspace", "cargo"),
 ];

@@ -9,6 +9,7 @@
 mod bench;
 mod bless;
 mod check;
+mod conformance;
 mod demo;
 mod docs;
 mod host;
@@ -33,6 +34,8 @@ enum Verb {
     Check(check::Args),
     /// Measure daxvisor beside QEMU
     Bench(bench::Args),
+    /// Run ndctl's own tests against daxvisor's firmware, and write docs/conformance.md
+    Conformance(conformance::Args),
     /// Rewrite the golden files with what the code makes now
     Bless,
     /// Fetch and build the guest kernels, their initramfs and the nested host
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Conformance(args) => conformance::run(&args),
         Verb::Bless => bless::run(),
         Verb::Images(args) => images::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::RunTests(args) => test::runner::run(&args),

@@ -91,6 +91,9 @@ pub struct NvdimmConfig {
     /// File that keeps what the DIMM remembers beside its contents; none: it starts afresh with each run.
     #[serde(default)]
     pub state: Option<PathBuf>,
+    /// Whose functions the DIMM speaks; default Intel's.
+    #[serde(default)]
+    pub family: DimmFamily,
 }
 
 impl NvdimmConfig {
@@ -105,6 +108,21 @@ impl NvdimmConfig {
         name.push(".keys");
         Some(name.into())
     }
+}
+
+/// Whose `_DSM` functions a DIMM speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DimmFamily {
+    /// Intel: all that ndctl knows.
+    #[default]
+    Intel,
+    /// HPE's first family.
+    Hpe1,
+    /// Microsoft.
+    Msft,
+    /// Hyper-V virtual DIMM.
+    Hyperv,
 }
 
 /// What holds the bytes of an NVDIMM.
@@ -179,6 +197,13 @@ pub struct InterleaveSetConfig {
     /// Index of the SPA range structure; default 65 + position.
     #[serde(default)]
     pub range_index: Option<Hex>,
+    /// DIMM physical address at which each DIMM's share begins, a multiple of its pages; default: its next free one.
+    #[serde(default)]
+    pub dpa: Option<ByteSize>,
+    /// Region offsets that the mappings state, one for each DIMM and no two equal; default: where its first line is in the
+    /// range. Linux makes the interleave-set cookie of them, and nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub region_offset: Vec<ByteSize>,
     /// Persistent or volatile; default persistent.
     #[serde(default, rename = "type")]
     pub kind: SetKind,

@@ -33,6 +33,12 @@ pub const ROOT_DSM: Guid = Guid::new(uuid!("2f10e7a4-9e91-11e4-89d3-123b93f75cba
 pub const INTEL_DIMM_DSM: Guid = Guid::new(uuid!("4309ac30-0d11-11e4-9191-0800200c9a66"));
 /// `_DSM` of the NVDIMM root device for firmware activation, as Intel has it.
 pub const INTEL_BUS_DSM: Guid = Guid::new(uuid!("c7d8acd4-2df8-4b82-9f65-a325335af149"));
+/// `_DSM` of an NVDIMM of HPE's first family.
+pub const HPE1_DIMM_DSM: Guid = Guid::new(uuid!("9002c334-acf3-4c0e-9642-a235f0d53bc6"));
+/// `_DSM` of an NVDIMM of Microsoft's family.
+pub const MSFT_DIMM_DSM: Guid = Guid::new(uuid!("1ee68b36-d4bd-4a1a-9a16-4f8e53d46e05"));
+/// `_DSM` of a Hyper-V virtual NVDIMM.
+pub const HYPERV_DIMM_DSM: Guid = Guid::new(uuid!("5746c5f2-a9a2-4264-ad0e-e4ddc9e09e80"));
 /// Our own: how `_FIT`, `_LSI`, `_LSR` and `_LSW` reach the mailbox.
 pub const METHODS: Guid = Guid::new(uuid!("b5a8e9f4-6c35-4d0c-9d0e-6461787673f1"));
 

@@ -138,8 +138,8 @@ pub enum Injection {
     MediaTemperature(Option<Temperature>),
     /// This spare capacity; `None`: the real one again.
     Spares(Option<u8>),
-    /// Fatal health, or the real one again.
-    Fatal(bool),
+    /// This health; `None`: the real one again.
+    Condition(Option<Condition>),
     /// The last shutdown was unsafe, which counts one; or it was clean.
     UnsafeShutdown(bool),
 }
@@ -264,8 +264,7 @@ impl Health {
         match injection {
             Injection::MediaTemperature(at) => self.media_temperature = at.unwrap_or(self.plan.media_temperature),
             Injection::Spares(left) => self.spares = left.unwrap_or(self.plan.spares),
-            Injection::Fatal(true) => self.condition = Condition::FATAL,
-            Injection::Fatal(false) => self.condition = self.plan.condition,
+            Injection::Condition(health) => self.condition = health.unwrap_or(self.plan.condition),
             Injection::UnsafeShutdown(dirty) => {
                 self.dirty = dirty;
                 self.state.shutdown_count = self.state.shutdown_count.saturating_add(dirty.into());
@@ -399,7 +398,7 @@ mod tests {
         let mut health = health();
         health.inject(Injection::MediaTemperature(Some(Temperature::celsius(90))));
         health.inject(Injection::Spares(Some(1)));
-        health.inject(Injection::Fatal(true));
+        health.inject(Injection::Condition(Some(Condition::FATAL)));
         health.inject(Injection::UnsafeShutdown(true));
         let injected = health.reading();
         assert_eq!(injected.condition, Condition::FATAL);
@@ -409,7 +408,7 @@ mod tests {
         );
         health.inject(Injection::MediaTemperature(None));
         health.inject(Injection::Spares(None));
-        health.inject(Injection::Fatal(false));
+        health.inject(Injection::Condition(None));
         assert!(health.is_alarming(), "the shutdown is still unsafe");
         health.inject(Injection::UnsafeShutdown(false));
         assert!(!health.is_alarming());
@@ -454,7 +453,7 @@ mod tests {
     fn injections_end_with_the_power_and_thresholds_do_not() {
         let mut health = health();
         health.set_thresholds(limits(0b100));
-        health.inject(Injection::Fatal(true));
+        health.inject(Injection::Condition(Some(Condition::FATAL)));
         health.inject(Injection::Spares(Some(1)));
         health.shut_down();
         let next = Health::restore(HealthPlan::NFIT_TEST, *health.state());
@@ -466,7 +465,7 @@ mod tests {
         prop_oneof![
             any::<Option<u16>>().prop_map(|t| Injection::MediaTemperature(t.map(Temperature))),
             any::<Option<u8>>().prop_map(Injection::Spares),
-            any::<bool>().prop_map(Injection::Fatal),
+            any::<Option<u8>>().prop_map(|c| Injection::Condition(c.map(Condition::from_bits_truncate))),
             any::<bool>().prop_map(Injection::UnsafeShutdown),
         ]
     }
@@ -488,7 +487,7 @@ mod tests {
             for end in [
                 Injection::MediaTemperature(None),
                 Injection::Spares(None),
-                Injection::Fatal(false),
+                Injection::Condition(None),
                 Injection::UnsafeShutdown(false),
             ] {
                 health.inject(end);

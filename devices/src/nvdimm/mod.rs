@@ -37,7 +37,7 @@ pub use security::Security;
 
 use crate::{BusDevice, Clock, Effect, GuestMemory, Line};
 use ars::Ars;
-use dsm::{Answer, DsmCall, DsmStatus, Tell, root};
+use dsm::{Answer, DsmCall, DsmStatus, Tell, hpe1::Hpe1, root};
 use errors::Injected;
 use firmware::{Firmware, FirmwareState};
 use health::{Health, HealthState};
@@ -61,6 +61,7 @@ pub struct Dimm {
     pub health: Health,
     /// Firmware versions and updates.
     pub firmware: Firmware,
+    hpe1: Hpe1,
     /// Time, for what takes some.
     pub clock: Clock,
     /// Passphrases; none: the DIMM has no security functions.
@@ -93,6 +94,7 @@ impl Dimm {
         Self {
             health: Health::new(plan.health),
             firmware: Firmware::restore(FirmwareState::default()),
+            hpe1: Hpe1::default(),
             plan,
             labels,
             media: MediaState::default(),
@@ -143,7 +145,7 @@ impl Dimm {
 
     /// Whether it speaks the Intel family.
     fn is_intel(&self) -> bool {
-        true
+        self.plan.family == plan::DimmFamily::Intel
     }
 
     /// Whether the configuration leaves the DIMM its `_DSM` function `index`.

@@ -7,6 +7,7 @@
 //! region offset): the interleave-set cookie in its namespace labels is then the same, and one backing file works under
 //! both monitors.
 
+pub use super::config::DimmFamily;
 use super::{
     ars::RootPlan,
     guid::{self, Guid},
@@ -122,6 +123,8 @@ pub struct NvdimmPlan {
     pub flush_hints: Vec<Gpa>,
     /// `_DSM` functions the DIMM may have, one bit each; functions it has no use for are left out in any case.
     pub functions: u32,
+    /// Which `_DSM` functions it speaks.
+    pub family: DimmFamily,
     /// Sensors and counters of a DIMM that was never used.
     pub health: HealthPlan,
 }
@@ -147,6 +150,7 @@ impl NvdimmPlan {
             identity: Identity::plain(slot),
             flush_hints: vec![],
             functions: u32::MAX,
+            family: DimmFamily::default(),
             health: HealthPlan::default(),
         }
     }

@@ -13,6 +13,7 @@ pub mod bare;
 mod code;
 mod elf;
 pub mod machine;
+pub mod nvdimm;
 mod run;
 
 pub use code::{Code, code};

@@ -12,6 +12,7 @@
 
 pub mod bzimage;
 mod cmdline;
+mod efi;
 mod elf;
 mod image;
 mod load;
@@ -92,8 +93,17 @@ pub enum BootError {
         /// Position.
         at: usize,
     },
+    /// Mirrored memory needs an EFI memory map.
+    #[error(
+        "memory is mirrored, which only an EFI memory map can say, and PVH has none; hint: use protocol=linux64, or leave \
+         out mirror="
+    )]
+    PvhMirror,
     /// More memory ranges than the protocol carries.
-    #[error("the memory map has {count} ranges; the boot protocol carries at most {max}")]
+    #[error(
+        "the memory map has {count} ranges; the boot protocol carries at most {max}; hint: fewer memory ranges, or \
+         protocol=linux64, which carries most"
+    )]
     TooManyRanges {
         /// Ranges.
         count: usize,

@@ -1,7 +1,7 @@
 //! What goes where: decided from the image's headers and the memory map, without touching guest memory.
 
 use super::{
-    BootError, cmdline,
+    BootError, cmdline, efi,
     elf::Segment,
     image::{Kernel, Kind},
     pvh, zero_page,
@@ -28,6 +28,8 @@ const ENTRY_64: u64 = 0x200;
 pub struct BootRequest<'a> {
     /// Memory map as the guest is told it, with e820 types; ascending.
     pub e820: &'a [(GpaRange, u32)],
+    /// RAM that is mirrored; ascending.
+    pub mirrored: &'a [GpaRange],
     /// Bytes of the initrd; none or 0: no initrd.
     pub initrd_len: Option<u64>,
     /// The whole kernel command line.
@@ -64,6 +66,8 @@ pub struct BootPlan {
     pub cmdline: Vec<u8>,
     /// Memory map.
     pub e820: Vec<(GpaRange, u32)>,
+    /// RAM that is mirrored.
+    pub mirrored: Vec<GpaRange>,
     /// ACPI root pointer.
     pub rsdp: Gpa,
 }
@@ -131,6 +135,10 @@ pub fn plan(kernel: &Kernel, request: &BootRequest<'_>) -> Result<BootPlan, Boot
             max: max_ranges,
         });
     }
+    if protocol == Protocol::Pvh && !request.mirrored.is_empty() {
+        return Err(BootError::PvhMirror);
+    }
+    efi::check(request.e820, request.mirrored)?;
     let initrd_max = header.map_or(INITRD_ADDR_MAX, |h| h.initrd_addr_max);
     let initrd = request
         .initrd_len
@@ -145,6 +153,7 @@ pub fn plan(kernel: &Kernel, request: &BootRequest<'_>) -> Result<BootPlan, Boot
         initrd,
         cmdline: cmdline::terminated(request.cmdline, header.map(|h| h.cmdline_size))?,
         e820: request.e820.to_vec(),
+        mirrored: request.mirrored.to_vec(),
         rsdp: request.rsdp,
     })
 }

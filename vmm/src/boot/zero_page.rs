@@ -1,15 +1,18 @@
 //! The zero page (`struct boot_params`, `zero-page.rst`) of the 64-bit Linux boot protocol.
 
-use super::plan::BootPlan;
+use super::{
+    efi::{self, EFI},
+    plan::BootPlan,
+};
 use crate::layout::{CMDLINE, ZERO_PAGE};
 use devices::units::{Gpa, GpaRange};
 use linux_loader::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, SETUP_E820_EXT, boot_e820_entry, boot_params};
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryError};
 
-/// Memory ranges beyond those of the zero page: between the page tables and the command line.
+/// Memory ranges beyond those of the zero page: between the page tables and the EFI memory map.
 const E820_EXT: GpaRange = GpaRange {
     start: Gpa(0xf000),
-    len: CMDLINE.0 - 0xf000,
+    len: EFI.start.0 - 0xf000,
 };
 /// `struct setup_data` before its data: next, type, length.
 const SETUP_DATA_HEADER: usize = 16;
@@ -35,7 +38,10 @@ pub fn write<M>(plan: &BootPlan, header: Option<&[u8]>, mem: &M) -> Result<(), G
 where
     M: Bytes<GuestAddress, E = GuestMemoryError> + ?Sized,
 {
-    let (params, rest) = params(plan, header);
+    let (mut params, rest) = params(plan, header);
+    if !plan.mirrored.is_empty() {
+        params.efi_info = efi::write(&plan.e820, &plan.mirrored, mem)?;
+    }
     mem.write_obj(params, GuestAddress(ZERO_PAGE.0))?;
     if !rest.is_empty() {
         mem.write_slice(&extension(rest), GuestAddress(E820_EXT.start.0))?;

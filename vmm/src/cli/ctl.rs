@@ -75,6 +75,11 @@ enum NvdimmVerb {
         #[arg(value_parser = nvdimm)]
         nvdimm: Box<NvdimmConfig>,
     },
+    /// Lock an NVDIMM that has a passphrase, as a power cycle does, while the guest runs: for tests
+    Lock {
+        /// Its name, as `list` shows it
+        id: String,
+    },
 }
 
 fn nvdimm(text: &str) -> Result<Box<NvdimmConfig>, String> {
@@ -92,6 +97,7 @@ impl Verb {
             Self::Quit => Request::Quit,
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
             Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),
+            Self::Nvdimm(NvdimmVerb::Lock { id }) => Request::Nvdimm(NvdimmRequest::Lock { id: id.clone() }),
             Self::Raw => return None,
         })
     }

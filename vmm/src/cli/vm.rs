@@ -1,6 +1,6 @@
 //! The flags of a virtual machine as clap sees them: texts, made from the one table in [`flags`].
 
-use crate::config::{ConfigError, VmConfig, file, flags};
+use crate::config::{ConfigError, VmConfig, file, flags, profile};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::{
     collections::BTreeMap,
@@ -8,11 +8,13 @@ use std::{
 };
 
 const CONFIG: &str = "config";
+const PROFILE: &str = "profile";
 
 /// A virtual machine as the command line tells of it: a file, and the texts of flags by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VmArgs {
     file: Option<PathBuf>,
+    profile: Option<String>,
     texts: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -22,11 +24,12 @@ impl VmArgs {
         self.file.as_deref()
     }
 
-    /// The configuration: the file, and the flags over it.
+    /// The configuration: the file or profile, and the flags over it.
     pub fn config(&self) -> Result<VmConfig, Vec<ConfigError>> {
-        let mut config = match &self.file {
-            Some(path) => file::load(path).map_err(|e| vec![e])?,
-            None => VmConfig::default(),
+        let mut config = match (&self.file, &self.profile) {
+            (Some(path), _) => file::load(path).map_err(|e| vec![e])?,
+            (None, Some(name)) => profile::load(name).map_err(|e| vec![e])?,
+            (None, None) => VmConfig::default(),
         };
         flags::apply(&mut config, |flag| self.texts.get(flag).map_or(&[], Vec::as_slice))?;
         Ok(config)
@@ -42,6 +45,7 @@ impl FromArgMatches for VmArgs {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.file = matches.get_one::<PathBuf>(CONFIG).cloned();
+        self.profile = matches.get_one::<String>(PROFILE).cloned();
         for flag in flags::FLAGS {
             let texts = matches.get_many::<String>(flag.name).unwrap_or_default();
             self.texts.insert(flag.name, texts.cloned().collect());
@@ -57,7 +61,19 @@ impl Args for VmArgs {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help("Read the machine from this TOML file; flags override it");
-        let command = command.next_help_heading("Machine").arg(file);
+        let profiles: Vec<_> = profile::PROFILES
+            .iter()
+            .map(|p| format!("{}, {}", p.name, p.about))
+            .collect();
+        let profile = Arg::new(PROFILE)
+            .long(PROFILE)
+            .value_name("NAME")
+            .conflicts_with(CONFIG)
+            .help(format!(
+                "Start from a machine that comes with the program ({}); flags override it",
+                profiles.join("; ")
+            ));
+        let command = command.next_help_heading("Machine").arg(file).arg(profile);
         let command = flags::FLAGS.iter().fold(command, |command, flag| {
             let action = if flag.repeatable {
                 ArgAction::Append

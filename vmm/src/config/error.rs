@@ -25,6 +25,15 @@ pub enum ConfigError {
     #[error("{0}: {1}")]
     ParseFile(PathBuf, String),
 
+    /// A profile that does not exist.
+    #[error("there is no profile '{name}': expected one of {known}")]
+    Profile {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+
     /// No kernel to boot.
     #[error("there is no kernel to boot; hint: add --kernel PATH, or --kernel @NAME for a guest image")]
     NoKernel,

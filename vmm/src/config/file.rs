@@ -10,7 +10,7 @@ pub fn load(path: &Path) -> Result<VmConfig, ConfigError> {
 }
 
 /// Reads the text of a configuration file; the error begins with line and column.
-fn parse(text: &str) -> Result<VmConfig, String> {
+pub(super) fn parse(text: &str) -> Result<VmConfig, String> {
     toml::from_str(text).map_err(|e: toml::de::Error| {
         let at = e.span().and_then(|span| text.get(..span.start)).map(|before| {
             let line = before.matches('\n').count() + 1;

@@ -13,6 +13,7 @@ pub mod flags;
 mod hmat;
 pub mod kv;
 pub mod probe;
+pub mod profile;
 mod ranges;
 mod rates;
 mod text;

@@ -82,6 +82,10 @@ impl VmConfig {
             let id = format!("virtual disk {position}");
             problems.extend(probe_nvdimm(&id, &crate::nvdimm::disk_backing(disk)).err());
         }
+        for (index, range) in self.memory_range.iter().enumerate() {
+            let id = self.memory_range_name(index);
+            problems.extend(range.backing().and_then(|b| probe_nvdimm(&id, &b).err()));
+        }
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
     }
 
@@ -158,6 +162,13 @@ impl VmConfig {
                 role: format!("virtual disk {position}"),
                 path,
                 written: SpaKind::from(disk.kind).is_persistent(),
+            }));
+        }
+        for (index, range) in self.memory_range.iter().enumerate() {
+            named.extend(range.file.as_deref().map(|path| Named {
+                role: self.memory_range_name(index),
+                path,
+                written: true,
             }));
         }
         if let ConsoleConfig::File(path) = &self.console {

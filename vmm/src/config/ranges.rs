@@ -1,6 +1,6 @@
 //! Ranges of the guest physical map that the user places or types himself.
 
-use super::{ConfigError, VmConfig};
+use super::{ConfigError, NvdimmConfig, VmConfig};
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, path::PathBuf};
@@ -42,6 +42,16 @@ impl MemoryRangeConfig {
             RangeKind::Ram => Some(self.node.unwrap_or(0)),
             _ => self.node,
         }
+    }
+
+    /// The file that keeps the content, in the terms of an NVDIMM without labels, which it is to the host.
+    pub fn backing(&self) -> Option<NvdimmConfig> {
+        Some(NvdimmConfig {
+            file: Some(self.file.clone()?),
+            size: Some(self.size),
+            label: ByteSize(0),
+            ..NvdimmConfig::default()
+        })
     }
 }
 

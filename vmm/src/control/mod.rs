@@ -49,6 +49,11 @@ pub enum NvdimmRequest {
     /// One more NVDIMM, as `--nvdimm` describes it; answered by [`Response::NvdimmAdded`] when the guest has read the new
     /// NFIT, or after a while if it does not.
     Add(Box<NvdimmConfig>),
+    /// Lock an NVDIMM that has a passphrase, as a power cycle does. Firmware never does so while the guest runs: for tests.
+    Lock {
+        /// Its name.
+        id: String,
+    },
 }
 
 /// Where a machine is in its life.
@@ -81,7 +86,7 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
     use Phase::{Ending, Paused, Pausing, Running};
     match (request, phase) {
         (_, Ending) => Err(ControlError::new(ErrorKind::Ending, "the machine is ending")),
-        (Request::Describe | Request::Quit | Request::Nvdimm(NvdimmRequest::List), _)
+        (Request::Describe | Request::Quit | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. }), _)
         | (Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)), Running)
         | (Request::Resume, Paused) => Ok(()),
         (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {
@@ -140,6 +145,17 @@ mod tests {
         assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1]);
         assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1]);
         assert_eq!(admitted(Phase::Ending), [0; 6]);
+    }
+
+    #[test]
+    fn an_nvdimm_is_locked_by_its_name_in_every_phase_but_the_last() {
+        let request: Request = serde_json::from_str(r#"{"nvdimm":{"lock":{"id":"dimm0"}}}"#).unwrap();
+        assert_eq!(request, Request::Nvdimm(NvdimmRequest::Lock { id: "dimm0".into() }));
+        for phase in [Phase::Running, Phase::Pausing, Phase::Paused] {
+            admit(phase, &request).unwrap();
+        }
+        assert!(admit(Phase::Ending, &request).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"nvdimm":{"lock":{}}}"#).is_err());
     }
 
     #[test]

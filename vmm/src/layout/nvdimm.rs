@@ -233,12 +233,27 @@ impl Layout {
                 ByteSize(line)
             )));
         }
-        if let Some(dimm) = dimms.iter().find(|dimm| dimm.capacity - dimm.used < share) {
+        let start = |dimm: &NvdimmPlacement| set.dpa.map_or(dimm.used, |dpa| dpa.0);
+        if let Some(dimm) = dimms
+            .iter()
+            .find(|dimm| start(dimm) < dimm.used || start(dimm) % page != 0)
+        {
+            return Err(bad(format!(
+                "it begins at {} of each DIMM, but slot {} is taken up to {} and has pages of {}; hint: leave dpa= out, or choose a \
+                 larger one",
+                ByteSize(start(dimm)),
+                dimm.slot,
+                ByteSize(dimm.used),
+                ByteSize(page)
+            )));
+        }
+        let left = |dimm: &NvdimmPlacement| dimm.capacity.saturating_sub(start(dimm));
+        if let Some(dimm) = dimms.iter().find(|dimm| left(dimm) < share) {
             return Err(bad(format!(
                 "it takes {} of each DIMM, but slot {} has {} left; hint: use a smaller size=",
                 ByteSize(share),
                 dimm.slot,
-                ByteSize(dimm.capacity - dimm.used)
+                ByteSize(left(dimm))
             )));
         }
         // Where lines are as long as the shares they need no structure: the offsets say it all.
@@ -256,15 +271,18 @@ impl Layout {
                 slot: dimm.slot,
                 region_id: dimm.regions,
                 len: share,
-                offset: n * line,
-                dpa: dimm.used,
+                offset: usize::try_from(n)
+                    .ok()
+                    .and_then(|n| set.region_offset.get(n))
+                    .map_or(n * line, |offset| offset.0),
+                dpa: start(dimm),
             })
             .collect();
         let bus = dimms.first().map_or(0, |dimm| dimm.bus);
         dimms.clear();
         for slot in slots {
             if let Some(dimm) = self.nvdimms.get_mut(slot) {
-                dimm.used += share;
+                dimm.used = set.dpa.map_or(dimm.used, |dpa| dpa.0) + share;
                 dimm.regions += 1;
             }
         }

@@ -11,12 +11,13 @@ use super::{
     events::{self, AGENT_PORT, Agent, Loop},
     growth::Growth,
     nvdimm::OpenBus,
+    ranges,
     socket::SocketError,
 };
 use crate::{
-    acpi::{self, AcpiCpu, AcpiInitiator, AcpiInput, AcpiMemory, AcpiNuma, HmatPlan},
+    acpi::{self, AcpiCpu, AcpiInput, AcpiNuma, HmatPlan},
     boot::{self, BootPlan, BootRequest, CpuState, Kernel},
-    config::{ConsoleConfig, GenericInitiatorConfig, MemoryConfig, RangeKind, VmConfig, probe::BackingFacts},
+    config::{ConsoleConfig, VmConfig, probe::BackingFacts},
     cpuid::{self, CpuModel, VcpuShape},
     hv::{self, CoalescedPorts, HvError, Kvm, KvmError, Vcpu, Vm},
     layout::{self, Layout, ports},
@@ -115,6 +116,15 @@ pub enum BuildError {
         #[source]
         source: StateFileError,
     },
+    /// A memory range's file.
+    #[error("memory range {id} cannot be used")]
+    Range {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: BackingError,
+    },
     /// Kernel or initrd.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
@@ -187,45 +197,14 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
             .collect(),
         ram: layout.ram.clone(),
         numa: (!config.numa.is_empty()).then_some(AcpiNuma { nodes, distances }),
-        memory: acpi_memory(layout),
-        initiators: acpi_initiators(config),
+        memory: ranges::acpi_memory(layout),
+        initiators: ranges::acpi_initiators(config),
         hmat: HmatPlan::new(config, topology),
         nvdimm: nvdimm::plan(config, layout),
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
     }
-}
-
-/// Ranges and windows that belong to nodes.
-fn acpi_memory(layout: &Layout) -> Vec<AcpiMemory> {
-    let ranges = layout.ranges.iter().filter(|r| r.kind != RangeKind::Ram);
-    let ranges = ranges.filter_map(|r| {
-        let persistent = matches!(r.kind, RangeKind::Pmem | RangeKind::Pram);
-        Some(AcpiMemory {
-            range: r.range,
-            node: r.node?,
-            // As the range of an NVDIMM: memory for the kernel to add when it is told to.
-            hot_pluggable: persistent,
-            non_volatile: persistent,
-        })
-    });
-    let windows = layout.hotplug.iter().map(|w| AcpiMemory {
-        range: w.range,
-        node: w.node,
-        hot_pluggable: true,
-        non_volatile: false,
-    });
-    ranges.chain(windows).collect()
-}
-
-fn acpi_initiators(config: &VmConfig) -> Vec<AcpiInitiator> {
-    let initiator = |(at, g): (usize, &GenericInitiatorConfig)| AcpiInitiator {
-        node: g.node,
-        hid: g.hid_bytes().unwrap_or_default(),
-        uid: config.generic_initiator_uid(at),
-    };
-    config.generic_initiator.iter().enumerate().map(initiator).collect()
 }
 
 impl Machine {
@@ -247,7 +226,6 @@ impl Machine {
             let mapping = ram::allocate(region.range, &config.memory)?;
             map.add(&vm, region.range.start, region.range.len, mapping, Access::ReadWrite)?;
         }
-        map_ranges(config, layout, &vm, &mut map)?;
         let entry = images.load(map.memory())?;
         for table in &tables.tables {
             let written = map
@@ -256,6 +234,7 @@ impl Machine {
                 .write_slice(&table.bytes, GuestAddress(table.gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
+        ranges::map(config, layout, &vm, &mut map)?;
         let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
@@ -354,6 +333,7 @@ impl Images {
             &kernel,
             &BootRequest {
                 e820: &e820,
+                mirrored: &layout.mirrored,
                 initrd_len,
                 cmdline: &cmdline,
                 protocol,
@@ -371,24 +351,6 @@ impl Images {
             &*memory.memory(),
         )?)
     }
-}
-
-/// Memory behind the ranges that are not RAM.
-fn map_ranges(config: &VmConfig, layout: &Layout, vm: &Vm, map: &mut GuestMap) -> Result<(), BuildError> {
-    // A pool of huge pages is for RAM; ranges need not be whole ones.
-    let memory = MemoryConfig {
-        hugepages: None,
-        ..config.memory.clone()
-    };
-    let with_memory = layout
-        .ranges
-        .iter()
-        .filter(|r| r.kind.has_memory() && r.kind != RangeKind::Ram);
-    for range in with_memory {
-        let mapping = ram::allocate(range.range, &memory)?;
-        map.add(vm, range.range.start, range.range.len, mapping, Access::ReadWrite)?;
-    }
-    Ok(())
 }
 
 fn create_vcpus(

@@ -15,6 +15,7 @@ pub mod events;
 mod growth;
 mod nvdimm;
 pub mod output;
+mod ranges;
 mod secure;
 pub mod socket;
 pub mod terminal;

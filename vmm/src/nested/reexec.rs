@@ -85,6 +85,8 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .iter()
         .flat_map(|n| [n.file.as_deref(), n.state.as_deref()])
         .flatten()
+        .chain(config.memory_range.iter().filter_map(|r| r.file.as_deref()))
+        .chain(config.virtual_disk.iter().filter_map(|d| d.file.as_deref()))
         .chain(console)
         .chain(config.agent_socket.as_deref());
     let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();

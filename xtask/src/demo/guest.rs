@@ -84,6 +84,11 @@ impl Guest {
         Duration::from_micros(self.client.hello().uptime_us)
     }
 
+    /// The agent, for everything that has no method here.
+    pub fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
     /// Runs a script that has to succeed; gives its standard output.
     pub fn sh(&mut self, script: &str) -> Result<String> {
         let output = self.client.sh_until(script, Instant::now() + COMMAND_LIMIT);

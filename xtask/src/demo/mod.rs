@@ -4,7 +4,7 @@
 //! exists only where daxvisor runs, and tells its progress in JSON lines.
 
 mod events;
-mod guest;
+pub mod guest;
 mod inner;
 mod progress;
 

@@ -1,12 +1,14 @@
-//! Functions of one DIMM: the Intel-family `_DSM` and our own calls behind `_LSI`, `_LSR` and `_LSW`.
+//! Functions of one DIMM: the `_DSM` of its family, here the labels of Intel's, our own calls behind `_LSI`, `_LSR` and `_LSW`.
 
 use super::{
-    Answer, DsmCall, DsmFamily, DsmFunction, DsmReply, DsmResult, DsmStatus, firmware, smart, u32_at, u64_at, unknown,
+    Answer, DsmCall, DsmFamily, DsmFunction, DsmReply, DsmResult, DsmStatus, firmware, hpe1, hyperv, msft, smart,
+    u32_at, u64_at, unknown,
 };
 use crate::nvdimm::{
     Dimm,
     guid::{INTEL_DIMM_DSM, METHODS},
     label::{LabelError, MAX_TRANSFER},
+    plan::DimmFamily,
 };
 
 /// "NVDIMM DSM Interface". Linux asks function 0 in revision 1 and in revision 2, which adds functions from 11 on.
@@ -16,7 +18,7 @@ static INTEL: DsmFamily<Dimm> = DsmFamily {
     functions: &[LABELS, smart::FUNCTIONS, firmware::FUNCTIONS, super::security::SECURITY],
 };
 
-static LABELS: &[DsmFunction<Dimm>] = &[
+pub(super) static LABELS: &[DsmFunction<Dimm>] = &[
     DsmFunction {
         index: 4,
         since: 1,
@@ -39,8 +41,14 @@ static LABELS: &[DsmFunction<Dimm>] = &[
 
 /// Answer to a call on a DIMM.
 pub fn answer(dimm: &mut Dimm, call: &DsmCall<'_>) -> Answer {
+    let family = match dimm.plan.family {
+        DimmFamily::Intel => &INTEL,
+        DimmFamily::Hpe1 => &hpe1::FAMILY,
+        DimmFamily::Msft => &msft::FAMILY,
+        DimmFamily::Hyperv => &hyperv::FAMILY,
+    };
     match call.guid {
-        INTEL_DIMM_DSM => INTEL.answer(dimm, call),
+        guid if guid == family.guid => family.answer(dimm, call),
         METHODS if call.function != 0 => method(dimm, call),
         _ => unknown(call, DsmStatus::NOT_SUPPORTED),
     }

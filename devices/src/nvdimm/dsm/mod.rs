@@ -5,7 +5,10 @@
 
 pub mod dimm;
 mod firmware;
+pub mod hpe1;
+mod hyperv;
 mod intel_bus;
+mod msft;
 pub mod root;
 mod security;
 mod smart;

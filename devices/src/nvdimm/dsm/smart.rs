@@ -3,7 +3,7 @@
 use super::{DsmFunction, DsmReply, DsmResult, DsmStatus, Tell, array_at};
 use crate::nvdimm::{
     Dimm,
-    health::{Health, Injection, Reading, Temperature, Thresholds},
+    health::{Condition, Health, Injection, Reading, Temperature, Thresholds},
 };
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
@@ -210,7 +210,10 @@ fn inject(dimm: &mut Dimm, input: &[u8]) -> DsmResult {
             Inject::SPARES,
             Injection::Spares((input.spares_on != 0).then_some(input.spares)),
         ),
-        (Inject::FATAL, Injection::Fatal(input.fatal_on != 0)),
+        (
+            Inject::FATAL,
+            Injection::Condition((input.fatal_on != 0).then_some(Condition::FATAL)),
+        ),
         (
             Inject::UNSAFE_SHUTDOWN,
             Injection::UnsafeShutdown(input.unsafe_shutdown_on != 0),

@@ -44,6 +44,7 @@ fn boot(kernel: Kernel, config: &BootConfig, map: &[(GpaRange, u32)]) -> Booted 
     initrd.write_all(b"initial RAM file system").unwrap();
     let request = BootRequest {
         e820: map,
+        mirrored: &[],
         initrd_len: Some(23),
         cmdline: "panic=-1",
         protocol: config.protocol,
@@ -236,6 +237,7 @@ fn a_file_that_shrank_or_memory_that_is_not_there_is_an_error() {
     let map = map();
     let request = BootRequest {
         e820: &map,
+        mirrored: &[],
         initrd_len: None,
         cmdline: "",
         protocol: BootProtocol::Auto,

@@ -25,6 +25,7 @@ fn main_ram(end: u64) -> GpaRange {
 fn request(e820: &[(GpaRange, u32)]) -> BootRequest<'_> {
     BootRequest {
         e820,
+        mirrored: &[],
         initrd_len: None,
         cmdline: "quiet",
         protocol: BootProtocol::Auto,

@@ -142,8 +142,22 @@ impl VmConfig {
                 bad(format!("has line={line}: expected a power of two, 4K to 2G"));
             }
             let own = set.range_index.map(|index| index.0);
-            if let Some(index) = own.filter(|index| !(1..=0xffff).contains(index) || !indexes.insert(*index)) {
-                bad(format!("has range-index={index:#x}: expected 1 to 0xffff, each once"));
+            let mut fits =
+                |index: &u32| (1..=0xffff).contains(index) && indexes.insert((buses.first().copied(), *index));
+            if let Some(index) = own.filter(|index| !fits(index)) {
+                bad(format!(
+                    "has range-index={index:#x}: expected 1 to 0xffff, each once on a bus"
+                ));
+            }
+            let offsets: BTreeSet<_> = set.region_offset.iter().map(|offset| offset.0).collect();
+            if !set.region_offset.is_empty()
+                && (offsets.len(), set.region_offset.len()) != (set.dimms.len(), set.dimms.len())
+            {
+                bad(format!(
+                    "has {} different region-offset values: expected one for each of its {} DIMMs",
+                    offsets.len(),
+                    set.dimms.len()
+                ));
             }
         }
     }

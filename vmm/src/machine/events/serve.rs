@@ -16,7 +16,7 @@ use crate::{
 };
 use devices::{
     acpi::AcpiEvent,
-    nvdimm::{BusState, NvdimmPlan, SpaPlan},
+    nvdimm::{BusState, NvdimmPlan, Security, SpaPlan, security::SecurityError},
 };
 use event_manager::{EventOps, EventSet, Events};
 use serde_json::Value;
@@ -167,6 +167,32 @@ impl Running {
                 let Added { slot, generation } = added;
                 Ok(Begun::Until(Goal::FitSeen { slot, generation }, FIT_LIMIT))
             }
+            NvdimmRequest::Lock { id } => {
+                self.lock_nvdimm(id)?;
+                Ok(Begun::Done(self.state()))
+            }
+        }
+    }
+
+    fn lock_nvdimm(&self, id: &str) -> Result<(), ControlError> {
+        let lock = |state: &mut BusState| {
+            let dimm = state.dimms.iter_mut().find(|dimm| dimm.plan.id == id)?;
+            Some(dimm.security.as_mut().map(Security::lock_now))
+        };
+        let done = self.parts.nvdimm.iter().find_map(|bus| bus.with(lock));
+        let conflict = |why: &str| ControlError::new(ErrorKind::Conflict, format!("{id} {why}")).field("id");
+        match done {
+            None => Err(ControlError::new(ErrorKind::NotFound, format!("there is no NVDIMM '{id}'")).field("id")),
+            Some(None) => Err(conflict("has no security functions, and cannot be locked")),
+            Some(Some(Ok(()))) => Ok(()),
+            Some(Some(Err(error @ SecurityError::Media(_)))) => Err(ControlError::new(
+                ErrorKind::Internal,
+                format!("cannot lock {id}: {error}"),
+            )),
+            Some(Some(Err(_))) => Err(
+                conflict("has no passphrase, or is being overwritten, and cannot be locked")
+                    .hint("set a passphrase in the guest first: ndctl setup-passphrase"),
+            ),
         }
     }
 
