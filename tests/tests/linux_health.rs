@@ -69,7 +69,14 @@ fn logged(guest: &mut Guest) -> Result<Value> {
 }
 
 fn every_injection_shows_and_goes(guest: &mut Guest) -> Result<()> {
-    let rest = at_rest();
+    // ndctl's monitor arms all alarms.
+    let rest = with(
+        &at_rest(),
+        &[
+            ("alarm_enabled_ctrl_temperature", json!(true)),
+            ("controller_temperature_threshold", json!(30.0)),
+        ],
+    );
     ensure!(health(guest, "nmem0")? == rest, "{}", health(guest, "nmem0")?);
     // Option, its value, and what it changes.
     for (option, value, changes) in [
@@ -137,6 +144,8 @@ fn health_story(kernel: &str) -> Result<()> {
     let mask = u32::from_str_radix(mask, 16)?;
     ensure!(mask & 0x6007_f47e == 0x6007_f47e, "{mask:#x}");
     ensure!(about[2..] == ["42", ""] || about[2..] == ["42"], "{about:?}");
+    let rest = health(&mut guest, "nmem0")?;
+    ensure!(rest == at_rest(), "{rest}");
     // Its own start is an event: the alarms that are shown at rest.
     guest.check("ndctl monitor -l /monitor.log -d nmem0 -D all > /dev/null 2>&1 & sleep 3")?;
     every_injection_shows_and_goes(&mut guest)?;
@@ -203,9 +212,9 @@ fn count(dimms: &Value, state: &str) -> usize {
     all.iter().filter(|d| d["firmware"]["activate_state"] == state).count()
 }
 
-fn bus_state(guest: &mut Guest) -> Result<Value> {
-    let buses = guest.json("ndctl list -BF")?;
-    Ok(buses[0]["firmware"].clone())
+/// State of the bus. ndctl shows it only for a bus that can scrub.
+fn bus_state(guest: &mut Guest) -> Result<String> {
+    guest.check("cat /sys/bus/nd/devices/ndbus0/firmware/activate")
 }
 
 #[test]
@@ -215,12 +224,10 @@ fn firmware_is_updated_armed_and_activated() -> Result<()> {
         config.nvdimm(&format!("size={WHOLE},state={}", files.text(&format!("dimm{n}.json"))))
     });
     let mut guest = config.start()?;
-    guest.check("ndctl wait-scrub")?;
-    ensure!(
-        bus_state(&mut guest)?["activate_method"] == "suspend",
-        "{}",
-        bus_state(&mut guest)?
-    );
+    // ndctl refuses an update while a scrub runs; a bus without scrubs has nothing to wait for.
+    guest.sh("ndctl wait-scrub")?;
+    let capability = guest.check("cat /sys/bus/nd/devices/ndbus0/firmware/capability")?;
+    ensure!(capability == "quiesce", "{capability}");
     let refused = |guest: &mut Guest, script: &str, said: &str| -> Result<()> {
         let text = guest.fails(script)?;
         ensure!(text.contains(said), "{script}: {text}");
@@ -246,10 +253,7 @@ fn firmware_is_updated_armed_and_activated() -> Result<()> {
         Ok(facts::find(&dimms, "dev", dimm)?["firmware"].clone())
     };
     let before = firmware(&mut guest, "nmem0")?;
-    ensure!(
-        before == json!({"current_version": "0x0", "can_update": true}),
-        "{before}"
-    );
+    ensure!(before == json!({"current_version": 0, "can_update": true}), "{before}");
 
     guest.check(
         "printf 'daxvisor-firmware 0x102 4096\\n' > /good && truncate -s 4096 /good && truncate -s 196608 /plain",
@@ -264,14 +268,14 @@ fn firmware_is_updated_armed_and_activated() -> Result<()> {
     ensure!(count(&updated, "armed") == 2, "{updated}");
     let all = guest.json("ndctl list -DF")?;
     ensure!((count(&all, "armed"), count(&all, "idle")) == (3, 1), "{all}");
-    ensure!(firmware(&mut guest, "nmem3")?["next_version"] == "0x102");
-    ensure!(bus_state(&mut guest)?["activate_state"] == "armed");
+    ensure!(firmware(&mut guest, "nmem3")?["next_version"] == 0x102);
+    ensure!(bus_state(&mut guest)? == "armed");
     let forced = guest.json("ndctl update-firmware -A --force nmem2")?;
     ensure!(count(&forced, "armed") == 1, "{forced}");
-    ensure!(bus_state(&mut guest)?["activate_state"] == "overflow");
+    ensure!(bus_state(&mut guest)? == "overflow");
     let disarmed = guest.json("ndctl update-firmware -D all")?;
     ensure!(count(&disarmed, "idle") == 4, "{disarmed}");
-    ensure!(bus_state(&mut guest)?["activate_state"] == "idle");
+    ensure!(bus_state(&mut guest)? == "idle");
 
     guest.json("ndctl update-firmware -A nmem0")?;
     let activated = guest.json("ndctl activate-firmware -v ACPI.NFIT")?;
@@ -280,7 +284,7 @@ fn firmware_is_updated_armed_and_activated() -> Result<()> {
     guest.check("sleep 4")?;
     let done = firmware(&mut guest, "nmem0")?;
     ensure!(
-        done["current_version"] == "0xffffffffabcd" && done["activate_state"] == "idle",
+        done["current_version"] == 0xffff_ffff_abcd_u64 && done["activate_state"] == "idle",
         "{done}"
     );
     let result = guest.check("cd /sys/bus/nd/devices && cat nmem0/firmware/result nmem1/firmware/result")?;
@@ -289,7 +293,7 @@ fn firmware_is_updated_armed_and_activated() -> Result<()> {
 
     // What was staged and not activated runs after the power cycle.
     let mut guest = config.start()?;
-    for (dimm, version) in [("nmem0", "0xffffffffabcd"), ("nmem3", "0x102")] {
+    for (dimm, version) in [("nmem0", 0xffff_ffff_abcd_u64), ("nmem3", 0x102)] {
         let now = firmware(&mut guest, dimm)?;
         ensure!(
             now == json!({"current_version": version, "can_update": true}),
@@ -304,10 +308,19 @@ fn firmware_is_updated_armed_and_activated() -> Result<()> {
 fn every_family_is_recognised_with_its_health_and_labels() -> Result<()> {
     let files = Scratch::new("families")?;
     let families = ["intel", "hpe1", "msft", "hyperv"];
-    let config = families.iter().fold(GuestBuilder::new(QUICK), |config, family| {
-        config.nvdimm(&format!("{},size={WHOLE},family={family}", files.text(family)))
-    });
-    let mut guest = config.start()?;
+    let config = |hyperv: &str| {
+        families.iter().fold(GuestBuilder::new(QUICK), |config, name| {
+            let family = if *name == "hyperv" { hyperv } else { name };
+            config.nvdimm(&format!("{},size={WHOLE},family={family}", files.text(name)))
+        })
+    };
+    // ndctl takes bytes of the labels for the status of a Hyper-V call, and gives up; the kernel does not.
+    let mut guest = config("intel").start()?;
+    for n in 0..4 {
+        guest.check(&format!("ndctl disable-region region{n} && ndctl init-labels nmem{n}"))?;
+    }
+    guest.power_off()?;
+    let mut guest = config("hyperv").start()?;
     // Numbers of the families in Linux (include/uapi/linux/ndctl.h).
     let numbers = guest.check(
         "cd /sys/bus/nd/devices && cat nmem0/nfit/family nmem1/nfit/family nmem2/nfit/family nmem3/nfit/family",
@@ -339,14 +352,13 @@ fn every_family_is_recognised_with_its_health_and_labels() -> Result<()> {
     for (n, family) in families.iter().enumerate() {
         guest
             .check(&format!(
-                "ndctl disable-region region{n} && ndctl init-labels nmem{n} && ndctl enable-region region{n} && \
-                 ndctl create-namespace -r region{n} -m raw && echo {n} | dd of=/dev/pmem{n} bs=64 conv=sync,fsync"
+                "ndctl create-namespace -r region{n} -m raw && echo {n} | dd of=/dev/pmem{n} bs=64 conv=sync,fsync"
             ))
             .with_context(|| (*family).to_owned())?;
     }
     let made = guest.json("ndctl list -N")?;
     guest.power_off()?;
-    let mut guest = config.start()?;
+    let mut guest = config("hyperv").start()?;
     let found = guest.json("ndctl list -N")?;
     for (n, family) in families.iter().enumerate() {
         let uuid = |list: &Value| -> Result<String> {
@@ -358,7 +370,9 @@ fn every_family_is_recognised_with_its_health_and_labels() -> Result<()> {
             guest.check(&format!("head -c 1 /dev/pmem{n}"))? == n.to_string(),
             "{family}"
         );
-        guest.check(&format!("ndctl disable-region region{n} && ndctl check-labels nmem{n}"))?;
+        if *family != "hyperv" {
+            guest.check(&format!("ndctl disable-region region{n} && ndctl check-labels nmem{n}"))?;
+        }
     }
     guest.power_off()?;
     Ok(())

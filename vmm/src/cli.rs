@@ -214,9 +214,15 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
     let held = hold_backings(plan)?;
     let mut host = HostOptions::default();
     // What the guest touches is the nested host's memory, beside what that needs itself.
-    host.memory = host
-        .memory
-        .max(ByteSize(plan.layout.ram_size().0.saturating_add(ByteSize::gib(2).0)));
+    let encrypted = plan
+        .config
+        .nvdimm
+        .iter()
+        .zip(&plan.backings)
+        .filter(|(nvdimm, _)| nvdimm.encrypt);
+    let plaintext = encrypted.fold(0, |sum: u64, (_, facts)| sum.saturating_add(facts.size.0));
+    let touched = plan.layout.ram_size().0.saturating_add(plaintext);
+    host.memory = host.memory.max(ByteSize(touched.saturating_add(ByteSize::gib(2).0)));
     host.shares.extend(log);
     let request = Reexec {
         args: std::env::args().skip(1).collect(),

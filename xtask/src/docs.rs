@@ -11,9 +11,11 @@ use std::{
 
 /// Flags of other programs that the pages name.
 const FOREIGN: &[(&str, &str)] = &[
+    ("--force", "daxctl"),
     ("--locked", "cargo"),
     ("--manifest-path", "cargo"),
     ("--map", "ndctl"),
+    ("--mode", "daxctl"),
     ("--no-install-recommends", "apt-get"),
     ("--no-notify", "ndctl"),
     ("--package", "cargo"),

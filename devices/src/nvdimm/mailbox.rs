@@ -22,6 +22,7 @@ use super::{
 use crate::{GuestMemory, units::GpaRange};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryError};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, little_endian::U32};
+use zeroize::Zeroizing;
 
 /// Handle that names the root device. 0 is a legal DIMM handle.
 pub const ROOT_HANDLE: u32 = 0xffff_ffff;
@@ -98,7 +99,8 @@ impl Mailbox {
 
         let mut output = match input_len {
             Some(len) => {
-                let mut input = vec![0; len];
+                // It may be a passphrase.
+                let mut input = Zeroizing::new(vec![0; len]);
                 memory.read_slice(&mut input, at(DATA)).map_err(failed)?;
                 answer(&DsmCall {
                     handle: header.handle.get(),

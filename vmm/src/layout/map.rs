@@ -26,7 +26,7 @@ pub struct Report {
     /// vCPUs in order.
     pub vcpus: Vec<VcpuPlan>,
     /// What the HMAT says of each initiator and target; empty: no HMAT.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub performance: Vec<Pair>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<Nvdimm>,

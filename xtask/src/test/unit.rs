@@ -69,7 +69,7 @@ fn nextest(filter: Option<&str>) -> Command {
     // Whatever has a tier of its own is not ours.
     command.args([
         "-E",
-        "not (kind(test) & (binary(/^payload_/) | binary(/^linux_/) | binary(=nested_host)))",
+        "not (kind(test) & (binary(/^payload_/) | binary(/^linux_/) | binary(/^nested_/)))",
     ]);
     command.args(filter);
     command

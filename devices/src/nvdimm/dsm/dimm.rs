@@ -66,7 +66,7 @@ fn label_size(dimm: &mut Dimm, _: &[u8]) -> DsmResult {
     })
 }
 
-/// Labels are as far out of reach as the data.
+/// Labels are as far out of reach as the data, but that they can be read during an overwrite.
 fn reachable(dimm: &mut Dimm) -> Result<(), DsmStatus> {
     if dimm.security.as_mut().is_none_or(|security| security.is_open()) {
         Ok(())
@@ -78,6 +78,9 @@ fn reachable(dimm: &mut Dimm) -> Result<(), DsmStatus> {
 /// In: offset, length. Out: the bytes.
 fn label_read(dimm: &mut Dimm, input: &[u8]) -> DsmResult {
     let (offset, len) = (u32_at(input, 0)?, u32_at(input, 4)?);
+    if dimm.security.as_mut().is_some_and(|security| security.is_blank()) {
+        return Ok(dimm.labels.blank(offset.into(), len.into())?.into());
+    }
     reachable(dimm)?;
     Ok(dimm.labels.read(offset.into(), len.into())?.into())
 }

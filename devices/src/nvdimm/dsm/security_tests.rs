@@ -84,13 +84,17 @@ fn status(dimm: &mut Dimm, function: u32, passphrases: &[u8]) -> u32 {
 fn security_functions_are_of_revision_two_and_of_dimms_that_have_security() {
     let clock = Clock::manual();
     let mut dimm = new_dimm(&clock);
-    assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 1, 0, &[]), 0x71u32.to_le_bytes());
-    assert_eq!(intel(&mut dimm, 0, &[]), 0x1ff8_0071u32.to_le_bytes());
+    let offered = |dimm: &mut Dimm, revision| {
+        let mask = ask(dimm, INTEL_DIMM_DSM, revision, 0, &[]);
+        u32::from_le_bytes(mask.try_into().unwrap()) & 0x1ff8_0000
+    };
+    assert_eq!(offered(&mut dimm, 1), 0);
+    assert_eq!(offered(&mut dimm, 2), 0x1ff8_0000);
     assert_eq!(ask(&mut dimm, INTEL_DIMM_DSM, 1, 19, &[]), [1, 0, 0, 0]);
     dimm.plan.functions = !(1 << 25);
-    assert_eq!(intel(&mut dimm, 0, &[]), 0x1df8_0071u32.to_le_bytes());
+    assert_eq!(offered(&mut dimm, 2), 0x1df8_0000);
     dimm.security = None;
-    assert_eq!(intel(&mut dimm, 0, &[]), 0x71u32.to_le_bytes());
+    assert_eq!(offered(&mut dimm, 2), 0);
 }
 
 #[test]
@@ -139,6 +143,30 @@ fn short_passphrases_are_invalid_input() {
             );
         }
     }
+}
+
+#[test]
+fn labels_read_as_zeros_during_an_overwrite_and_take_nothing() {
+    let clock = Clock::manual();
+    let mut dimm = new_dimm(&clock);
+    let write = [0, 0, 0, 0, 1, 0, 0, 0, 9];
+    assert_eq!(intel(&mut dimm, 6, &write), [0; 4]);
+    assert_eq!(status(&mut dimm, 25, &[0]), 0);
+    assert_eq!(intel(&mut dimm, 4, &[])[..4], [0; 4]);
+    assert_eq!(intel(&mut dimm, 5, &write[..8]), [0; 5]);
+    assert_eq!(intel(&mut dimm, 5, &[0, 0, 2, 0, 1, 0, 0, 0]), [3, 0, 0, 0]);
+    assert_eq!(intel(&mut dimm, 6, &write), [10, 0, 0, 0]);
+    status(&mut dimm, 20, &[0, 1]);
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(intel(&mut dimm, 6, &write), [0; 4]);
+    assert_eq!(status(&mut dimm, 20, &[0, 1]), 0);
+    assert_eq!(status(&mut dimm, 25, &[1]), 0);
+    dimm.security.as_mut().unwrap().power_cycle().unwrap();
+    assert_eq!(
+        intel(&mut dimm, 5, &write[..8]),
+        [10, 0, 0, 0],
+        "a locked one has no labels"
+    );
 }
 
 #[test]

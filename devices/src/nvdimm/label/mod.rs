@@ -96,6 +96,12 @@ impl LabelArea {
         Ok(data)
     }
 
+    /// What `len` bytes from `offset` would be in an area of zeros.
+    pub fn blank(&self, offset: u64, len: u64) -> Result<Vec<u8>, LabelError> {
+        let (_, len) = self.check(offset, len)?;
+        Ok(vec![0; len])
+    }
+
     /// Stores `data` at `offset`.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), LabelError> {
         let (offset, _) = self.check(offset, data.len() as u64)?;

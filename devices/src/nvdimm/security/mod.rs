@@ -220,6 +220,13 @@ impl Security {
         !self.locked && self.overwriting.is_none()
     }
 
+    /// Whether labels read as the zeros that an overwrite is about to leave: ndctl enables the DIMM again as soon as an
+    /// overwrite has begun, and takes it for failed if the labels cannot be read.
+    pub fn is_blank(&mut self) -> bool {
+        self.settle();
+        !self.locked && self.overwriting.is_some()
+    }
+
     /// Whether the contents are locked away.
     pub fn is_locked(&self) -> bool {
         self.locked

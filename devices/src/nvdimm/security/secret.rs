@@ -62,7 +62,7 @@ pub struct KdfCost {
 }
 
 impl Default for KdfCost {
-    /// 19 MiB and two passes: some 30 ms, which a guest does not notice at boot.
+    /// 19 MiB and two passes: much for who guesses, little for a guest that boots.
     fn default() -> Self {
         Self {
             memory_kib: 19 << 10,
