@@ -22,11 +22,10 @@ use std::{
     time::Instant,
 };
 
-/// Jobs that nobody has taken, and who is at work.
+/// Jobs that nobody has taken, and whether a big guest runs.
 struct Queue {
     jobs: VecDeque<Job>,
-    running: usize,
-    alone: bool,
+    big: bool,
 }
 
 /// Runs the plan in the file.
@@ -35,8 +34,7 @@ pub fn run(plan: &Path) -> Result<ExitCode> {
     let plan: Plan = serde_json::from_slice(&text)?;
     let queue = Mutex::new(Queue {
         jobs: plan.jobs.iter().cloned().collect(),
-        running: 0,
-        alone: false,
+        big: false,
     });
     let changed = Condvar::new();
     thread::scope(|scope| {
@@ -62,8 +60,7 @@ fn work(plan: &Plan, queue: &Mutex<Queue>, changed: &Condvar) {
         };
         tell(&result);
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.running -= 1;
-        queue.alone = false;
+        queue.big &= !job.machine.big;
         drop(queue);
         changed.notify_all();
     }
@@ -73,15 +70,13 @@ fn work(plan: &Plan, queue: &Mutex<Queue>, changed: &Condvar) {
 fn take(queue: &Mutex<Queue>, changed: &Condvar) -> Option<Job> {
     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let free = queue.running == 0;
-        let alone = queue.alone;
         if queue.jobs.is_empty() {
             return None;
         }
-        let next = queue.jobs.iter().position(|job| free || (!alone && !job.machine.alone));
+        let busy = queue.big;
+        let next = queue.jobs.iter().position(|job| !(busy && job.machine.big));
         if let Some(job) = next.and_then(|index| queue.jobs.remove(index)) {
-            queue.running += 1;
-            queue.alone = job.machine.alone;
+            queue.big |= job.machine.big;
             return Some(job);
         }
         queue = changed.wait(queue).unwrap_or_else(PoisonError::into_inner);

@@ -117,6 +117,8 @@ fn jobs(args: &Args, table: &Table, image: &Conformance) -> Result<Vec<Job>> {
             });
         }
     }
+    // The longest first: at the end nobody waits for one of them alone.
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.seconds));
     if jobs.is_empty() {
         bail!(
             "no test of the table is to be run; hint: see the names in {}",

@@ -50,9 +50,9 @@ pub struct Machine {
     /// Kernel parameters.
     #[serde(default)]
     pub cmdline: String,
-    /// No second guest next to it: it takes much of the host's memory.
+    /// It takes much of the host's memory: one such guest at a time.
     #[serde(default)]
-    pub alone: bool,
+    pub big: bool,
 }
 
 /// One test.
