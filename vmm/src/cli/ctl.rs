@@ -7,8 +7,8 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
-    config::{NvdimmConfig, flags},
-    control::{ControlError, NvdimmRequest, Request},
+    config::{HexAddress, NvdimmConfig, flags},
+    control::{ControlError, MediaRange, NvdimmRequest, Request},
 };
 use clap::{Args, Subcommand};
 use link::{Link, LinkError};
@@ -80,6 +80,46 @@ enum NvdimmVerb {
         /// Its name, as `list` shows it
         id: String,
     },
+    /// Make bytes bad: of one NVDIMM, or of what the guest sees at an address
+    Inject {
+        #[command(flatten)]
+        range: RangeArgs,
+        /// Do not tell the guest: it learns of the error when it scrubs or reads
+        #[arg(long)]
+        latent: bool,
+    },
+    /// Make bytes good, whoever made them bad
+    Clear {
+        #[command(flatten)]
+        range: RangeArgs,
+    },
+    /// List the bad ranges there are
+    Errors {
+        /// Those of one NVDIMM
+        #[arg(long, value_name = "ID")]
+        dimm: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct RangeArgs {
+    /// NVDIMM whose own addresses (DPAs) are meant; without it, guest physical addresses
+    #[arg(long, value_name = "ID")]
+    dimm: Option<String>,
+    /// First byte, such as 0x100001000 or 4K
+    start: HexAddress,
+    /// Bytes; errors are whole lines of 64
+    len: HexAddress,
+}
+
+impl RangeArgs {
+    fn range(&self) -> MediaRange {
+        MediaRange {
+            id: self.dimm.clone(),
+            start: self.start.0,
+            len: self.len.0,
+        }
+    }
 }
 
 fn nvdimm(text: &str) -> Result<Box<NvdimmConfig>, String> {
@@ -98,6 +138,12 @@ impl Verb {
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
             Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),
             Self::Nvdimm(NvdimmVerb::Lock { id }) => Request::Nvdimm(NvdimmRequest::Lock { id: id.clone() }),
+            Self::Nvdimm(NvdimmVerb::Inject { range, latent }) => Request::Nvdimm(NvdimmRequest::Inject {
+                range: range.range(),
+                latent: *latent,
+            }),
+            Self::Nvdimm(NvdimmVerb::Clear { range }) => Request::Nvdimm(NvdimmRequest::Clear { range: range.range() }),
+            Self::Nvdimm(NvdimmVerb::Errors { dimm }) => Request::Nvdimm(NvdimmRequest::Errors { id: dimm.clone() }),
             Self::Raw => return None,
         })
     }

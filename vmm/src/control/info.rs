@@ -1,7 +1,8 @@
 //! What replies carry.
 
-use super::Phase;
+use super::{MediaErrorList, Phase};
 use crate::layout::map::Report;
+use devices::nvdimm::flush::FlushCounts;
 use serde::{Deserialize, Serialize};
 
 /// A request that was done. Written without a tag: the request says which one it is.
@@ -16,6 +17,8 @@ pub enum Response {
     Nvdimms(NvdimmList),
     /// To `nvdimm add`.
     NvdimmAdded(Box<NvdimmAdded>),
+    /// To `nvdimm errors`.
+    MediaErrors(MediaErrorList),
 }
 
 /// Where the machine is.
@@ -87,4 +90,7 @@ pub struct NvdimmInfo {
     pub label_size: u64,
     /// Whether the guest's stores stay out of the backing.
     pub readonly: bool,
+    /// How often the guest flushed it; none: it has no flush hint.
+    #[serde(default)]
+    pub flush: Option<FlushCounts>,
 }

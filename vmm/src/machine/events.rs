@@ -3,6 +3,7 @@
 //! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
 //! [`Outcome`] and stops the loop. What clients of the control socket ask is done in `serve`.
 
+mod media;
 mod serve;
 
 use super::{
@@ -20,7 +21,7 @@ use crate::{
 use devices::{
     Effect,
     acpi::AcpiDevice,
-    nvdimm::NvdimmBus,
+    nvdimm::{FlushHints, NvdimmBus},
     serial::SerialPort,
     virtio::{Progress, VirtioMmio, console},
 };
@@ -68,6 +69,8 @@ pub struct Loop {
     pub acpi: Arc<AcpiDevice>,
     /// The NVDIMMs, if there are any.
     pub nvdimm: Vec<Arc<NvdimmBus>>,
+    /// Where the guest flushes its NVDIMMs.
+    pub flush_hints: Arc<FlushHints>,
     /// What was planned, for whoever asks.
     pub plan: map::Report,
     /// End the run then.
