@@ -7,8 +7,8 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
-    config::{HexAddress, NvdimmConfig, flags},
-    control::{ControlError, MediaRange, NvdimmRequest, Request},
+    config::{HexAddress, LimitsConfig, NvdimmConfig, flags},
+    control::{ControlError, LimitsRequest, MediaRange, NvdimmRequest, Request},
 };
 use clap::{Args, Subcommand};
 use link::{Link, LinkError};
@@ -61,6 +61,9 @@ enum Verb {
     /// NVDIMMs
     #[command(subcommand)]
     Nvdimm(NvdimmVerb),
+    /// Limits of the machine's RAM
+    #[command(subcommand)]
+    Limits(LimitsVerb),
     /// Pass requests on as they are: lines of JSON from standard input, replies to standard output
     Raw,
 }
@@ -122,6 +125,22 @@ impl RangeArgs {
     }
 }
 
+#[derive(Subcommand)]
+enum LimitsVerb {
+    /// Show the limits, and how much RAM there is
+    Get,
+    /// Change the dynamic limits or the target
+    Set {
+        /// [dynamic-max=SIZE][,target=SIZE][,dynamic-min=SIZE]
+        #[arg(value_parser = limits)]
+        limits: LimitsConfig,
+    },
+}
+
+fn limits(text: &str) -> Result<LimitsConfig, String> {
+    flags::limits(text).map_err(|e| e.to_string())
+}
+
 fn nvdimm(text: &str) -> Result<Box<NvdimmConfig>, String> {
     flags::nvdimm(text).map(Box::new).map_err(|e| e.to_string())
 }
@@ -144,6 +163,8 @@ impl Verb {
             }),
             Self::Nvdimm(NvdimmVerb::Clear { range }) => Request::Nvdimm(NvdimmRequest::Clear { range: range.range() }),
             Self::Nvdimm(NvdimmVerb::Errors { dimm }) => Request::Nvdimm(NvdimmRequest::Errors { id: dimm.clone() }),
+            Self::Limits(LimitsVerb::Get) => Request::Limits(LimitsRequest::Get),
+            Self::Limits(LimitsVerb::Set { limits }) => Request::Limits(LimitsRequest::Set(*limits)),
             Self::Raw => return None,
         })
     }

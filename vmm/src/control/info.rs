@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::{MediaErrorList, Phase};
+use super::{LimitsInfo, MediaErrorList, Phase};
 use crate::layout::map::Report;
 use devices::nvdimm::flush::FlushCounts;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub enum Response {
     NvdimmAdded(Box<NvdimmAdded>),
     /// To `nvdimm errors`.
     MediaErrors(MediaErrorList),
+    /// To `limits`.
+    Limits(LimitsInfo),
 }
 
 /// Where the machine is.

@@ -1,10 +1,7 @@
 //! Bad bytes of NVDIMMs that a control client makes, takes away and lists.
 
 use super::Running;
-use crate::{
-    control::{ControlError, ErrorKind, MediaErrorInfo, MediaErrorList, MediaRange},
-    machine::growth::split_hint,
-};
+use crate::control::{ControlError, ErrorKind, MediaErrorInfo, MediaErrorList, MediaRange};
 use devices::{
     nvdimm::{
         BusState, NvdimmBus,
@@ -59,7 +56,7 @@ impl Running {
         let (bus, place) = self.place(range)?;
         bus.with(|bus| bus.change_errors(|bus| place.change(bus, change)))
             .map_err(|error| match error {
-                ChangeError::Refused(error) => split_hint(ErrorKind::InvalidRequest, &error.to_string()),
+                ChangeError::Refused(error) => ControlError::split(ErrorKind::InvalidRequest, &error.to_string()),
                 ChangeError::NotKept(ref cause) => ControlError::new(ErrorKind::Internal, format!("{error}: {cause}")),
             })
     }
@@ -79,7 +76,7 @@ impl Running {
                 start: Gpa(*start),
                 len: *len,
             };
-            split_hint(ErrorKind::InvalidRequest, &none.to_string())
+            ControlError::split(ErrorKind::InvalidRequest, &none.to_string())
         };
         start.checked_add(*len).filter(|_| *len > 0).ok_or_else(nowhere)?;
         let spas = GpaRange::new(Gpa(*start), *len);
