@@ -184,10 +184,10 @@ fn second_run(files: &Scratch, sum: &str) -> Result<()> {
     );
     let injected = guest.check("ndctl inject-error --status namespace2.0")?;
     ensure!(injected.contains(&INJECTED_BLOCK.to_string()), "{injected}");
-    guest.check(&format!(
-        "ndctl clear-errors -s {CLEARED_BLOCK} -l 1 namespace2.0 >/dev/null || \
-         dd if=/dev/zero of=/dev/pmem2 bs=512 count=1 seek={CLEARED_BLOCK} oflag=direct 2>/dev/null"
-    ))?;
+    nvdimm(
+        files,
+        &["clear", "--dimm", "c", &(CLEARED_BLOCK * 512).to_string(), "512"],
+    )?;
 
     let add = |more: &str| format!("{},size=65664K,id=e,{more}", files.text("e"));
     refused(

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: daxvisor and QEMU, measured side by side. [`nvdimm`] is a bench of its own; this is `bench boot`.
+//! `cargo xtask bench boot`: daxvisor and QEMU, measured side by side.
 //!
 //! ```text
 //! cargo xtask bench boot --- plan ---> measure (where KVM is) --- begin, end of each run ---> drive ---> table, JSON
@@ -11,7 +11,6 @@
 
 mod drive;
 mod measure;
-mod nvdimm;
 mod record;
 mod table;
 mod trace;
@@ -40,14 +39,6 @@ pub struct Args {
 enum What {
     /// Start-up, boot, memory and exits of daxvisor, QEMU q35 and QEMU microvm
     Boot(BootArgs),
-    /// Labels, lists, raw and mapped memory, exits and hot-add of NVDIMMs, beside QEMU's
-    Nvdimm(nvdimm::Args),
-    /// Do the runs of a plan of `nvdimm` on this machine's KVM
-    #[command(hide = true)]
-    MeasureNvdimm {
-        /// The plan, as JSON.
-        plan: PathBuf,
-    },
     /// Do the runs of a plan on this machine's KVM
     #[command(hide = true)]
     Measure {
@@ -93,8 +84,6 @@ enum HostChoice {
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Boot(args) => boot(args),
-        What::Nvdimm(args) => nvdimm::run(args),
-        What::MeasureNvdimm { plan } => nvdimm::measure(plan),
         What::Measure { plan } => {
             measure::all(serde_json::from_slice(&fs::read(plan)?).context("the plan cannot be read")?)
         }
