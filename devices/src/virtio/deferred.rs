@@ -9,7 +9,9 @@
 //! may reuse its buffers, and the medium does not change under a driver that has started anew. What a hostile driver can
 //! have under way is bounded by number (the queue's size) and by [`MAX_WEIGHT`].
 
-use super::{Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice, lock, queue::Chain, queue::Virtqueue};
+use super::{
+    Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice, lock, queue::Chain, queue::Virtqueue,
+};
 use crate::GuestMemory;
 use std::sync::{Arc, Mutex, Weak};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryError};

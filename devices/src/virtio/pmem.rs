@@ -125,10 +125,7 @@ mod tests {
     fn waiting() -> (Arc<Pmem>, mpsc::Receiver<FlushOrder>) {
         let (sender, receiver) = mpsc::channel();
         let sender = Mutex::new(sender);
-        let pmem = Pmem::at(
-            RANGE,
-            Box::new(move |order| drop(sender.lock().unwrap().send(order))),
-        );
+        let pmem = Pmem::at(RANGE, Box::new(move |order| drop(sender.lock().unwrap().send(order))));
         (pmem, receiver)
     }
 

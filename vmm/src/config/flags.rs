@@ -9,9 +9,10 @@
 
 use super::{
     BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig,
-    NvdimmConfig, VmConfig,
+    NvdimmConfig, VirtioMemConfig, VirtioPmemConfig, VmConfig,
     kv::{self, Shape},
 };
+use devices::units::ByteSize;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// One flag of the virtual machine.
@@ -286,6 +287,47 @@ pub const FLAGS: &[Flag] = &[
         write: |c| c.virtual_disk.iter().map(|d| kv::to_string(d, None, NUMA)).collect(),
     },
     Flag {
+        name: "virtio-pmem",
+        value: "[file=]PATH,size=SIZE[,node=N][,id=ID][,readonly=on][,backing=KIND]",
+        help: "Persistent memory behind a virtio device. A missing file is created; without a file the data dies with the \
+               machine. KIND: auto, file, memfd, hugetlbfs, devdax",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.virtio_pmem, texts, NVDIMM, |at, old, new| {
+                same_name(at, "virtio-pmem", old.id.as_deref(), new.id.as_deref())
+            })
+        },
+        write: |c| {
+            let default = VirtioPmemConfig::default();
+            let write = |device| kv::to_string(device, Some(&default), NVDIMM);
+            c.virtio_pmem.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "virtio-mem",
+        value: "size=SIZE[,requested=SIZE][,block=SIZE][,node=N][,id=ID]",
+        help: "Memory that the guest plugs and unplugs in blocks, up to size; requested: how much it is asked to plug at the \
+               start [default: 0, block=2M]",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.virtio_mem, texts, KEYS, |at, old, new| {
+                same_name(at, "virtio-mem", old.id.as_deref(), new.id.as_deref())
+            })
+        },
+        write: |c| {
+            // size= is required, so it must differ from the default that is left out.
+            let default = VirtioMemConfig {
+                id: None,
+                size: ByteSize(u64::MAX),
+                block: VirtioMemConfig::default_block(),
+                node: 0,
+                requested: ByteSize(0),
+            };
+            let write = |device| kv::to_string(device, Some(&default), KEYS);
+            c.virtio_mem.iter().map(write).collect()
+        },
+    },
+    Flag {
         name: "ars",
         value: "[scan-time=TIME][,records=N]",
         help: "Address range scrubs: how long a full one takes, and how many errors one result has room for, 1 to 2048 \
@@ -395,6 +437,11 @@ fn entries<T: DeserializeOwned>(
 /// An NVDIMM from the text of its flag.
 pub fn nvdimm(text: &str) -> Result<NvdimmConfig, kv::Error> {
     kv::from_str(text, NVDIMM)
+}
+
+/// Whether an entry is the one that another names; one without a name is called by its position.
+fn same_name(position: usize, kind: &str, old: Option<&str>, new: Option<&str>) -> bool {
+    new.is_some_and(|new| old.map_or_else(|| format!("{kind}{position}") == new, |old| old == new))
 }
 
 fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool {

@@ -34,8 +34,8 @@ pub enum Purpose {
 }
 
 impl VmConfig {
-    /// Looks at every named file and reports every problem; returns the backings of the NVDIMMs by slot. No `@NAME`
-    /// is left in the configuration.
+    /// Looks at every named file and reports every problem; returns the backings of the NVDIMMs by slot, then those of the
+    /// virtio-pmem devices. No `@NAME` is left in the configuration.
     pub fn probe(&self, purpose: Purpose) -> Result<Vec<BackingFacts>, Vec<ConfigError>> {
         let mut problems = Vec::new();
         if self.kernel.is_none() && purpose == Purpose::Boot {
@@ -75,6 +75,12 @@ impl VmConfig {
                     }
                     facts.push(fact);
                 }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        for (index, device) in self.virtio_pmem.iter().enumerate() {
+            match probe_nvdimm(&self.virtio_pmem_name(index), &device.backing()) {
+                Ok(fact) => facts.push(fact),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -162,6 +168,13 @@ impl VmConfig {
                 role: format!("virtual disk {position}"),
                 path,
                 written: SpaKind::from(disk.kind).is_persistent(),
+            }));
+        }
+        for (index, device) in self.virtio_pmem.iter().enumerate() {
+            named.extend(device.file.as_deref().map(|path| Named {
+                role: self.virtio_pmem_name(index),
+                path,
+                written: true,
             }));
         }
         for (index, range) in self.memory_range.iter().enumerate() {

@@ -19,6 +19,7 @@ mod ranges;
 mod secure;
 pub mod socket;
 pub mod terminal;
+mod virtio;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};
 

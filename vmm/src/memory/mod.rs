@@ -7,6 +7,7 @@ pub mod backing;
 pub mod encrypted;
 pub mod interleave;
 pub mod plain;
+pub mod pluggable;
 pub mod ram;
 pub mod state;
 mod window;

@@ -242,7 +242,9 @@ impl State {
             };
             let room = to.available_bytes();
             if room < ANSWER {
-                queue.fail(format_args!("a request has {room} bytes for its answer, which has {ANSWER}"));
+                queue.fail(format_args!(
+                    "a request has {room} bytes for its answer, which has {ANSWER}"
+                ));
                 return Progress::Done;
             }
             let (answer, state) = self.act(plan, request);
@@ -293,7 +295,10 @@ impl State {
     }
 
     fn plug(&mut self, plan: &MemPlan, at: u64, blocks: u16) -> u16 {
-        let Some(range) = self.range(plan, at, blocks).filter(|r| self.blocks.all(r.clone(), false)) else {
+        let Some(range) = self
+            .range(plan, at, blocks)
+            .filter(|r| self.blocks.all(r.clone(), false))
+        else {
             return ERROR;
         };
         let plugged = self.blocks.plugged() + u64::from(blocks);
@@ -313,7 +318,10 @@ impl State {
     }
 
     fn unplug(&mut self, plan: &MemPlan, at: u64, blocks: u16) -> u16 {
-        let Some(range) = self.range(plan, at, blocks).filter(|r| self.blocks.all(r.clone(), true)) else {
+        let Some(range) = self
+            .range(plan, at, blocks)
+            .filter(|r| self.blocks.all(r.clone(), true))
+        else {
             return ERROR;
         };
         self.media.unplug(range.start * plan.block..range.end * plan.block);

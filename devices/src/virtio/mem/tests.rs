@@ -103,10 +103,7 @@ fn space(driver: &Driver) -> [u64; 7] {
 fn configuration_space_is_that_of_the_specification() {
     let (mem, _) = device(8);
     let mut driver = Driver::up(mem, F_ACPI_PXM | F_UNPLUGGED_INACCESSIBLE);
-    assert_eq!(
-        space(&driver),
-        [BLOCK, 3, START, 64 * BLOCK, 64 * BLOCK, 0, 8 * BLOCK]
-    );
+    assert_eq!(space(&driver), [BLOCK, 3, START, 64 * BLOCK, 64 * BLOCK, 0, 8 * BLOCK]);
     assert_eq!(ask(&mut driver, 0, at(0), 5), (ACK, 0));
     assert_eq!(space(&driver)[5], 5 * BLOCK);
 }
@@ -149,7 +146,11 @@ fn what_is_no_run_of_blocks_of_the_region_is_an_error_and_changes_nothing() {
     ];
     for kind in [0, 1, 3] {
         for (address, blocks) in wrong {
-            assert_eq!(ask(&mut driver, kind, address, blocks), (ERROR, 0), "{kind} {address:#x}");
+            assert_eq!(
+                ask(&mut driver, kind, address, blocks),
+                (ERROR, 0),
+                "{kind} {address:#x}"
+            );
         }
     }
     // Of the other state, wholly or in part.

@@ -1,0 +1,104 @@
+//! What is said of virtio devices.
+
+use super::VmConfig;
+use crate::{
+    config::{ConfigError, NvdimmBacking, VirtioMemConfig, VirtioPmemConfig},
+    layout::MAX_VIRTIO,
+};
+use devices::units::ByteSize;
+use std::collections::BTreeSet;
+
+/// Granularity in which Linux maps persistent memory with page structures.
+const PMEM_UNIT: u64 = ByteSize::mib(2).0;
+/// As for NVDIMMs.
+const PMEM_SIZES: std::ops::RangeInclusive<ByteSize> = ByteSize::mib(16)..=ByteSize::gib(1 << 10);
+/// A memory section of Linux, the least it can take.
+const SECTION: ByteSize = ByteSize::mib(128);
+const MEM_MAX: ByteSize = ByteSize::gib(16 << 10);
+const BLOCKS: std::ops::RangeInclusive<ByteSize> = ByteSize::mib(2)..=ByteSize::gib(2);
+
+impl VmConfig {
+    pub(super) fn check_virtio(&self, problems: &mut Vec<ConfigError>) {
+        let mut names = BTreeSet::new();
+        let pmem = (0..self.virtio_pmem.len()).map(|at| self.virtio_pmem_name(at));
+        let mem = (0..self.virtio_mem.len()).map(|at| self.virtio_mem_name(at));
+        for name in pmem.chain(mem) {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+            if !(1..=32).contains(&name.len()) || !name.bytes().all(plain) {
+                let why = "is no name: expected 1 to 32 letters, digits, '-', '_' and '.'".to_owned();
+                problems.push(virtio(format!("id '{name}'"), why));
+            }
+            if !names.insert(name.clone()) {
+                problems.push(virtio(
+                    name,
+                    "is the name of two virtio devices; hint: give one of them another id=".to_owned(),
+                ));
+            }
+        }
+        for (index, device) in self.virtio_pmem.iter().enumerate() {
+            let id = self.virtio_pmem_name(index);
+            problems.extend(self.unknown_node(device.node, || id.clone()));
+            check_pmem(&id, device, problems);
+        }
+        for (index, device) in self.virtio_mem.iter().enumerate() {
+            let id = self.virtio_mem_name(index);
+            problems.extend(self.unknown_node(device.node, || id.clone()));
+            check_mem(&id, device, problems);
+        }
+        let count = self.virtio_devices().len();
+        if count > MAX_VIRTIO {
+            let why = format!(
+                "are more than the {MAX_VIRTIO} that a machine has places for, the entropy source among them; hint: leave some out"
+            );
+            problems.push(virtio(format!("{count} virtio devices"), why));
+        }
+    }
+}
+
+fn virtio(what: String, why: String) -> ConfigError {
+    ConfigError::Virtio { what, why }
+}
+
+fn check_pmem(id: &str, device: &VirtioPmemConfig, problems: &mut Vec<ConfigError>) {
+    let mut bad = |why: String| problems.push(virtio(id.to_owned(), why));
+    match (device.backing, &device.file) {
+        (NvdimmBacking::Memfd, Some(_)) => {
+            bad("has backing=memfd and a file; hint: leave out file=, or backing=".to_owned());
+        }
+        (NvdimmBacking::File | NvdimmBacking::Hugetlbfs | NvdimmBacking::Devdax, None) => {
+            bad("has no file for its backing; hint: add file=PATH".to_owned());
+        }
+        (_, None) if device.readonly => {
+            bad("has readonly=on and no file; hint: add file=PATH".to_owned());
+        }
+        _ => {}
+    }
+    match device.size {
+        None if device.file.is_none() => bad("has no size; hint: add size=SIZE, such as size=512M".to_owned()),
+        Some(size) if !PMEM_SIZES.contains(&size) || !size.0.is_multiple_of(PMEM_UNIT) => {
+            bad(format!("has size={size}: expected 16M to 1T, a multiple of 2M"));
+        }
+        _ => {}
+    }
+}
+
+fn check_mem(id: &str, device: &VirtioMemConfig, problems: &mut Vec<ConfigError>) {
+    let VirtioMemConfig {
+        size, block, requested, ..
+    } = device;
+    let mut bad = |why: String| problems.push(virtio(id.to_owned(), why));
+    if !block.0.is_power_of_two() || !BLOCKS.contains(block) {
+        return bad(format!("has block={block}: expected a power of two, 2M to 2G"));
+    }
+    if !(SECTION..=MEM_MAX).contains(size) || !size.0.is_multiple_of(SECTION.max(*block).0) {
+        let unit = SECTION.max(*block);
+        bad(format!(
+            "has size={size}: expected {SECTION} to {MEM_MAX}, a multiple of {unit}"
+        ));
+    }
+    if requested > size || !requested.0.is_multiple_of(block.0) {
+        bad(format!(
+            "has requested={requested}: expected at most size={size}, a multiple of block={block}"
+        ));
+    }
+}
