@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::Phase;
+use super::{Phase, VirtioInfo};
 use crate::layout::map::Report;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,8 @@ pub struct MachineInfo {
     pub plan: Report,
     /// NVDIMMs as they are.
     pub nvdimm: NvdimmList,
+    /// virtio devices that have something to say.
+    pub virtio: VirtioInfo,
 }
 
 /// The NVDIMMs, and what the guest knows of them.

@@ -13,10 +13,12 @@
 
 mod error;
 mod info;
+mod virtio;
 pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
 pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
+pub use virtio::{VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo};
 
 use crate::config::NvdimmConfig;
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,7 @@
 //! [`Outcome`] and stops the loop. What clients of the control socket ask is done in `serve`.
 
 mod serve;
+mod virtio;
 
 use super::{
     Outcome,

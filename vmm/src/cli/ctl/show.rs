@@ -23,14 +23,15 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
 fn machine(m: &MachineInfo) -> String {
     let ms = |n: u64| format!("{}.{:01} s", n / 1000, n % 1000 / 100);
     format!(
-        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}",
+        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}{}",
         m.state,
         ms(m.uptime_ms),
         ms(m.paused_ms),
         m.version,
         m.pid,
         m.plan,
-        nvdimms(&m.nvdimm)
+        nvdimms(&m.nvdimm),
+        m.virtio
     )
 }
 

@@ -220,6 +220,7 @@ impl Running {
             paused_ms,
             plan: self.parts.plan.clone(),
             nvdimm: self.nvdimms(),
+            virtio: self.virtio(),
         }
     }
 

@@ -1,0 +1,100 @@
+//! What replies say of virtio devices.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The virtio devices that have something to say, by kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtioInfo {
+    /// Persistent memory.
+    pub pmem: Vec<VirtioPmemInfo>,
+    /// Memory that grows and shrinks.
+    pub mem: Vec<VirtioMemInfo>,
+}
+
+/// A virtio-pmem device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtioPmemInfo {
+    /// Name.
+    pub id: String,
+    /// First guest physical address.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Proximity domain.
+    pub node: u32,
+    /// Whether the guest's stores stay out of the backing.
+    pub readonly: bool,
+    /// Whether a driver has the device.
+    pub driver: bool,
+    /// Flushes that the guest asked for and was answered.
+    pub flushes: u64,
+    /// Those that failed; the guest was told.
+    pub failed_flushes: u64,
+}
+
+/// A virtio-mem device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtioMemInfo {
+    /// Name.
+    pub id: String,
+    /// First guest physical address of the region.
+    pub start: u64,
+    /// Bytes of the region.
+    pub len: u64,
+    /// Bytes of a block.
+    pub block: u64,
+    /// Proximity domain.
+    pub node: u32,
+    /// Bytes that the guest is asked to have.
+    pub requested: u64,
+    /// Bytes that it has.
+    pub plugged: u64,
+    /// Bytes of the region that it may use.
+    pub usable: u64,
+    /// Whether a driver has the device.
+    pub driver: bool,
+    /// What the driver has done since it was last asked for another size.
+    pub requests: VirtioMemRequests,
+}
+
+/// Requests of a virtio-mem driver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtioMemRequests {
+    /// Pluggings that were done.
+    pub plugs: u64,
+    /// Unpluggings that were done.
+    pub unplugs: u64,
+    /// Pluggings that were refused: they went beyond the size asked for.
+    pub refused: u64,
+    /// Requests that the host had no memory for.
+    pub busy: u64,
+    /// Requests that were wrong.
+    pub wrong: u64,
+}
+
+impl fmt::Display for VirtioInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = devices::units::ByteSize;
+        let driver = |driver| if driver { "" } else { ", no driver" };
+        for d in &self.pmem {
+            let (start, len, node, driver) = (d.start, size(d.len), d.node, driver(d.driver));
+            let (flushes, failed) = (d.flushes, d.failed_flushes);
+            writeln!(
+                f,
+                "virtio-pmem {}: node {node}, {len} at {start:#x}, {flushes} flushes, {failed} of them failed{driver}",
+                d.id
+            )?;
+        }
+        for d in &self.mem {
+            let (start, len, node, driver) = (d.start, size(d.len), d.node, driver(d.driver));
+            let (requested, plugged) = (size(d.requested), size(d.plugged));
+            writeln!(
+                f,
+                "virtio-mem {}: node {node}, {plugged} plugged of {requested} asked for, at most {len} at {start:#x}{driver}",
+                d.id
+            )?;
+        }
+        Ok(())
+    }
+}
