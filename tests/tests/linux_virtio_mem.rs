@@ -36,7 +36,7 @@ fn node_kib(guest: &mut Guest, node: u32) -> Result<u64> {
 }
 
 #[test]
-fn memory_is_plugged_at_boot_on_its_node() -> Result<()> {
+fn virtio_mem_is_plugged_at_boot_on_its_node() -> Result<()> {
     for kernel in ["debian-6.1-amd64", "debian-6.12-amd64"] {
         let files = Scratch::new("virtio-mem")?;
         let socket = files.join("control");

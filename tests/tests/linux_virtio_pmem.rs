@@ -109,7 +109,7 @@ fn virtio_pmem_keeps_its_data_on_6_12() -> Result<()> {
 }
 
 #[test]
-fn a_flush_that_fails_is_an_error_to_the_guest() -> Result<()> {
+fn virtio_pmem_flush_that_fails_is_an_error_to_the_guest() -> Result<()> {
     let files = Scratch::new("virtio-pmem-ro")?;
     std::fs::File::create(files.join("store"))?.set_len(64 << 20)?;
     let mut guest = GuestBuilder::new("debian-6.1-amd64")
