@@ -21,7 +21,7 @@ pub use vm::VmArgs;
 use crate::{
     acpi,
     config::{
-        ConsoleConfig, MemoryRangeConfig, VirtioPmemConfig, file,
+        ConsoleConfig, DiskConfig, MemoryRangeConfig, VirtioPmemConfig, file,
         probe::{BackingFacts, Purpose},
     },
     layout::map::Report,
@@ -265,7 +265,13 @@ fn hold_backings(plan: &MachinePlan) -> Result<Vec<Held>, Failure> {
         .iter()
         .chain(&pmem)
         .zip(plan.backings.iter().copied());
-    for (backing, facts) in backings.chain(ranges.iter().zip(range_facts)) {
+    let disks: Vec<_> = plan.config.disk.iter().map(DiskConfig::backing).collect();
+    let disk_facts = disks.iter().map(|disk| BackingFacts {
+        size: disk.size.unwrap_or_default(),
+        page: ByteSize::kib(4),
+    });
+    let others = ranges.iter().zip(range_facts).chain(disks.iter().zip(disk_facts));
+    for (backing, facts) in backings.chain(others) {
         match backing::hold(backing, facts) {
             Ok(one) => held.extend(one),
             Err(error) => {

@@ -8,12 +8,13 @@
 //! pair of nodes) whole, and is appended when the file has none.
 
 use super::{
-    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig,
+    BootConfig, ConfigError, DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle, DistanceConfig, InterleaveSetConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig,
     NvdimmConfig, VirtioMemConfig, VirtioPmemConfig, VmConfig,
     kv::{self, Shape},
 };
 use devices::units::ByteSize;
 use serde::{Serialize, de::DeserializeOwned};
+use std::path::PathBuf;
 
 /// One flag of the virtual machine.
 pub struct Flag {
@@ -328,6 +329,41 @@ pub const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "disk",
+        value: "[file=]PATH[,size=SIZE][,readonly=on][,id=ID][,serial=TEXT][,bandwidth=SIZE][,iops=N][,burst=TIME]",
+        help: "A disk: a raw file behind a virtio device; with size a missing file is created. bandwidth: bytes in a second; \
+               iops: requests in a second; burst: for how long an idle disk may exceed them [default: 100ms]",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.disk, texts, NVDIMM, |at, old, new| {
+                same_name(at, "disk", old.id.as_deref(), new.id.as_deref())
+            })
+        },
+        write: |c| {
+            // file= is required, so it must differ from the default that is left out.
+            let default = DiskConfig {
+                file: PathBuf::new(),
+                ..kv::from_str("x", NVDIMM)?
+            };
+            let write = |disk| kv::to_string(disk, Some(&default), NVDIMM);
+            c.disk.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "disk-fault",
+        value: "disk=ID[,op=any|read|write|flush][,sectors=FIRST-LAST][,latency=TIME][,jitter=TIME][,distribution=KIND]\
+                [,error=on][,hang=on][,count=N]",
+        help: "What is wrong with a disk: requests of a kind or to some sectors take longer, fail, or hang until the fault is \
+               taken away. KIND of the jitter: uniform, exponential, normal",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.disk_fault, texts, KEYS, |_, _, _| false),
+        write: |c| {
+            let default = DiskFaultConfig::default();
+            let write = |fault| kv::to_string(fault, Some(&default), KEYS);
+            c.disk_fault.iter().map(write).collect()
+        },
+    },
+    Flag {
         name: "ars",
         value: "[scan-time=TIME][,records=N]",
         help: "Address range scrubs: how long a full one takes, and how many errors one result has room for, 1 to 2048 \
@@ -432,6 +468,16 @@ fn entries<T: DeserializeOwned>(
         }
     }
     Ok(())
+}
+
+/// A fault of a disk from its text.
+pub fn disk_fault(text: &str) -> Result<DiskFault, kv::Error> {
+    kv::from_str(text, KEYS)
+}
+
+/// Limits of a disk from their text.
+pub fn disk_throttle(text: &str) -> Result<DiskThrottle, kv::Error> {
+    kv::from_str(text, KEYS)
 }
 
 /// An NVDIMM from the text of its flag.

@@ -29,7 +29,10 @@ use std::{
 
 pub use devices::{
     nvdimm::config::{ArsConfig, InterleaveSetConfig, NvdimmBacking, NvdimmBusConfig, NvdimmConfig, VirtualDiskConfig},
-    virtio::config::{VirtioMemConfig, VirtioPmemConfig},
+    virtio::{
+        blk::config::{DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle},
+        config::{VirtioMemConfig, VirtioPmemConfig},
+    },
 };
 pub use error::ConfigError;
 pub use hmat::{
@@ -39,7 +42,7 @@ pub use hmat::{
 pub use ranges::{HexAddress, MemoryRangeConfig, RangeError, RangeKind};
 pub use rates::{Bandwidth, Latency};
 pub use text::{ConsoleConfig, CpuList, NodeDistances};
-pub use validate::{CpuShape, MAX_NODES, MAX_NVDIMMS, MAX_VCPUS};
+pub use validate::{CpuShape, MAX_NODES, MAX_NVDIMMS, MAX_VCPUS, throttle_problem};
 pub use virtio::VirtioDeviceId;
 
 /// A whole virtual machine.
@@ -98,6 +101,12 @@ pub struct VmConfig {
     /// Memory that grows and shrinks behind virtio devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub virtio_mem: Vec<VirtioMemConfig>,
+    /// Disks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disk: Vec<DiskConfig>,
+    /// What is wrong with them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disk_fault: Vec<DiskFaultConfig>,
     /// The first serial port.
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.

@@ -1,7 +1,7 @@
 //! What the host says of the files a configuration names. Reads metadata only: nothing is created, opened for writing,
 //! locked or changed, so that a mistake anywhere is reported before anything happens.
 
-use super::{ConfigError, ConsoleConfig, NvdimmBacking, NvdimmConfig, VmConfig, validate::check_size};
+use super::{ConfigError, ConsoleConfig, DiskConfig, NvdimmBacking, NvdimmConfig, VmConfig, validate::check_size};
 use devices::{nvdimm::plan::SpaKind, units::ByteSize};
 use rustix::fs::{StatFs, major, minor};
 use std::{
@@ -83,6 +83,9 @@ impl VmConfig {
                 Ok(fact) => facts.push(fact),
                 Err(problem) => problems.push(problem),
             }
+        }
+        for (index, disk) in self.disk.iter().enumerate() {
+            problems.extend(probe_disk(&self.disk_name(index), disk).err());
         }
         for (position, disk) in self.virtual_disk.iter().enumerate() {
             let id = format!("virtual disk {position}");
@@ -176,6 +179,13 @@ impl VmConfig {
                 path,
                 written: true,
             }));
+        }
+        for (index, disk) in self.disk.iter().enumerate() {
+            named.push(Named {
+                role: self.disk_name(index),
+                path: &disk.file,
+                written: !disk.readonly,
+            });
         }
         for (index, range) in self.memory_range.iter().enumerate() {
             named.extend(range.file.as_deref().map(|path| Named {
@@ -292,6 +302,37 @@ fn check_folder(role: &str, path: &Path) -> Result<StatFs, ConfigError> {
         return Err(wrong_kind(&role, folder, &meta, "a folder"));
     }
     rustix::fs::statfs(folder).map_err(|e| unusable(&role, folder)(e.into()))
+}
+
+/// A disk's file: whole sectors, and there unless it can be made.
+fn probe_disk(id: &str, disk: &DiskConfig) -> Result<(), ConfigError> {
+    let path = &disk.file;
+    let bad = |why: String| ConfigError::Virtio {
+        what: id.to_owned(),
+        why,
+    };
+    let meta = match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !disk.readonly => {
+            check_folder(id, path)?;
+            return match disk.size {
+                Some(_) => Ok(()),
+                None => Err(bad(format!("has no size, and {} does not exist; hint: add size=SIZE to create it", path.display()))),
+            };
+        }
+        other => other.map_err(unusable(id, path))?,
+    };
+    if !meta.is_file() {
+        return Err(wrong_kind(id, path, &meta, "a regular file"));
+    }
+    let found = ByteSize(meta.len());
+    if disk.size.is_some_and(|size| size != found) {
+        let size = disk.size.unwrap_or_default();
+        return Err(bad(format!("has size={size}, but {} has {found}; hint: leave out size=", path.display())));
+    }
+    if found.0 == 0 || !found.0.is_multiple_of(512) {
+        return Err(bad(format!("has a file of {found}: expected whole sectors of 512 bytes, at least one")));
+    }
+    Ok(())
 }
 
 fn probe_nvdimm(id: &str, nvdimm: &NvdimmConfig) -> Result<BackingFacts, ConfigError> {

@@ -254,6 +254,7 @@ impl VmConfig {
 }
 
 pub(super) use nvdimm::check_size;
+pub use virtio::throttle_problem;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,8 @@ pub enum VirtioDeviceId {
     Pmem(usize),
     /// Memory that grows and shrinks.
     Mem(usize),
+    /// A disk.
+    Disk(usize),
 }
 
 impl VmConfig {
@@ -26,6 +28,7 @@ impl VmConfig {
             .chain(agent)
             .chain(pmem)
             .chain(mem)
+            .chain((0..self.disk.len()).map(VirtioDeviceId::Disk))
             .collect()
     }
 
@@ -33,6 +36,12 @@ impl VmConfig {
     pub fn virtio_pmem_name(&self, index: usize) -> String {
         let said = self.virtio_pmem.get(index).and_then(|device| device.id.clone());
         said.unwrap_or_else(|| format!("virtio-pmem{index}"))
+    }
+
+    /// What a disk is called.
+    pub fn disk_name(&self, index: usize) -> String {
+        let said = self.disk.get(index).and_then(|device| device.id.clone());
+        said.unwrap_or_else(|| format!("disk{index}"))
     }
 
     /// What a virtio-mem device is called.

@@ -18,7 +18,7 @@ pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
 pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
-pub use virtio::{VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo};
+pub use virtio::{DiskFaultInfo, DiskInfo, VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo};
 
 use crate::config::NvdimmConfig;
 use serde::{Deserialize, Serialize};

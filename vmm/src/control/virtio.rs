@@ -1,5 +1,6 @@
 //! What replies say of virtio devices.
 
+use crate::config::{DiskFault, DiskThrottle};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -10,6 +11,8 @@ pub struct VirtioInfo {
     pub pmem: Vec<VirtioPmemInfo>,
     /// Memory that grows and shrinks.
     pub mem: Vec<VirtioMemInfo>,
+    /// Disks.
+    pub disks: Vec<DiskInfo>,
 }
 
 /// A virtio-pmem device.
@@ -73,6 +76,44 @@ pub struct VirtioMemRequests {
     pub wrong: u64,
 }
 
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskInfo {
+    /// Name.
+    pub id: String,
+    /// Bytes.
+    pub len: u64,
+    /// Whether writes are refused.
+    pub readonly: bool,
+    /// Whether a driver has the device.
+    pub driver: bool,
+    /// Requests that wait, hang, or are being done.
+    pub in_flight: u64,
+    /// Reads so far.
+    pub reads: u64,
+    /// Writes, discards and zeroings so far.
+    pub writes: u64,
+    /// Flushes so far.
+    pub flushes: u64,
+    /// Requests that failed, by a fault or because of the host.
+    pub failed: u64,
+    /// Its limits.
+    pub throttle: DiskThrottle,
+    /// Its faults.
+    pub faults: Vec<DiskFaultInfo>,
+}
+
+/// A fault of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFaultInfo {
+    /// Number by which it is taken away.
+    pub number: u32,
+    /// Requests that it had an effect on.
+    pub hits: u64,
+    /// What it is.
+    pub fault: DiskFault,
+}
+
 impl fmt::Display for VirtioInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = devices::units::ByteSize;
@@ -94,6 +135,27 @@ impl fmt::Display for VirtioInfo {
                 "virtio-mem {}: node {node}, {plugged} plugged of {requested} asked for, at most {len} at {start:#x}{driver}",
                 d.id
             )?;
+        }
+        for disk in &self.disks {
+            write!(f, "{disk}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for DiskInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let len = devices::units::ByteSize(self.len);
+        let driver = if self.driver { "" } else { ", no driver" };
+        let readonly = if self.readonly { ", read-only" } else { "" };
+        writeln!(
+            f,
+            "disk {}: {len}{readonly}, {} reads, {} writes, {} flushes, {} failed, {} under way{driver}",
+            self.id, self.reads, self.writes, self.flushes, self.failed, self.in_flight
+        )?;
+        for fault in &self.faults {
+            let said = serde_json::to_string(&fault.fault).map_err(|_| fmt::Error)?;
+            writeln!(f, "  fault {}, {} hits: {said}", fault.number, fault.hits)?;
         }
         Ok(())
     }

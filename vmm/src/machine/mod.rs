@@ -8,6 +8,7 @@
 //! [`build`] composes it in one pass, [`events`] runs it on one thread. vCPU threads send reports, never touch it.
 
 mod build;
+mod disk;
 pub mod channel;
 pub mod console;
 pub mod control;

@@ -3,6 +3,7 @@
 use super::{
     build::{BuildError, event, twin},
     channel::Channel,
+    disk::{self, Disk},
     events::{AGENT_PORT, Agent},
 };
 use crate::{
@@ -50,6 +51,8 @@ pub struct LiveVirtio {
     pub pmem: Vec<Arc<Pmem>>,
     /// Memory that grows and shrinks.
     pub mem: Vec<Arc<Mem>>,
+    /// Disks.
+    pub disks: Vec<Disk>,
 }
 
 /// Makes the devices, and shows the guest their memory.
@@ -82,6 +85,13 @@ pub fn open(
                 let range = place(layout, VirtioMemoryKind::Mem, index)?;
                 let device = mem(config, index, range, vm, map)?;
                 devices.live.mem.push(device.clone());
+                device
+            }
+            VirtioDeviceId::Disk(index) => {
+                let Some(said) = config.disk.get(index) else { continue };
+                let disk = disk::open(config, index, said)?;
+                let device = disk.device.clone();
+                devices.live.disks.push(disk);
                 device
             }
         };

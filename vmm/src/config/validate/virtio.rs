@@ -2,7 +2,7 @@
 
 use super::VmConfig;
 use crate::{
-    config::{ConfigError, NvdimmBacking, VirtioMemConfig, VirtioPmemConfig},
+    config::{ConfigError, DiskConfig, DiskThrottle, NvdimmBacking, VirtioMemConfig, VirtioPmemConfig},
     layout::MAX_VIRTIO,
 };
 use devices::units::ByteSize;
@@ -14,6 +14,8 @@ const PMEM_UNIT: u64 = ByteSize::mib(2).0;
 const PMEM_SIZES: std::ops::RangeInclusive<ByteSize> = ByteSize::mib(16)..=ByteSize::gib(1 << 10);
 /// A memory section of Linux, the least it can take.
 const SECTION: ByteSize = ByteSize::mib(128);
+const SECTOR_SIZE: u64 = 512;
+const DISK_MAX: ByteSize = ByteSize::gib(64 << 10);
 const MEM_MAX: ByteSize = ByteSize::gib(16 << 10);
 const BLOCKS: std::ops::RangeInclusive<ByteSize> = ByteSize::mib(2)..=ByteSize::gib(2);
 
@@ -22,7 +24,8 @@ impl VmConfig {
         let mut names = BTreeSet::new();
         let pmem = (0..self.virtio_pmem.len()).map(|at| self.virtio_pmem_name(at));
         let mem = (0..self.virtio_mem.len()).map(|at| self.virtio_mem_name(at));
-        for name in pmem.chain(mem) {
+        let disks = (0..self.disk.len()).map(|at| self.disk_name(at));
+        for name in pmem.chain(mem).chain(disks) {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
             if !(1..=32).contains(&name.len()) || !name.bytes().all(plain) {
                 let why = "is no name: expected 1 to 32 letters, digits, '-', '_' and '.'".to_owned();
@@ -44,6 +47,19 @@ impl VmConfig {
             let id = self.virtio_mem_name(index);
             problems.extend(self.unknown_node(device.node, || id.clone()));
             check_mem(&id, device, problems);
+        }
+        for (index, disk) in self.disk.iter().enumerate() {
+            check_disk(&self.disk_name(index), disk, problems);
+        }
+        for fault in &self.disk_fault {
+            let what = || format!("a fault of disk '{}'", fault.disk);
+            let known = (0..self.disk.len()).any(|at| self.disk_name(at) == fault.disk);
+            if !known {
+                let why = "has no disk of that name; hint: name the disk by its id=".to_owned();
+                problems.push(virtio(what(), why));
+            }
+            let problem = fault.fault().problem();
+            problems.extend(problem.map(|why| virtio(what(), why.to_owned())));
         }
         let count = self.virtio_devices().len();
         if count > MAX_VIRTIO {
@@ -80,6 +96,32 @@ fn check_pmem(id: &str, device: &VirtioPmemConfig, problems: &mut Vec<ConfigErro
         }
         _ => {}
     }
+}
+
+/// What is wrong with limits, if anything is.
+pub fn throttle_problem(throttle: &DiskThrottle) -> Option<String> {
+    match throttle {
+        DiskThrottle { bandwidth: Some(rate), .. } if rate.0 < SECTOR_SIZE => {
+            Some(format!("has bandwidth={rate}: expected {SECTOR_SIZE} or more bytes a second"))
+        }
+        DiskThrottle { iops: Some(0), .. } => Some("has iops=0: expected 1 or more; hint: hang=on stops a disk".to_owned()),
+        _ => None,
+    }
+}
+
+fn check_disk(id: &str, disk: &DiskConfig, problems: &mut Vec<ConfigError>) {
+    let mut bad = |why: String| problems.push(virtio(id.to_owned(), why));
+    if let Some(size) = disk.size
+        && (size.0 < SECTOR_SIZE || size.0 > DISK_MAX.0 || !size.0.is_multiple_of(SECTOR_SIZE))
+    {
+        bad(format!("has size={size}: expected 512 bytes to {DISK_MAX}, a multiple of 512"));
+    }
+    if let Some(serial) = &disk.serial
+        && (serial.len() > 20 || !serial.bytes().all(|b| (0x21..0x7f).contains(&b)))
+    {
+        bad(format!("has serial={serial}: expected at most 20 printable characters without blanks"));
+    }
+    throttle_problem(&disk.throttle()).into_iter().for_each(bad);
 }
 
 fn check_mem(id: &str, device: &VirtioMemConfig, problems: &mut Vec<ConfigError>) {

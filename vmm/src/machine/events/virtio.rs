@@ -27,6 +27,7 @@ impl Running {
         let mem = live.mem.iter().enumerate();
         VirtioInfo {
             pmem: pmem.collect(),
+            disks: self.disks(),
             mem: mem
                 .map(|(index, device)| mem_info(growth.config.virtio_mem_name(index), device))
                 .collect(),
@@ -60,5 +61,28 @@ fn mem_info(id: String, device: &Mem) -> VirtioMemInfo {
             busy: requests.busy,
             wrong: requests.wrong,
         },
+    }
+}
+
+fn disk_info(id: String, disk: &Disk) -> DiskInfo {
+    let requests = disk.device.requests();
+    let (plan, counts) = (requests.plan(), requests.counts());
+    let faults = requests.faults().into_iter().map(|status| DiskFaultInfo {
+        number: status.number,
+        hits: status.hits,
+        fault: status.fault,
+    });
+    DiskInfo {
+        id,
+        len: plan.sectors * SECTOR,
+        readonly: plan.readonly,
+        driver: disk.device.is_active(),
+        in_flight: disk.device.in_flight() as u64,
+        reads: counts.reads,
+        writes: counts.writes,
+        flushes: counts.flushes,
+        failed: counts.failed,
+        throttle: requests.throttle(),
+        faults: faults.collect(),
     }
 }
