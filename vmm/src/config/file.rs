@@ -55,6 +55,10 @@ mod tests {
             ("cpus", "4,threads=2"),
             ("cpu", "vendor=GenuineIntel,-avx512f,-pku"),
             ("memory", "1G,hugepages=2M,shared=on"),
+            (
+                "limits",
+                "static-max=4G,dynamic-max=3G,target=2G,dynamic-min=512M,static-min=256M",
+            ),
             ("numa", "node=0,cpus=[0,2-3],memory=512M"),
             ("numa", "node=1,cpus=1,memory=512M,distance=[0:21,2:31]"),
             ("numa", "node=2,hotplug=2G,mirror=1M,initiator=1"),
@@ -73,9 +77,15 @@ mod tests {
             ("virtio-pmem", "/tmp/a,,b.img,size=64M,node=2,readonly=on"),
             ("virtio-pmem", "size=64M,id=scratch-pmem"),
             ("virtio-mem", "size=2G,requested=128M,block=4M,node=1,id=grow"),
-            ("disk", "/tmp/d,,0.img,readonly=on,iops=100,bandwidth=10M,burst=1s,serial=X1"),
+            (
+                "disk",
+                "/tmp/d,,0.img,readonly=on,iops=100,bandwidth=10M,burst=1s,serial=X1",
+            ),
             ("disk", "/tmp/d1.img,size=1G,id=data"),
-            ("disk-fault", "disk=data,op=read,sectors=0-7,latency=5ms,jitter=1s,distribution=normal"),
+            (
+                "disk-fault",
+                "disk=data,op=read,sectors=0-7,latency=5ms,jitter=1s,distribution=normal",
+            ),
             ("disk-fault", "disk=disk0,hang=on,error=on,count=3"),
             ("ars", "scan-time=2s,records=4"),
             ("console", "file:/tmp/log,1"),

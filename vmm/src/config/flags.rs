@@ -8,8 +8,9 @@
 //! pair of nodes) whole, and is appended when the file has none.
 
 use super::{
-    BootConfig, ConfigError, DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle, DistanceConfig, InterleaveSetConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig,
-    NvdimmConfig, VirtioMemConfig, VirtioPmemConfig, VmConfig,
+    BootConfig, ConfigError, DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle, DistanceConfig, InterleaveSetConfig,
+    LimitsConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig, NvdimmConfig, VirtioMemConfig, VirtioPmemConfig,
+    VmConfig,
     kv::{self, Shape},
 };
 use devices::units::ByteSize;
@@ -145,6 +146,14 @@ pub const FLAGS: &[Flag] = &[
         repeatable: false,
         read: |c, texts| merge(&mut c.memory, texts, MEMORY),
         write: |c| pairs(&c.memory, MEMORY),
+    },
+    Flag {
+        name: "limits",
+        value: "[static-max=SIZE][,dynamic-max=SIZE][,target=SIZE][,dynamic-min=SIZE][,static-min=SIZE]",
+        help: "What the machine's RAM may become while it runs: see docs/xen.md",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.limits, texts, KEYS),
+        write: |c| pairs(&c.limits, KEYS),
     },
     Flag {
         name: "numa",
@@ -477,6 +486,11 @@ pub fn disk_fault(text: &str) -> Result<DiskFault, kv::Error> {
 
 /// Limits of a disk from their text.
 pub fn disk_throttle(text: &str) -> Result<DiskThrottle, kv::Error> {
+    kv::from_str(text, KEYS)
+}
+
+/// Limits from the text of their flag.
+pub fn limits(text: &str) -> Result<LimitsConfig, kv::Error> {
     kv::from_str(text, KEYS)
 }
 

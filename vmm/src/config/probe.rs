@@ -316,7 +316,10 @@ fn probe_disk(id: &str, disk: &DiskConfig) -> Result<(), ConfigError> {
             check_folder(id, path)?;
             return match disk.size {
                 Some(_) => Ok(()),
-                None => Err(bad(format!("has no size, and {} does not exist; hint: add size=SIZE to create it", path.display()))),
+                None => Err(bad(format!(
+                    "has no size, and {} does not exist; hint: add size=SIZE to create it",
+                    path.display()
+                ))),
             };
         }
         other => other.map_err(unusable(id, path))?,
@@ -327,10 +330,15 @@ fn probe_disk(id: &str, disk: &DiskConfig) -> Result<(), ConfigError> {
     let found = ByteSize(meta.len());
     if disk.size.is_some_and(|size| size != found) {
         let size = disk.size.unwrap_or_default();
-        return Err(bad(format!("has size={size}, but {} has {found}; hint: leave out size=", path.display())));
+        return Err(bad(format!(
+            "has size={size}, but {} has {found}; hint: leave out size=",
+            path.display()
+        )));
     }
     if found.0 == 0 || !found.0.is_multiple_of(512) {
-        return Err(bad(format!("has a file of {found}: expected whole sectors of 512 bytes, at least one")));
+        return Err(bad(format!(
+            "has a file of {found}: expected whole sectors of 512 bytes, at least one"
+        )));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::{Phase, VirtioInfo};
+use super::{DiskInfo, DiskList, LimitsInfo, MemoryTargetInfo, Phase, VirtioInfo};
 use crate::layout::map::Report;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,14 @@ pub enum Response {
     Nvdimms(NvdimmList),
     /// To `nvdimm add`.
     NvdimmAdded(Box<NvdimmAdded>),
+    /// To `memory target`.
+    MemoryTarget(Box<MemoryTargetInfo>),
+    /// To `disk list`.
+    Disks(DiskList),
+    /// To what changes a disk.
+    Disk(Box<DiskInfo>),
+    /// To `limits`.
+    Limits(LimitsInfo),
 }
 
 /// Where the machine is.

@@ -1,8 +1,69 @@
 //! What replies say of virtio devices.
 
 use crate::config::{DiskFault, DiskThrottle};
+use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// What can be asked about memory that grows and shrinks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum MemoryRequest {
+    /// Ask the guest to have so much of a virtio-mem device plugged; answered by [`super::Response::MemoryTarget`] when it
+    /// has, or after a while with what it has done so far. The guest goes on afterwards.
+    Target {
+        /// Name of the device.
+        id: String,
+        /// Bytes.
+        size: ByteSize,
+    },
+}
+
+/// What can be asked about disks. All but `list` is answered by [`super::Response::Disk`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DiskRequest {
+    /// The disks; answered by [`super::Response::Disks`].
+    List,
+    /// One more fault, for requests that come from now on.
+    AddFault {
+        /// Name of the disk.
+        id: String,
+        /// What is wrong with it.
+        fault: DiskFault,
+    },
+    /// Take a fault away; what hangs by it goes on.
+    RemoveFault {
+        /// Name of the disk.
+        id: String,
+        /// Number of the fault; none: all of them.
+        #[serde(default)]
+        number: Option<u32>,
+    },
+    /// Other limits, for requests that come from now on.
+    Throttle {
+        /// Name of the disk.
+        id: String,
+        /// All of them: what is not named has no limit.
+        throttle: DiskThrottle,
+    },
+}
+
+/// What became of a new size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryTargetInfo {
+    /// Whether the guest has what it was asked for.
+    pub reached: bool,
+    /// The device, and what its driver did.
+    pub device: VirtioMemInfo,
+}
+
+/// The disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskList {
+    /// In the order of the configuration.
+    pub disks: Vec<DiskInfo>,
+}
 
 /// The virtio devices that have something to say, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +177,7 @@ pub struct DiskFaultInfo {
 
 impl fmt::Display for VirtioInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size = devices::units::ByteSize;
+        let size = ByteSize;
         let driver = |driver| if driver { "" } else { ", no driver" };
         for d in &self.pmem {
             let (start, len, node, driver) = (d.start, size(d.len), d.node, driver(d.driver));
@@ -143,9 +204,39 @@ impl fmt::Display for VirtioInfo {
     }
 }
 
+impl fmt::Display for MemoryTargetInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let VirtioMemInfo {
+            id,
+            requested,
+            plugged,
+            driver,
+            requests,
+            ..
+        } = &self.device;
+        let (asked, has) = (ByteSize(*requested), ByteSize(*plugged));
+        let VirtioMemRequests {
+            plugs,
+            unplugs,
+            refused,
+            busy,
+            wrong,
+        } = requests;
+        write!(f, "{id}: the guest was asked for {asked} and has {has}")?;
+        match (self.reached, driver) {
+            (true, _) => writeln!(f),
+            (false, false) => writeln!(f, "; no driver has the device"),
+            (false, true) => writeln!(
+                f,
+                "; its driver plugged {plugs} and unplugged {unplugs} times, {refused} were refused, {busy} busy, {wrong} wrong"
+            ),
+        }
+    }
+}
+
 impl fmt::Display for DiskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let len = devices::units::ByteSize(self.len);
+        let len = ByteSize(self.len);
         let driver = if self.driver { "" } else { ", no driver" };
         let readonly = if self.readonly { ", read-only" } else { "" };
         writeln!(

@@ -58,7 +58,10 @@ pub fn open(config: &VmConfig, index: usize, said: &DiskConfig) -> Result<Disk, 
     let id = config.disk_name(index);
     let failed = |source| BuildError::Virtio { id: id.clone(), source };
     let file = backing::open_file(&said.backing()).map_err(failed)?;
-    let len = file.metadata().map_err(|e| BuildError::Host("look at a disk", e))?.len();
+    let len = file
+        .metadata()
+        .map_err(|e| BuildError::Host("look at a disk", e))?
+        .len();
     let plan = BlkPlan {
         sectors: len / SECTOR,
         readonly: said.readonly,
@@ -85,7 +88,9 @@ pub fn open(config: &VmConfig, index: usize, said: &DiskConfig) -> Result<Disk, 
         waiting: Vec::new(),
         hanging: Vec::new(),
     };
-    let spawned = thread::Builder::new().name(format!("io-{id}")).spawn(move || worker.run(&waiting));
+    let spawned = thread::Builder::new()
+        .name(format!("io-{id}"))
+        .spawn(move || worker.run(&waiting));
     spawned.map_err(|e| BuildError::Host("start a thread", e))?;
     Ok(Disk { device, bell })
 }
@@ -103,7 +108,10 @@ impl Worker {
     /// Works until the device is gone.
     fn run(mut self, orders: &mpsc::Receiver<Message>) {
         loop {
-            let next = self.waiting.last().map(|order| order.work.verdict.due.saturating_sub(self.clock.now()));
+            let next = self
+                .waiting
+                .last()
+                .map(|order| order.work.verdict.due.saturating_sub(self.clock.now()));
             let message = match next {
                 Some(Duration::ZERO) => None,
                 Some(time) => match orders.recv_timeout(time) {
@@ -229,11 +237,17 @@ mod tests {
         file.write_all_at(&[0xaa; 64 * 512], 0).unwrap();
         let sector = |n: u64| perform(&file, Act::Read(n, 512)).unwrap();
         perform(&file, Act::Write(3, vec![1; 1024])).unwrap();
-        assert_eq!((sector(2), sector(3), sector(4), sector(5)), (vec![0xaa; 512], vec![1; 512], vec![1; 512], vec![0xaa; 512]));
+        assert_eq!(
+            (sector(2), sector(3), sector(4), sector(5)),
+            (vec![0xaa; 512], vec![1; 512], vec![1; 512], vec![0xaa; 512])
+        );
         perform(&file, Act::Zero(vec![(4..5, false), (8..16, true)])).unwrap();
         perform(&file, Act::Discard(vec![16..24, 40..41])).unwrap();
         perform(&file, Act::Flush).unwrap();
-        assert_eq!((sector(3), sector(4), sector(8), sector(15)), (vec![1; 512], vec![0; 512], vec![0; 512], vec![0; 512]));
+        assert_eq!(
+            (sector(3), sector(4), sector(8), sector(15)),
+            (vec![1; 512], vec![0; 512], vec![0; 512], vec![0; 512])
+        );
         assert_eq!((sector(7), sector(24)), (vec![0xaa; 512], vec![0xaa; 512]));
         assert_eq!(file.metadata().unwrap().len(), 64 * 512);
         assert!(perform(&file, Act::Read(64, 512)).is_err());

@@ -8,10 +8,10 @@
 //! [`build`] composes it in one pass, [`events`] runs it on one thread. vCPU threads send reports, never touch it.
 
 mod build;
-mod disk;
 pub mod channel;
 pub mod console;
 pub mod control;
+mod disk;
 pub mod events;
 mod growth;
 mod nvdimm;

@@ -101,10 +101,14 @@ fn check_pmem(id: &str, device: &VirtioPmemConfig, problems: &mut Vec<ConfigErro
 /// What is wrong with limits, if anything is.
 pub fn throttle_problem(throttle: &DiskThrottle) -> Option<String> {
     match throttle {
-        DiskThrottle { bandwidth: Some(rate), .. } if rate.0 < SECTOR_SIZE => {
-            Some(format!("has bandwidth={rate}: expected {SECTOR_SIZE} or more bytes a second"))
+        DiskThrottle {
+            bandwidth: Some(rate), ..
+        } if rate.0 < SECTOR_SIZE => Some(format!(
+            "has bandwidth={rate}: expected {SECTOR_SIZE} or more bytes a second"
+        )),
+        DiskThrottle { iops: Some(0), .. } => {
+            Some("has iops=0: expected 1 or more; hint: hang=on stops a disk".to_owned())
         }
-        DiskThrottle { iops: Some(0), .. } => Some("has iops=0: expected 1 or more; hint: hang=on stops a disk".to_owned()),
         _ => None,
     }
 }
@@ -114,12 +118,16 @@ fn check_disk(id: &str, disk: &DiskConfig, problems: &mut Vec<ConfigError>) {
     if let Some(size) = disk.size
         && (size.0 < SECTOR_SIZE || size.0 > DISK_MAX.0 || !size.0.is_multiple_of(SECTOR_SIZE))
     {
-        bad(format!("has size={size}: expected 512 bytes to {DISK_MAX}, a multiple of 512"));
+        bad(format!(
+            "has size={size}: expected 512 bytes to {DISK_MAX}, a multiple of 512"
+        ));
     }
     if let Some(serial) = &disk.serial
         && (serial.len() > 20 || !serial.bytes().all(|b| (0x21..0x7f).contains(&b)))
     {
-        bad(format!("has serial={serial}: expected at most 20 printable characters without blanks"));
+        bad(format!(
+            "has serial={serial}: expected at most 20 printable characters without blanks"
+        ));
     }
     throttle_problem(&disk.throttle()).into_iter().for_each(bad);
 }
