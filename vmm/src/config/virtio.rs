@@ -1,6 +1,7 @@
 //! virtio devices of a configuration: their names, and their order, which is that of their transports.
 
 use super::VmConfig;
+use devices::units::ByteSize;
 
 /// A device of the configuration, by its position among those of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,12 @@ impl VmConfig {
             .chain(mem)
             .chain((0..self.disk.len()).map(VirtioDeviceId::Disk))
             .collect()
+    }
+
+    /// What virtio-mem devices are asked to have.
+    pub fn requested_memory(&self) -> ByteSize {
+        let all = self.virtio_mem.iter();
+        ByteSize(all.fold(0, |sum, device| sum.saturating_add(device.requested.0)))
     }
 
     /// What a virtio-pmem device is called.

@@ -48,6 +48,16 @@ impl VmConfig {
             problems.extend(self.unknown_node(device.node, || id.clone()));
             check_mem(&id, device, problems);
         }
+        let (boot, requested) = (self.boot_ram(), self.requested_memory());
+        if let Ok(limits) = self.limits()
+            && boot.0.saturating_add(requested.0) > limits.static_max.0
+        {
+            let why = format!(
+                "with {requested} in virtio-mem devices is above static-max={}; hint: less requested=, or a higher static-max",
+                limits.static_max
+            );
+            problems.push(virtio(format!("the boot RAM of {boot}"), why));
+        }
         for (index, disk) in self.disk.iter().enumerate() {
             check_disk(&self.disk_name(index), disk, problems);
         }
