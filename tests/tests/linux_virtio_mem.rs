@@ -64,3 +64,130 @@ fn virtio_mem_is_plugged_at_boot_on_its_node() -> Result<()> {
     }
     Ok(())
 }
+
+/// `ctl memory target`, which has to be admitted.
+fn target(socket: &Path, size: &str) -> Result<Value> {
+    let done = ctl(&program()?, socket, &["--json", "memory", "target", "grow", size])?;
+    ensure!(
+        done.status.success(),
+        "{size}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    Ok(serde_json::from_slice(&done.stdout)?)
+}
+
+/// Memory of the monitor that is there, in bytes.
+fn resident(guest: &mut Guest) -> Result<u64> {
+    let pid = guest.monitor().pid().as_raw_nonzero();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .context("no VmRSS")?;
+    Ok(kib.parse::<u64>()? << 10)
+}
+
+const MIB: u64 = 1 << 20;
+
+fn grows_and_shrinks(kernel: &str) -> Result<()> {
+    let files = Scratch::new("virtio-mem-resize")?;
+    let socket = files.join("control");
+    let mut guest = GuestBuilder::new(kernel)
+        .memory("512M")
+        .arg("--numa", "node=0,cpus=0,memory=512M")
+        .arg("--numa", "node=1")
+        .arg("--virtio-mem", "size=1G,node=1,id=grow")
+        .arg("--control-socket", &files.text("control"))
+        .arg("--limits", "static-max=1280M")
+        .cmdline("memhp_default_state=online_movable")
+        .start()?;
+
+    // Nobody is there to do it: the reply says so, and the driver does it when it comes.
+    let asked = target(&socket, "128M")?;
+    ensure!(
+        asked["reached"] == false && asked["device"]["driver"] == false,
+        "{asked}"
+    );
+    guest.check("modprobe virtio_mem")?;
+    plugged(&socket, 128 * MIB)?;
+
+    // Grow on the right node, use it, and have it on the host.
+    let asked = target(&socket, "512M")?;
+    ensure!(
+        asked["reached"] == true && asked["device"]["plugged"] == 512 * MIB,
+        "{kernel}: {asked}"
+    );
+    ensure!(facts::number(&asked["device"]["requests"], "plugs")? > 0, "{asked}");
+    ensure!(node_kib(&mut guest, 1)? == 512 << 10, "{kernel}: node 1");
+    let empty = resident(&mut guest)?;
+    guest.check("mkdir -p /t && mount -t tmpfs -o size=300m,mpol=bind:1 none /t && dd if=/dev/zero of=/t/a bs=1M count=256 2>/dev/null")?;
+    let full = resident(&mut guest)?;
+    ensure!(
+        full > empty + 240 * MIB,
+        "{kernel}: {empty} bytes were resident, and {full} with 256 MiB used"
+    );
+
+    // Busy memory stays: as much as is free goes.
+    let asked = target(&socket, "0")?;
+    let left = facts::number(&asked["device"], "plugged")?;
+    ensure!(
+        asked["reached"] == false && (256 * MIB..512 * MIB).contains(&left),
+        "{kernel}: {asked}"
+    );
+    ensure!(facts::number(&asked["device"]["requests"], "unplugs")? > 0, "{asked}");
+
+    // When it is free as well, the rest goes, and the host has it back.
+    guest.check("umount /t; echo 3 > /proc/sys/vm/drop_caches")?;
+    // Linux tries again by itself after a minute, and at once when it is asked again.
+    let asked = target(&socket, "0")?;
+    ensure!(
+        asked["reached"] == true && asked["device"]["plugged"] == 0,
+        "{kernel}: {asked}"
+    );
+    let after = resident(&mut guest)?;
+    ensure!(
+        after + 240 * MIB < full,
+        "{kernel}: {full} bytes were resident, and {after} when all is unplugged"
+    );
+
+    // Again, and by a driver that is loaded anew.
+    let asked = target(&socket, "256M")?;
+    ensure!(asked["reached"] == true, "{kernel}: {asked}");
+    target(&socket, "0")?;
+    guest.check("rmmod virtio_mem && modprobe virtio_mem")?;
+    let asked = target(&socket, "256M")?;
+    ensure!(
+        asked["reached"] == true,
+        "{kernel}: after the driver came back: {asked}"
+    );
+
+    // What is not admitted changes nothing.
+    for (id, size, why) in [
+        ("grow", "2G", "more than the region"),
+        ("grow", "1M", "not a multiple of the block size 2M"),
+        ("grow", "1G", "static-max=1280M"),
+        ("other", "0", "there is no virtio-mem device 'other'"),
+    ] {
+        let done = ctl(&program()?, &socket, &["memory", "target", id, size])?;
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        ensure!(
+            done.status.code() == Some(1) && said.contains(why),
+            "{id} {size}: {said}"
+        );
+    }
+    ensure!(device(&socket)?["requested"] == 256 * MIB, "{}", device(&socket)?);
+    let complaints = guest.check("dmesg | grep -e 'BUG: ' -e 'WARNING: ' -e 'Call Trace' || true")?;
+    ensure!(complaints.is_empty(), "{kernel}: {complaints}");
+    guest.reboot()?;
+    Ok(())
+}
+
+#[test]
+fn virtio_mem_grows_and_shrinks_on_6_1() -> Result<()> {
+    grows_and_shrinks("debian-6.1-amd64")
+}
+
+#[test]
+fn virtio_mem_grows_and_shrinks_on_6_12() -> Result<()> {
+    grows_and_shrinks("debian-6.12-amd64")
+}

@@ -162,3 +162,108 @@ fn check_mem(id: &str, device: &VirtioMemConfig, problems: &mut Vec<ConfigError>
         ));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::flags;
+
+    fn problems(args: &[(&str, &str)]) -> Vec<String> {
+        let texts = |flag: &str| -> &'static [String] {
+            let mine = args.iter().filter(|(f, _)| *f == flag);
+            mine.map(|(_, text)| (*text).to_owned()).collect::<Vec<_>>().leak()
+        };
+        let mut config = VmConfig::default();
+        flags::apply(&mut config, texts).unwrap();
+        let found = config.validate().err().unwrap_or_default();
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn each_problem_of_a_virtio_device_is_one_sentence() {
+        for (flag, text, why) in [
+            ("virtio-pmem", "size=16M,id=a b", "id 'a b' is no name"),
+            (
+                "virtio-pmem",
+                "size=15M",
+                "virtio-pmem0 has size=15M: expected 16M to 1T, a multiple of 2M",
+            ),
+            ("virtio-pmem", "size=17M", "virtio-pmem0 has size=17M"),
+            ("virtio-pmem", "node=0", "virtio-pmem0 has no size"),
+            (
+                "virtio-pmem",
+                "size=16M,readonly=on",
+                "virtio-pmem0 has readonly=on and no file",
+            ),
+            (
+                "virtio-pmem",
+                "size=16M,backing=file",
+                "virtio-pmem0 has no file for its backing",
+            ),
+            (
+                "virtio-pmem",
+                "x,size=16M,backing=memfd",
+                "virtio-pmem0 has backing=memfd and a file",
+            ),
+            ("virtio-pmem", "size=16M,node=9", "node 9"),
+            (
+                "virtio-mem",
+                "size=64M",
+                "virtio-mem0 has size=64M: expected 128M to 16T",
+            ),
+            (
+                "virtio-mem",
+                "size=1G,block=1M",
+                "virtio-mem0 has block=1M: expected a power of two, 2M to 2G",
+            ),
+            ("virtio-mem", "size=1G,block=3M", "virtio-mem0 has block=3M"),
+            (
+                "virtio-mem",
+                "size=1152M,block=256M",
+                "virtio-mem0 has size=1152M: expected 128M to 16T, a multiple of 256M",
+            ),
+            (
+                "virtio-mem",
+                "size=1G,requested=2G",
+                "virtio-mem0 has requested=2G: expected at most size=1G",
+            ),
+            ("virtio-mem", "size=1G,requested=3M", "virtio-mem0 has requested=3M"),
+            ("disk", "x,size=100", "disk0 has size=100"),
+            ("disk", "x,serial=012345678901234567890", "disk0 has serial="),
+            ("disk", "x,iops=0", "disk0 has iops=0"),
+            ("disk", "x,bandwidth=100", "disk0 has bandwidth=100"),
+            (
+                "disk-fault",
+                "disk=x,error=on",
+                "a fault of disk 'x' has no disk of that name",
+            ),
+        ] {
+            let found = problems(&[(flag, text)]);
+            assert!(matches!(&found[..], [one] if one.contains(why)), "{text}: {found:?}");
+        }
+        let faults = problems(&[("disk", "x"), ("disk-fault", "disk=disk0,op=read")]);
+        assert!(
+            matches!(&faults[..], [one] if one.contains("does nothing")),
+            "{faults:?}"
+        );
+        let twice = problems(&[("disk", "x,id=a"), ("virtio-mem", "size=1G,id=a")]);
+        assert!(matches!(&twice[..], [one] if one.contains("name of two")), "{twice:?}");
+        let limit = problems(&[("limits", "static-max=1G"), ("virtio-mem", "size=1G,requested=128M")]);
+        assert!(
+            matches!(&limit[..], [one] if one.contains("above static-max=1G")),
+            "{limit:?}"
+        );
+    }
+
+    #[test]
+    fn a_machine_has_places_for_sixteen_devices() {
+        let ids: Vec<_> = (0..16).map(|n| format!("/x{n}")).collect();
+        let disks = |n: usize| ids.iter().take(n).map(|id| ("disk", id.as_str())).collect::<Vec<_>>();
+        assert_eq!(problems(&disks(15)), [""; 0]);
+        let found = problems(&disks(16));
+        assert!(
+            matches!(&found[..], [one] if one.starts_with("17 virtio devices are more than the 16")),
+            "{found:?}"
+        );
+    }
+}
