@@ -238,7 +238,7 @@ impl BlkRequests {
     fn ranges(&self, kind: u32, from: &mut Reader<'_>) -> Taken<Work> {
         let bytes = from.available_bytes();
         let count = bytes / HEADER;
-        if self.plan.readonly || bytes % HEADER != 0 || count == 0 || count > MAX_RANGES as usize {
+        if self.plan.readonly || !bytes.is_multiple_of(HEADER) || count == 0 || count > MAX_RANGES as usize {
             return self.refuse(FAILED);
         }
         let mut ranges = Vec::with_capacity(count);
