@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::{LimitsInfo, MediaErrorList, Phase};
+use super::{DiskInfo, DiskList, LimitsInfo, MediaErrorList, MemoryTargetInfo, Phase, VirtioInfo};
 use crate::layout::map::Report;
 use devices::nvdimm::flush::FlushCounts;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,12 @@ pub enum Response {
     NvdimmAdded(Box<NvdimmAdded>),
     /// To `nvdimm errors`.
     MediaErrors(MediaErrorList),
+    /// To `memory target`.
+    MemoryTarget(Box<MemoryTargetInfo>),
+    /// To `disk list`.
+    Disks(DiskList),
+    /// To what changes a disk.
+    Disk(Box<DiskInfo>),
     /// To `limits`.
     Limits(LimitsInfo),
 }
@@ -47,6 +53,8 @@ pub struct MachineInfo {
     pub plan: Report,
     /// NVDIMMs as they are.
     pub nvdimm: NvdimmList,
+    /// virtio devices that have something to say.
+    pub virtio: VirtioInfo,
 }
 
 /// The NVDIMMs, and what the guest knows of them.
