@@ -197,7 +197,7 @@ fn errors_that_the_dimm_cannot_have_are_refused_and_others_of_another_place_left
     let at = |dpa: u64, len: u64| json!({"dpa": dpa, "len": len});
     for (section, why) in [
         (
-            json!({"ranges": [range(0, 1 << 24), range(1 << 24, 64)], "injected": []}),
+            json!({"ranges": [range(0, 64), range(1 << 24, 64)], "injected": []}),
             "0x40 bad bytes at DPA 0x1000000",
         ),
         (
