@@ -273,7 +273,11 @@ mod tests {
             }
         });
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !(writing.is_finished() && output.deliver().unwrap()) {
+        loop {
+            let finished = writing.is_finished();
+            if output.deliver().unwrap() && finished {
+                break;
+            }
             assert!(output.lock().backlog.len() < HIGH + 1000, "more waits than may");
             assert!(Instant::now() < deadline);
             thread::sleep(Duration::from_micros(200));
