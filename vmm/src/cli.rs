@@ -21,7 +21,7 @@ pub use vm::VmArgs;
 use crate::{
     acpi,
     config::{
-        ConsoleConfig, MemoryRangeConfig, file,
+        ConsoleConfig, MemoryRangeConfig, file, file_of,
         probe::{BackingFacts, Purpose},
     },
     layout::map::Report,
@@ -192,6 +192,7 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
         layout: &plan.layout,
         phys_bits: plan.phys_bits,
         backings: &plan.backings,
+        memory_devices: &plan.memory_devices,
     };
     let machine = Machine::build(&plan.config, &plans)?;
     let outcome = machine.run(options.timeout).map_err(Failure::vmm)?;
@@ -252,7 +253,16 @@ fn hold_backings(plan: &MachinePlan) -> Result<Vec<Held>, Failure> {
         page: ByteSize::kib(4),
     });
     let nvdimms = plan.config.nvdimm.iter().zip(plan.backings.iter().copied());
-    for (backing, facts) in nvdimms.chain(ranges.iter().zip(range_facts)) {
+    let devices = plan
+        .config
+        .memory_device
+        .iter()
+        .zip(plan.memory_devices.iter().copied());
+    let devices: Vec<_> = devices
+        .filter_map(|(device, facts)| Some((file_of(device)?, facts)))
+        .collect();
+    let devices = devices.iter().map(|(file, facts)| (file, *facts));
+    for (backing, facts) in nvdimms.chain(ranges.iter().zip(range_facts)).chain(devices) {
         match backing::hold(backing, facts) {
             Ok(one) => held.extend(one),
             Err(error) => {

@@ -7,8 +7,8 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
-    config::{NvdimmConfig, flags},
-    control::{ControlError, NvdimmRequest, Request},
+    config::{MemoryDeviceConfig, NvdimmConfig, flags},
+    control::{ControlError, MemoryRequest, NvdimmRequest, Request},
 };
 use clap::{Args, Subcommand};
 use link::{Link, LinkError};
@@ -61,6 +61,9 @@ enum Verb {
     /// NVDIMMs
     #[command(subcommand)]
     Nvdimm(NvdimmVerb),
+    /// Memory devices
+    #[command(subcommand)]
+    Memory(MemoryVerb),
     /// Pass requests on as they are: lines of JSON from standard input, replies to standard output
     Raw,
 }
@@ -82,6 +85,30 @@ enum NvdimmVerb {
     },
 }
 
+#[derive(Subcommand)]
+enum MemoryVerb {
+    /// List the memory devices there are, and what the guest has made of them
+    List,
+    /// Give the guest one more, as --memory-device of `run` describes it; done when the guest has added it
+    Add {
+        /// [size=]SIZE[,node=N][,id=ID][,slot=N][,backing=KIND][,file=PATH][,offset=SIZE][,shared=on|off]...
+        #[arg(value_parser = memory_device)]
+        device: Box<MemoryDeviceConfig>,
+    },
+    /// Ask the guest to give one back; done when it has, refused when it says so
+    Remove {
+        /// Its name, as `list` shows it
+        id: String,
+        /// Seconds that the guest may take
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+        deadline: Option<u16>,
+    },
+}
+
+fn memory_device(text: &str) -> Result<Box<MemoryDeviceConfig>, String> {
+    flags::memory_device(text).map(Box::new).map_err(|e| e.to_string())
+}
+
 fn nvdimm(text: &str) -> Result<Box<NvdimmConfig>, String> {
     flags::nvdimm(text).map(Box::new).map_err(|e| e.to_string())
 }
@@ -98,6 +125,12 @@ impl Verb {
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
             Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),
             Self::Nvdimm(NvdimmVerb::Lock { id }) => Request::Nvdimm(NvdimmRequest::Lock { id: id.clone() }),
+            Self::Memory(MemoryVerb::List) => Request::Memory(MemoryRequest::List),
+            Self::Memory(MemoryVerb::Add { device }) => Request::Memory(MemoryRequest::Add(device.clone())),
+            Self::Memory(MemoryVerb::Remove { id, deadline }) => Request::Memory(MemoryRequest::Remove {
+                id: id.clone(),
+                deadline: *deadline,
+            }),
             Self::Raw => return None,
         })
     }

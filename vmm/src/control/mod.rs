@@ -16,9 +16,12 @@ mod info;
 pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
-pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
+pub use info::{
+    MachineInfo, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
+    OstInfo, Response, StateInfo,
+};
 
-use crate::config::NvdimmConfig;
+use crate::config::{MemoryDeviceConfig, NvdimmConfig};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -38,6 +41,27 @@ pub enum Request {
     Quit,
     /// Something about the NVDIMMs.
     Nvdimm(NvdimmRequest),
+    /// Something about the memory devices.
+    Memory(MemoryRequest),
+}
+
+/// What can be asked about memory devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum MemoryRequest {
+    /// The devices there are; answered by [`Response::Memory`].
+    List,
+    /// One more, as `--memory-device` describes it; answered by [`Response::MemoryAdded`] when the guest has added it. A device
+    /// that the guest refuses, or has not looked at in time, is taken back.
+    Add(Box<MemoryDeviceConfig>),
+    /// Ask the guest to give one back; answered by [`Response::MemoryRemoved`] when it has, and with the reason when it refuses.
+    Remove {
+        /// Its name.
+        id: String,
+        /// Seconds that the guest may take; none: 30.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<u16>,
+    },
 }
 
 /// What can be asked about NVDIMMs.
@@ -86,12 +110,29 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
     use Phase::{Ending, Paused, Pausing, Running};
     match (request, phase) {
         (_, Ending) => Err(ControlError::new(ErrorKind::Ending, "the machine is ending")),
-        (Request::Describe | Request::Quit | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. }), _)
-        | (Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)), Running)
+        (
+            Request::Describe
+            | Request::Quit
+            | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. })
+            | Request::Memory(MemoryRequest::List),
+            _,
+        )
+        | (
+            Request::Pause
+            | Request::PowerButton
+            | Request::Nvdimm(NvdimmRequest::Add(_))
+            | Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. }),
+            Running,
+        )
         | (Request::Resume, Paused) => Ok(()),
         (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {
             Err(wrong(phase, "an NVDIMM is added to a running guest").hint("resume the machine first"))
         }
+        (Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. }), Pausing | Paused) => Err(wrong(
+            phase,
+            "memory is added and removed together with a running guest",
+        )
+        .hint("resume the machine first")),
         (Request::PowerButton, Pausing | Paused) => {
             Err(wrong(phase, "the power button needs a running guest").hint("resume the machine first"))
         }
@@ -111,13 +152,14 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 6] = [
+    const ALL: [Request; 7] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
         Request::Resume,
         Request::Quit,
         Request::Nvdimm(NvdimmRequest::List),
+        Request::Memory(MemoryRequest::List),
     ];
 
     #[test]
@@ -130,6 +172,7 @@ mod tests {
             r#""resume""#,
             r#""quit""#,
             r#"{"nvdimm":"list"}"#,
+            r#"{"memory":"list"}"#,
         ];
         assert_eq!(written, expected);
         for (request, text) in ALL.iter().zip(expected) {
@@ -140,11 +183,32 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Ending), [0; 6]);
+        // describe, power-button, pause, resume, quit, nvdimm list, memory list
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Ending), [0; 7]);
+    }
+
+    #[test]
+    fn memory_comes_and_goes_while_the_guest_runs() {
+        for text in [
+            r#"{"memory":{"add":{"size":"1G","node":1}}}"#,
+            r#"{"memory":{"remove":{"id":"x"}}}"#,
+            r#"{"memory":{"remove":{"id":"x","deadline":5}}}"#,
+        ] {
+            let request: Request = serde_json::from_str(text).unwrap();
+            admit(Phase::Running, &request).unwrap();
+            for phase in [Phase::Pausing, Phase::Paused, Phase::Ending] {
+                assert!(admit(phase, &request).is_err(), "{text} {phase}");
+            }
+        }
+        for text in [
+            r#"{"memory":{"add":{"sise":"1G"}}}"#,
+            r#"{"memory":{"remove":{"id":"x","deadline":-1}}}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::{
     control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
     growth::Growth,
+    hotplug,
     nvdimm::OpenBus,
     ranges,
     socket::SocketError,
@@ -24,6 +25,7 @@ use crate::{
     memory::{
         Access, GuestMap, GuestMapError,
         backing::BackingError,
+        device::DeviceError,
         encrypted::writeback::WriteBack,
         ram::{self, RamError},
         state::StateFileError,
@@ -34,7 +36,7 @@ use crate::{
 };
 use devices::{
     Bus, BusError, Clock, GuestMemory,
-    acpi::{AcpiDevice, AcpiEvent, EventLine},
+    acpi::{AcpiDevice, AcpiEvent, EventLine, memory_hotplug::MemoryHotplug},
     nvdimm::{MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
     pvpanic::PvPanic,
@@ -116,6 +118,15 @@ pub enum BuildError {
         #[source]
         source: StateFileError,
     },
+    /// A memory device's memory.
+    #[error("memory device {id} cannot be used")]
+    MemoryDevice {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: DeviceError,
+    },
     /// A memory range's file.
     #[error("memory range {id} cannot be used")]
     Range {
@@ -177,6 +188,8 @@ pub struct Plans<'a> {
     pub phys_bits: u8,
     /// NVDIMM backings by slot.
     pub backings: &'a [BackingFacts],
+    /// Backings of the memory devices in their order.
+    pub memory_devices: &'a [BackingFacts],
 }
 
 /// What ACPI tables say of a configuration; also for `daxvisor acpi dump`.
@@ -201,6 +214,7 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
         initiators: ranges::acpi_initiators(config),
         hmat: HmatPlan::new(config, topology),
         nvdimm: nvdimm::plan(config, layout),
+        memory_slots: config.memory_slot_count(),
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
@@ -236,15 +250,19 @@ impl Machine {
         }
         ranges::map(config, layout, &vm, &mut map)?;
         let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
+        let plugged = hotplug::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
         let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
+        let mut config = config.clone();
+        config.fix_memory_slots();
         let growth = Growth {
-            config: config.clone(),
+            config,
             topology: topology.clone(),
             layout: layout.clone(),
             phys_bits: plans.phys_bits,
             memory: map,
+            plugged,
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
@@ -398,6 +416,7 @@ struct Devices {
     agent: Option<Agent>,
     control: Option<Control>,
     acpi: Arc<AcpiDevice>,
+    memory: Option<Arc<MemoryHotplug>>,
     nvdimm: Vec<Arc<NvdimmBus>>,
 }
 
@@ -436,6 +455,10 @@ impl Devices {
         ports.insert(at(ports::PCI_CONFIG, PciConfig::PORTS), Arc::new(PciConfig::default()))?;
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
+        let memory_devices = memory_registers(config, layout, &acpi);
+        if let Some(registers) = &memory_devices {
+            ports.insert(at(ports::MEMORY_HOTPLUG, MemoryHotplug::PORTS), registers.clone())?;
+        }
         let clock = Clock::default();
         let mut buses = Vec::new();
         for OpenBus {
@@ -471,6 +494,7 @@ impl Devices {
             agent,
             control: config.control_socket.as_deref().map(Control::listen).transpose()?,
             acpi,
+            memory: memory_devices,
             nvdimm: buses,
         })
     }
@@ -504,12 +528,24 @@ impl Devices {
             agent: self.agent,
             control: self.control,
             acpi: self.acpi,
+            memory: self.memory,
             nvdimm: self.nvdimm,
             plan,
             deadline: None,
             growth,
         })
     }
+}
+
+/// The registers of the memory devices, with those in their slots that are there at boot; none without slots.
+fn memory_registers(config: &VmConfig, layout: &Layout, acpi: &Arc<AcpiDevice>) -> Option<Arc<MemoryHotplug>> {
+    let slots = config.memory_slot_count();
+    let line = EventLine(acpi.clone(), AcpiEvent::Memory);
+    let registers = (slots > 0).then(|| Arc::new(MemoryHotplug::new(slots, line)))?;
+    for placed in &layout.memory {
+        registers.plug_cold(placed.slot, placed.range, placed.node);
+    }
+    Some(registers)
 }
 
 type VirtioModels = Vec<Arc<dyn VirtioDevice>>;

@@ -8,6 +8,7 @@ use crate::{
     hv::Vm,
     layout::{Layout, NvdimmAsk, map::Report},
     machine::{
+        hotplug::Plugged,
         nvdimm::{LeftState, open_state},
         secure::{self, Contents, open_dimm},
     },
@@ -35,6 +36,8 @@ pub struct Growth {
     pub write_back: WriteBack,
     /// Memory with its slots.
     pub memory: GuestMap,
+    /// What of it belongs to memory devices.
+    pub plugged: Plugged,
     /// The virtual machine.
     pub vm: Vm,
 }
@@ -201,16 +204,16 @@ impl Growth {
     }
 }
 
-fn refused(detail: String) -> ControlError {
+pub(super) fn refused(detail: String) -> ControlError {
     split_hint(ErrorKind::InvalidRequest, &detail)
 }
 
-fn internal(detail: &str) -> ControlError {
+pub(super) fn internal(detail: &str) -> ControlError {
     ControlError::new(ErrorKind::Internal, detail.to_owned())
 }
 
 /// An error with all its causes.
-fn failed(error: &dyn std::error::Error) -> ControlError {
+pub(super) fn failed(error: &dyn std::error::Error) -> ControlError {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -220,7 +223,7 @@ fn failed(error: &dyn std::error::Error) -> ControlError {
     split_hint(ErrorKind::Internal, &text)
 }
 
-fn first(problems: &[ConfigError]) -> ControlError {
+pub(super) fn first(problems: &[ConfigError]) -> ControlError {
     let text = problems
         .first()
         .map_or_else(|| "it is not valid".to_owned(), ToString::to_string);

@@ -13,6 +13,7 @@ pub mod console;
 pub mod control;
 pub mod events;
 mod growth;
+mod hotplug;
 mod nvdimm;
 pub mod output;
 mod ranges;

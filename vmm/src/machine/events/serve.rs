@@ -6,12 +6,13 @@
 use super::{Outcome, Running, Token};
 use crate::{
     control::{
-        ControlError, ErrorKind, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Phase, Request,
-        Response, StateInfo, admit,
+        ControlError, ErrorKind, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Phase,
+        Request, Response, StateInfo, admit,
     },
     machine::{
         control::{ClientId, Watch},
         growth::Added,
+        hotplug::Announced,
     },
 };
 use devices::{
@@ -35,13 +36,13 @@ const MAX_PENDING: usize = 64;
 pub(super) struct Pending {
     who: ClientId,
     id: Value,
-    goal: Goal,
+    pub(super) goal: Goal,
     deadline: Instant,
 }
 
 /// What a request under way waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Goal {
     /// Every vCPU stands still.
     Paused,
     /// The guest has read this version of a bus's NFIT.
@@ -51,15 +52,19 @@ enum Goal {
         /// Version.
         generation: u32,
     },
+    /// The guest has added a memory device, or says that it does not.
+    MemoryTaken(Announced),
+    /// The guest has given a memory device back, or says that it does not.
+    MemoryGone(Announced, MemoryRemoved),
 }
 
 /// What has become of a request that was begun.
-enum Begun {
+pub(super) enum Begun {
     Done(Response),
     Until(Goal, Duration),
 }
 
-type Answer = Result<Response, ControlError>;
+pub(super) type Answer = Result<Response, ControlError>;
 
 /// Since when the machine runs, and how long it did not.
 pub(super) struct Clock {
@@ -143,6 +148,7 @@ impl Running {
         match request {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
+            Request::Memory(request) => return self.memory(request),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
@@ -196,7 +202,7 @@ impl Running {
         }
     }
 
-    fn room_for_pending(&self) -> Result<(), ControlError> {
+    pub(super) fn room_for_pending(&self) -> Result<(), ControlError> {
         if self.pending.len() < MAX_PENDING {
             return Ok(());
         }
@@ -220,6 +226,7 @@ impl Running {
             paused_ms,
             plan: self.parts.plan.clone(),
             nvdimm: self.nvdimms(),
+            memory: self.memory_list(),
         }
     }
 
@@ -243,7 +250,7 @@ impl Running {
     pub(super) fn settle(&mut self) {
         let mut at = 0;
         while let Some(pending) = self.pending.get(at) {
-            let (goal, late) = (pending.goal, Instant::now() >= pending.deadline);
+            let (goal, late) = (pending.goal.clone(), Instant::now() >= pending.deadline);
             match self.reached(goal, late) {
                 None => at += 1,
                 Some(answer) => {
@@ -262,6 +269,8 @@ impl Running {
             return Some(Err(ControlError::new(ErrorKind::Ending, "the machine ended meanwhile")));
         }
         match goal {
+            Goal::MemoryTaken(device) => self.memory_taken(device, late),
+            Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
             Goal::FitSeen { slot, generation } => {
                 let list = self.nvdimms();
                 let dimm = list.dimms.into_iter().find(|dimm| dimm.slot == slot)?;
