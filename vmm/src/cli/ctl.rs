@@ -7,8 +7,8 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
-    config::{MemoryDeviceConfig, NvdimmConfig, flags},
-    control::{ControlError, MemoryRequest, NvdimmRequest, Request},
+    config::{LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
+    control::{ControlError, LimitsRequest, MemoryRequest, NvdimmRequest, Request},
 };
 use clap::{Args, Subcommand};
 use link::{Link, LinkError};
@@ -64,6 +64,9 @@ enum Verb {
     /// Memory devices
     #[command(subcommand)]
     Memory(MemoryVerb),
+    /// Limits of the machine's RAM
+    #[command(subcommand)]
+    Limits(LimitsVerb),
     /// Pass requests on as they are: lines of JSON from standard input, replies to standard output
     Raw,
 }
@@ -109,6 +112,22 @@ fn memory_device(text: &str) -> Result<Box<MemoryDeviceConfig>, String> {
     flags::memory_device(text).map(Box::new).map_err(|e| e.to_string())
 }
 
+#[derive(Subcommand)]
+enum LimitsVerb {
+    /// Show the limits, and how much RAM there is
+    Get,
+    /// Change the dynamic limits or the target
+    Set {
+        /// [dynamic-max=SIZE][,target=SIZE][,dynamic-min=SIZE]
+        #[arg(value_parser = limits)]
+        limits: LimitsConfig,
+    },
+}
+
+fn limits(text: &str) -> Result<LimitsConfig, String> {
+    flags::limits(text).map_err(|e| e.to_string())
+}
+
 fn nvdimm(text: &str) -> Result<Box<NvdimmConfig>, String> {
     flags::nvdimm(text).map(Box::new).map_err(|e| e.to_string())
 }
@@ -131,6 +150,8 @@ impl Verb {
                 id: id.clone(),
                 deadline: *deadline,
             }),
+            Self::Limits(LimitsVerb::Get) => Request::Limits(LimitsRequest::Get),
+            Self::Limits(LimitsVerb::Set { limits }) => Request::Limits(LimitsRequest::Set(*limits)),
             Self::Raw => return None,
         })
     }

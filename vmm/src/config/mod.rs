@@ -12,6 +12,7 @@ pub mod file;
 pub mod flags;
 mod hmat;
 pub mod kv;
+mod limits;
 mod memory_device;
 pub mod probe;
 pub mod profile;
@@ -36,6 +37,7 @@ pub use hmat::{
     CacheAssociativity, CacheWritePolicy, GenericInitiatorConfig, HmatConfig, HmatError, MemoryCacheConfig,
     Performance, common_unit,
 };
+pub use limits::{LIMIT_UNIT, Limits, LimitsConfig, LimitsError, UNLIMITED};
 pub use memory_device::{file_of, memory_of};
 pub use ranges::{HexAddress, MemoryRangeConfig, RangeError, RangeKind};
 pub use rates::{Bandwidth, Latency};
@@ -60,6 +62,9 @@ pub struct VmConfig {
     pub cpu: CpuModelConfig,
     /// Boot RAM.
     pub memory: MemoryConfig,
+    /// What the machine's RAM may become.
+    #[serde(skip_serializing_if = "LimitsConfig::is_empty")]
+    pub limits: LimitsConfig,
     /// NUMA nodes; empty: one node 0 with everything.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub numa: Vec<NumaConfig>,

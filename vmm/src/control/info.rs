@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::Phase;
+use super::{LimitsInfo, Phase};
 use crate::{config::MemoryBacking, layout::map::Report};
 use devices::acpi::memory_hotplug::{GuestView, Ost};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ pub enum Response {
     MemoryAdded(Box<MemoryDeviceInfo>),
     /// To `memory remove`.
     MemoryRemoved(MemoryRemoved),
+    /// To `limits`.
+    Limits(LimitsInfo),
 }
 
 /// Where the machine is.

@@ -13,6 +13,7 @@
 
 mod error;
 mod info;
+mod limits;
 pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
@@ -20,6 +21,7 @@ pub use info::{
     MachineInfo, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
     OstInfo, Response, StateInfo,
 };
+pub use limits::{LimitsInfo, LimitsRequest, change_limits};
 
 use crate::config::{MemoryDeviceConfig, NvdimmConfig};
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,8 @@ pub enum Request {
     Nvdimm(NvdimmRequest),
     /// Something about the memory devices.
     Memory(MemoryRequest),
+    /// Something about the limits of RAM; answered by [`Response::Limits`].
+    Limits(LimitsRequest),
 }
 
 /// What can be asked about memory devices.
@@ -113,6 +117,7 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
         (
             Request::Describe
             | Request::Quit
+            | Request::Limits(_)
             | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. })
             | Request::Memory(MemoryRequest::List),
             _,
@@ -152,7 +157,7 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 7] = [
+    const ALL: [Request; 8] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
@@ -160,6 +165,7 @@ mod tests {
         Request::Quit,
         Request::Nvdimm(NvdimmRequest::List),
         Request::Memory(MemoryRequest::List),
+        Request::Limits(LimitsRequest::Get),
     ];
 
     #[test]
@@ -173,6 +179,7 @@ mod tests {
             r#""quit""#,
             r#"{"nvdimm":"list"}"#,
             r#"{"memory":"list"}"#,
+            r#"{"limits":"get"}"#,
         ];
         assert_eq!(written, expected);
         for (request, text) in ALL.iter().zip(expected) {
@@ -183,11 +190,11 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list, memory list
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Ending), [0; 7]);
+        // describe, power-button, pause, resume, quit, nvdimm list, memory list, limits get
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Ending), [0; 8]);
     }
 
     #[test]

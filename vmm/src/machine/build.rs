@@ -154,6 +154,9 @@ pub enum BuildError {
     /// The CPU model.
     #[error(transparent)]
     Cpuid(#[from] cpuid::CpuidError),
+    /// The limits.
+    #[error(transparent)]
+    Limits(#[from] crate::config::LimitsError),
     /// Tables.
     #[error(transparent)]
     Acpi(#[from] acpi::AcpiError),
@@ -256,11 +259,13 @@ impl Machine {
         let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
         let mut config = config.clone();
         config.fix_memory_slots();
+        let limits = config.limits()?;
         let growth = Growth {
             config,
             topology: topology.clone(),
             layout: layout.clone(),
             phys_bits: plans.phys_bits,
+            limits,
             memory: map,
             plugged,
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,

@@ -3,8 +3,8 @@
 //! Everything is decided and opened first; the guest learns of it last, and nothing is left of an addition that fails.
 
 use crate::{
-    config::{ConfigError, NvdimmConfig, VmConfig},
-    control::{ControlError, ErrorKind},
+    config::{ConfigError, Limits, LimitsConfig, NvdimmConfig, VmConfig},
+    control::{ControlError, ErrorKind, LimitsInfo, change_limits},
     hv::Vm,
     layout::{Layout, NvdimmAsk, map::Report},
     machine::{
@@ -12,13 +12,13 @@ use crate::{
         nvdimm::{LeftState, open_state},
         secure::{self, Contents, open_dimm},
     },
-    memory::{GuestMap, backing::Opened, encrypted::writeback::WriteBack},
+    memory::{GuestMap, backing::Opened, encrypted::writeback::WriteBack, limits::MemoryUse},
     nvdimm,
     topology::Topology,
 };
 use devices::{
     nvdimm::{Dimm, NvdimmBus, NvdimmBusPlan},
-    units::Hex,
+    units::{ByteSize, Hex},
 };
 use std::{fs, sync::Arc};
 
@@ -34,6 +34,8 @@ pub struct Growth {
     pub phys_bits: u8,
     /// Writes encrypted DIMMs back; dropped while their memory is still there.
     pub write_back: WriteBack,
+    /// What its RAM may become.
+    pub limits: Limits,
     /// Memory with its slots.
     pub memory: GuestMap,
     /// What of it belongs to memory devices.
@@ -55,6 +57,31 @@ impl Growth {
     /// The plan of the machine as it is now.
     pub fn report(&self) -> Report {
         Report::new(&self.config, &self.topology, &self.layout, self.phys_bits)
+    }
+
+    /// RAM as it is counted against the limits.
+    pub fn memory_use(&self) -> MemoryUse {
+        MemoryUse {
+            boot: self.layout.ram_size(),
+            devices: ByteSize(self.layout.memory.iter().map(|placed| placed.range.len).sum()),
+            ..MemoryUse::default()
+        }
+    }
+
+    /// The limits, and how much RAM there is.
+    pub fn limits_info(&self) -> LimitsInfo {
+        let used = self.memory_use();
+        LimitsInfo {
+            limits: self.limits,
+            used,
+            total: used.total(),
+        }
+    }
+
+    /// Changes the limits that are named, all of them or none.
+    pub fn set_limits(&mut self, asked: &LimitsConfig) -> Result<(), ControlError> {
+        self.limits = change_limits(&self.limits, asked)?;
+        Ok(())
     }
 
     /// Gives the machine one more NVDIMM, in the next free slot.
@@ -154,7 +181,7 @@ impl Growth {
             }
             bus.grow(plan.nfit, dimm).map_err(|e| internal(&e.to_string()))?;
             bus.keep().map_err(|e| failed(&e))?;
-            Ok(bus.fit_generation)
+            Ok::<_, ControlError>(bus.fit_generation)
         })?;
         if let Some(dimm) = encrypted {
             self.write_back.add(dimm).map_err(|e| failed(&e))?;
@@ -205,7 +232,7 @@ impl Growth {
 }
 
 pub(super) fn refused(detail: String) -> ControlError {
-    split_hint(ErrorKind::InvalidRequest, &detail)
+    ControlError::split(ErrorKind::InvalidRequest, &detail)
 }
 
 pub(super) fn internal(detail: &str) -> ControlError {
@@ -220,20 +247,12 @@ pub(super) fn failed(error: &dyn std::error::Error) -> ControlError {
         text = format!("{text}: {error}");
         cause = error.source();
     }
-    split_hint(ErrorKind::Internal, &text)
+    ControlError::split(ErrorKind::Internal, &text)
 }
 
 pub(super) fn first(problems: &[ConfigError]) -> ControlError {
     let text = problems
         .first()
         .map_or_else(|| "it is not valid".to_owned(), ToString::to_string);
-    split_hint(ErrorKind::InvalidRequest, &text)
-}
-
-/// Our messages carry their hint in the text.
-fn split_hint(kind: ErrorKind, text: &str) -> ControlError {
-    match text.split_once("; hint: ") {
-        Some((detail, hint)) => ControlError::new(kind, detail.to_owned()).hint(hint.to_owned()),
-        None => ControlError::new(kind, text.to_owned()),
-    }
+    ControlError::split(ErrorKind::InvalidRequest, &text)
 }

@@ -15,9 +15,12 @@ use crate::{
     control::{ControlError, ErrorKind, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, OstInfo},
     hv::Vm,
     layout::{Layout, MemoryAsk, MemoryPlacement},
-    memory::{Access, GuestMap, Window, device},
+    memory::{
+        Access, GuestMap, Window, device,
+        limits::{self, Change},
+    },
 };
-use devices::acpi::memory_hotplug::MemoryHotplug;
+use devices::{acpi::memory_hotplug::MemoryHotplug, units::ByteSize};
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 /// The memory behind the devices that are plugged, by slot.
@@ -63,6 +66,12 @@ impl Growth {
         })
     }
 
+    /// Whether the limits allow that a device of `len` bytes goes.
+    pub fn may_lose(&self, len: u64) -> Result<(), ControlError> {
+        limits::admit(&self.limits, &self.memory_use(), Change::Remove(ByteSize(len)))?;
+        Ok(())
+    }
+
     /// What the device in `slot` is called.
     pub fn memory_id(&self, slot: u16) -> String {
         place_of(&self.layout, slot).map_or_else(|| format!("mem{slot}"), |placed| placed.id.clone())
@@ -91,6 +100,7 @@ impl Growth {
             node: said.node,
             backing: facts,
         };
+        limits::admit(&self.limits, &self.memory_use(), Change::Add(facts.size))?;
         let layout = self.layout.clone().with_memory_device(&config, ask);
         let layout = layout.map_err(|e| refused(e.to_string()))?;
         let placed = place_of(&layout, slot).ok_or_else(|| internal("the device has no place"))?;

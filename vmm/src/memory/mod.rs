@@ -7,6 +7,7 @@ pub mod backing;
 pub mod device;
 pub mod encrypted;
 pub mod interleave;
+pub mod limits;
 pub mod plain;
 pub mod ram;
 pub mod state;

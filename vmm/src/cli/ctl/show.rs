@@ -1,9 +1,10 @@
 //! Replies as people read them.
 
 use crate::control::{
-    MachineInfo, MemoryDeviceInfo, MemoryList, MemoryRemoved, MemoryRequest, NvdimmAdded, NvdimmInfo, NvdimmList,
-    NvdimmRequest, Request, StateInfo,
+    LimitsInfo, MachineInfo, MemoryDeviceInfo, MemoryList, MemoryRemoved, MemoryRequest, NvdimmAdded, NvdimmInfo,
+    NvdimmList, NvdimmRequest, Request, StateInfo,
 };
+use crate::memory::limits::MemoryUse;
 use devices::units::ByteSize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -21,6 +22,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
             let MemoryRemoved { id, len } = serde_json::from_value(reply)?;
             format!("{id} is gone, {} are the host's again\n", ByteSize(len))
         }
+        Request::Limits(_) => limits(&serde_json::from_value(reply)?),
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Quit => {
             let StateInfo { state } = serde_json::from_value(reply)?;
@@ -71,6 +73,23 @@ fn device(device: &MemoryDeviceInfo) -> String {
         "  {id}: {slot}node {node}, {} at {start:#x}-{last:#x}{more}\n",
         ByteSize(*len)
     )
+}
+
+fn limits(info: &LimitsInfo) -> String {
+    let MemoryUse {
+        boot,
+        devices,
+        resizable,
+    } = info.used;
+    let mut text = format!(
+        "RAM {}: {boot} at boot, {devices} in memory devices, {resizable} in virtio-mem\n",
+        info.total
+    );
+    for (name, size) in info.limits.named() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {name}: {size}");
+    }
+    text
 }
 
 fn added(added: NvdimmAdded) -> String {
@@ -130,6 +149,7 @@ fn nvdimms(list: &NvdimmList) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::LimitsRequest;
     use serde_json::json;
 
     #[test]
@@ -168,6 +188,20 @@ mod tests {
         });
         let shown = text(&request, json!({"id": "a", "len": 1 << 30})).unwrap();
         assert_eq!(shown, "a is gone, 1G are the host's again\n");
+    }
+
+    #[test]
+    fn limits_are_a_line_each_from_the_highest() {
+        let limits =
+            json!({"static-max": "4G", "dynamic-max": "3G", "target": "2G", "dynamic-min": "1G", "static-min": "64M"});
+        let used = json!({"boot": "1G", "devices": "512M", "resizable": "0"});
+        let reply = json!({"limits": limits, "used": used, "total": "1536M"});
+        let shown = text(&Request::Limits(LimitsRequest::Get), reply).unwrap();
+        assert_eq!(
+            shown,
+            "RAM 1536M: 1G at boot, 512M in memory devices, 0 in virtio-mem\n  static-max: 4G\n  dynamic-max: 3G\n  \
+             target: 2G\n  dynamic-min: 1G\n  static-min: 64M\n"
+        );
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Running {
         let known = registers.and_then(|registers| registers.slot(slot));
         // Between the guest's ejection and this thread's look at it there is nothing to ask for.
         let known = known.ok_or_else(|| conflict("is being given back"))?;
+        self.parts.growth.may_lose(known.range.len)?;
         registers.map(|registers| registers.request_unplug(slot));
         let serial = known.serial;
         let gone = MemoryRemoved {

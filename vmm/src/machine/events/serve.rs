@@ -6,8 +6,8 @@
 use super::{Outcome, Running, Token};
 use crate::{
     control::{
-        ControlError, ErrorKind, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Phase,
-        Request, Response, StateInfo, admit,
+        ControlError, ErrorKind, LimitsRequest, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
+        NvdimmRequest, Phase, Request, Response, StateInfo, admit,
     },
     machine::{
         control::{ClientId, Watch},
@@ -149,6 +149,7 @@ impl Running {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
             Request::Memory(request) => return self.memory(request),
+            Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
@@ -178,6 +179,14 @@ impl Running {
                 Ok(Begun::Done(self.state()))
             }
         }
+    }
+
+    fn limits(&mut self, request: &LimitsRequest) -> Answer {
+        let growth = &mut self.parts.growth;
+        if let LimitsRequest::Set(asked) = request {
+            growth.set_limits(asked)?;
+        }
+        Ok(Response::Limits(growth.limits_info()))
     }
 
     fn lock_nvdimm(&self, id: &str) -> Result<(), ControlError> {
