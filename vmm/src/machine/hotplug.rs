@@ -23,8 +23,16 @@ use crate::{
 use devices::{acpi::memory_hotplug::MemoryHotplug, units::ByteSize};
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
-/// The memory behind the devices that are plugged, by slot.
-pub type Plugged = BTreeMap<u16, Arc<Window>>;
+/// What is behind the devices that are plugged, by slot.
+pub type Plugged = BTreeMap<u16, Behind>;
+
+/// What is behind a device.
+pub struct Behind {
+    /// Its memory.
+    window: Arc<Window>,
+    /// The file that was made for it, while it may still have to be taken back.
+    created: Created,
+}
 
 /// A device that the guest has been told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +53,8 @@ pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -
         let mapping =
             device::open(said, *facts, placed.range).map_err(|source| BuildError::MemoryDevice { id, source })?;
         let window = map.window(vm, placed.range, mapping, Access::ReadWrite, 0)?;
-        plugged.insert(slot, window);
+        let created = Created(None);
+        plugged.insert(slot, Behind { window, created });
     }
     Ok(plugged)
 }
@@ -107,7 +116,7 @@ impl Growth {
         let (range, node) = (placed.range, placed.node);
 
         let created = said.file.as_ref().filter(|path| !path.exists()).cloned();
-        let undo = Created(created);
+        let created = Created(created);
         let mapping = device::open(said, facts, range).map_err(|e| failed(&e))?;
         let window = self.memory.window(&self.vm, range, mapping, Access::ReadWrite, 0);
         let window = window.map_err(|e| failed(&e))?;
@@ -115,8 +124,7 @@ impl Growth {
             self.memory.remove(&window);
             return Err(internal("the slot is taken"));
         };
-        undo.keep();
-        self.plugged.insert(slot, window);
+        self.plugged.insert(slot, Behind { window, created });
         (self.config, self.layout) = (config, layout);
         Ok(Announced { slot, serial })
     }
@@ -158,8 +166,15 @@ impl Growth {
         let at = slots.iter().position(|other| *other == slot);
         at.map(|at| self.config.memory_device.remove(at));
         self.layout = self.layout.clone().without_memory_device(slot);
-        if let Some(window) = self.plugged.remove(&slot) {
-            self.memory.remove(&window);
+        if let Some(behind) = self.plugged.remove(&slot) {
+            self.memory.remove(&behind.window);
+        }
+    }
+
+    /// The guest knows of the device in `slot`: it stays, with the file that was made for it.
+    pub fn keep_memory(&mut self, slot: u16) {
+        if let Some(behind) = self.plugged.get_mut(&slot) {
+            behind.created.0 = None;
         }
     }
 
@@ -196,14 +211,8 @@ impl Growth {
     }
 }
 
-/// A file that an addition creates, removed again unless that succeeds.
+/// A file that an addition creates, removed again with it unless that succeeds.
 struct Created(Option<PathBuf>);
-
-impl Created {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
 
 impl Drop for Created {
     fn drop(&mut self) {

@@ -7,10 +7,9 @@ use crate::acpi::memory_hotplug::{EJECT, INSERT, PRESENT, REMOVE};
 use acpi_tables::{
     Aml, AmlSink,
     aml::{
-        Acquire, Add, AddressSpace, AddressSpaceCacheable, And, Arg, CreateQWordField, Device, EISAName, Else, Field,
-        FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, If, LessThan, Local, Method, MethodCall, Mutex,
-        Name, NotEqual, Notify, ONE, OpRegion, OpRegionSpace, Or, Path, Release, ResourceTemplate, Return, ShiftLeft,
-        Store, Subtract, While, ZERO,
+        Acquire, Add, And, Arg, CreateQWordField, Device, EISAName, Else, Field, FieldAccessType, FieldEntry,
+        FieldLockRule, FieldUpdateRule, If, LessThan, Local, Method, MethodCall, Mutex, Name, NotEqual, Notify, ONE,
+        OpRegion, OpRegionSpace, Or, Path, Release, ResourceTemplate, Return, ShiftLeft, Store, Subtract, While, ZERO,
     },
 };
 
@@ -26,6 +25,9 @@ const WORKING: u8 = 0xf;
 const DESCRIPTOR_MIN: u8 = 14;
 const DESCRIPTOR_MAX: u8 = 22;
 const DESCRIPTOR_LEN: u8 = 38;
+/// Tag and length; memory; consumer, minimum and maximum fixed; cacheable, read-write.
+const DESCRIPTOR_HEAD: [u8; 6] = [0x8a, 43, 0, 0, 0b1101, 0b11];
+const DESCRIPTOR_BODY: usize = 40;
 /// No time limit.
 const FOREVER: u16 = 0xffff;
 
@@ -114,19 +116,19 @@ fn status_method() -> Encoded {
 /// `MCRS(slot)`: `_CRS`, one QWord memory descriptor; of length 0 for a slot that was emptied meanwhile.
 fn resources_method() -> Encoded {
     let (template, len) = (Path::new("MTPL"), Local(2));
-    let descriptor = AddressSpace::new_memory(AddressSpaceCacheable::Cacheable, true, 0u64, 0u64, None);
-    let whole = |low: &str, high: &str| {
+    let descriptor = Encoded([&DESCRIPTOR_HEAD[..], &[0; DESCRIPTOR_BODY]].concat());
+    let put_whole = |to: &dyn Aml, low: &str, high: &str| {
         let high = bytes(&ShiftLeft::new(&ZERO, &Path::new(high), &32u8));
-        bytes(&Or::new(&ZERO, &high, &Path::new(low)))
+        bytes(&Or::new(to, &high, &Path::new(low)))
     };
     let field = |name: &str, at: u8| {
         let (name, at) = (Path::new(name), at);
         bytes(&CreateQWordField::new(&name, &template, &at))
     };
     let has_memory = bytes(&NotEqual::new(&len, &ZERO));
-    let last = {
+    let put_last = {
         let end = bytes(&Add::new(&ZERO, &Path::new("MMIN"), &len));
-        bytes(&Subtract::new(&ZERO, &end, &ONE))
+        bytes(&Subtract::new(&Path::new("MMAX"), &end, &ONE))
     };
     let body = [
         bytes(&Name::new(
@@ -136,10 +138,10 @@ fn resources_method() -> Encoded {
         field("MMIN", DESCRIPTOR_MIN),
         field("MMAX", DESCRIPTOR_MAX),
         field("MLEN", DESCRIPTOR_LEN),
-        bytes(&Store::new(&len, &whole("MLNL", "MLNH"))),
-        bytes(&Store::new(&Path::new("MMIN"), &whole("MBSL", "MBSH"))),
+        put_whole(&len, "MLNL", "MLNH"),
+        put_whole(&Path::new("MMIN"), "MBSL", "MBSH"),
         bytes(&Store::new(&Path::new("MLEN"), &len)),
-        bytes(&If::new(&has_memory, vec![&Store::new(&Path::new("MMAX"), &last)])),
+        bytes(&If::new(&has_memory, vec![&put_last])),
         bytes(&Store::new(&Local(0), &template)),
     ];
     locked("MCRS", 1, &body)

@@ -98,7 +98,7 @@ impl Running {
         let Announced { slot, .. } = device;
         let id = self.parts.growth.memory_id(slot);
         let Some(known) = self.known(device) else {
-            let text = format!("the guest has given {id} back at once");
+            let text = "the guest has given the device back at once";
             return Some(Err(ControlError::new(ErrorKind::Refused, text)));
         };
         match known.guest {
@@ -118,6 +118,7 @@ impl Running {
                 Some(Err(error.hint("a guest needs ACPI and CONFIG_ACPI_HOTPLUG_MEMORY")))
             }
             _ => {
+                self.parts.growth.keep_memory(slot);
                 let mut list = self.memory_list();
                 let at = list.devices.iter().position(|info| info.slot == Some(slot))?;
                 Some(Ok(Response::MemoryAdded(Box::new(list.devices.swap_remove(at)))))
