@@ -7,10 +7,11 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
-    config::{LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
-    control::{ControlError, LimitsRequest, MemoryRequest, NvdimmRequest, Request},
+    config::{DiskFault, DiskThrottle, LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
+    control::{ControlError, DiskRequest, LimitsRequest, MemoryRequest, NvdimmRequest, Request},
 };
 use clap::{Args, Subcommand};
+use devices::units::ByteSize;
 use link::{Link, LinkError};
 use std::{
     io::{self, Write},
@@ -64,6 +65,9 @@ enum Verb {
     /// Memory devices
     #[command(subcommand)]
     Memory(MemoryVerb),
+    /// Disks and their faults
+    #[command(subcommand)]
+    Disk(DiskVerb),
     /// Limits of the machine's RAM
     #[command(subcommand)]
     Limits(LimitsVerb),
@@ -106,10 +110,47 @@ enum MemoryVerb {
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
         deadline: Option<u16>,
     },
+    /// Ask the guest to have so much of a virtio-mem device plugged; done when it has, or after 30 s
+    Target {
+        /// Its name, as `describe` shows it
+        id: String,
+        /// Bytes, or with K, M, G or T
+        size: ByteSize,
+    },
 }
 
 fn memory_device(text: &str) -> Result<Box<MemoryDeviceConfig>, String> {
     flags::memory_device(text).map(Box::new).map_err(|e| e.to_string())
+}
+
+#[derive(Subcommand, Clone)]
+enum DiskVerb {
+    /// List the disks, their limits and their faults
+    List,
+    /// Make something wrong with a disk
+    Fault {
+        /// Its name, as `list` shows it
+        id: String,
+        /// [op=any|read|write|flush][,sectors=FIRST-LAST][,latency=TIME][,jitter=TIME][,distribution=KIND][,error=on]
+        /// [,hang=on][,count=N]
+        #[arg(value_parser = disk_fault)]
+        fault: DiskFault,
+    },
+    /// Take faults away; what hangs by them goes on
+    Heal {
+        /// Its name, as `list` shows it
+        id: String,
+        /// Number of the fault, as `list` shows it [default: all]
+        number: Option<u32>,
+    },
+    /// Set the limits of a disk; what is not named has none
+    Throttle {
+        /// Its name, as `list` shows it
+        id: String,
+        /// [bandwidth=SIZE][,iops=N][,burst=TIME]
+        #[arg(value_parser = disk_throttle, default_value = "")]
+        throttle: DiskThrottle,
+    },
 }
 
 #[derive(Subcommand)]
@@ -122,6 +163,14 @@ enum LimitsVerb {
         #[arg(value_parser = limits)]
         limits: LimitsConfig,
     },
+}
+
+fn disk_fault(text: &str) -> Result<DiskFault, String> {
+    flags::disk_fault(text).map_err(|e| e.to_string())
+}
+
+fn disk_throttle(text: &str) -> Result<DiskThrottle, String> {
+    flags::disk_throttle(text).map_err(|e| e.to_string())
 }
 
 fn limits(text: &str) -> Result<LimitsConfig, String> {
@@ -150,10 +199,26 @@ impl Verb {
                 id: id.clone(),
                 deadline: *deadline,
             }),
+            Self::Memory(MemoryVerb::Target { id, size }) => Request::Memory(MemoryRequest::Target {
+                id: id.clone(),
+                size: *size,
+            }),
+            Self::Disk(verb) => Request::Disk(verb.request()),
             Self::Limits(LimitsVerb::Get) => Request::Limits(LimitsRequest::Get),
             Self::Limits(LimitsVerb::Set { limits }) => Request::Limits(LimitsRequest::Set(*limits)),
             Self::Raw => return None,
         })
+    }
+}
+
+impl DiskVerb {
+    fn request(&self) -> DiskRequest {
+        match self.clone() {
+            Self::List => DiskRequest::List,
+            Self::Fault { id, fault } => DiskRequest::AddFault { id, fault },
+            Self::Heal { id, number } => DiskRequest::RemoveFault { id, number },
+            Self::Throttle { id, throttle } => DiskRequest::Throttle { id, throttle },
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! locked or changed, so that a mistake anywhere is reported before anything happens.
 
 use super::{
-    ConfigError, ConsoleConfig, NvdimmBacking, NvdimmConfig, VmConfig,
+    ConfigError, ConsoleConfig, DiskConfig, NvdimmBacking, NvdimmConfig, VmConfig,
     memory_device::{facts_of_memory, file_of},
     validate::check_size,
 };
@@ -39,8 +39,8 @@ pub enum Purpose {
 }
 
 impl VmConfig {
-    /// Looks at every named file and reports every problem; returns the backings of the NVDIMMs by slot. No `@NAME`
-    /// is left in the configuration.
+    /// Looks at every named file and reports every problem; returns the backings of the NVDIMMs by slot, then those of the
+    /// virtio-pmem devices. No `@NAME` is left in the configuration.
     pub fn probe(&self, purpose: Purpose) -> Result<Vec<BackingFacts>, Vec<ConfigError>> {
         let mut problems = Vec::new();
         if self.kernel.is_none() && purpose == Purpose::Boot {
@@ -82,6 +82,15 @@ impl VmConfig {
                 }
                 Err(problem) => problems.push(problem),
             }
+        }
+        for (index, device) in self.virtio_pmem.iter().enumerate() {
+            match probe_nvdimm(&self.virtio_pmem_name(index), &device.backing()) {
+                Ok(fact) => facts.push(fact),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        for (index, disk) in self.disk.iter().enumerate() {
+            problems.extend(probe_disk(&self.disk_name(index), disk).err());
         }
         for (position, disk) in self.virtual_disk.iter().enumerate() {
             let id = format!("virtual disk {position}");
@@ -190,6 +199,16 @@ impl VmConfig {
                 written: SpaKind::from(disk.kind).is_persistent(),
                 ..Named::written(format!("virtual disk {position}"), path)
             }));
+        }
+        for (index, device) in self.virtio_pmem.iter().enumerate() {
+            let file = |path| Named::written(self.virtio_pmem_name(index), path);
+            named.extend(device.file.as_deref().map(file));
+        }
+        for (index, disk) in self.disk.iter().enumerate() {
+            named.push(Named {
+                written: !disk.readonly,
+                ..Named::written(self.disk_name(index), &disk.file)
+            });
         }
         for (index, range) in self.memory_range.iter().enumerate() {
             let file = |path| Named::written(self.memory_range_name(index), path);
@@ -334,6 +353,45 @@ fn check_folder(role: &str, path: &Path) -> Result<StatFs, ConfigError> {
         return Err(wrong_kind(&role, folder, &meta, "a folder"));
     }
     rustix::fs::statfs(folder).map_err(|e| unusable(&role, folder)(e.into()))
+}
+
+/// A disk's file: whole sectors, and there unless it can be made.
+fn probe_disk(id: &str, disk: &DiskConfig) -> Result<(), ConfigError> {
+    let path = &disk.file;
+    let bad = |why: String| ConfigError::Virtio {
+        what: id.to_owned(),
+        why,
+    };
+    let meta = match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !disk.readonly => {
+            check_folder(id, path)?;
+            return match disk.size {
+                Some(_) => Ok(()),
+                None => Err(bad(format!(
+                    "has no size, and {} does not exist; hint: add size=SIZE to create it",
+                    path.display()
+                ))),
+            };
+        }
+        other => other.map_err(unusable(id, path))?,
+    };
+    if !meta.is_file() {
+        return Err(wrong_kind(id, path, &meta, "a regular file"));
+    }
+    let found = ByteSize(meta.len());
+    if disk.size.is_some_and(|size| size != found) {
+        let size = disk.size.unwrap_or_default();
+        return Err(bad(format!(
+            "has size={size}, but {} has {found}; hint: leave out size=",
+            path.display()
+        )));
+    }
+    if found.0 == 0 || !found.0.is_multiple_of(512) {
+        return Err(bad(format!(
+            "has a file of {found}: expected whole sectors of 512 bytes, at least one"
+        )));
+    }
+    Ok(())
 }
 
 fn probe_nvdimm(id: &str, nvdimm: &NvdimmConfig) -> Result<BackingFacts, ConfigError> {

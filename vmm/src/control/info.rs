@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::{LimitsInfo, Phase};
+use super::{DiskInfo, DiskList, LimitsInfo, MemoryTargetInfo, Phase, VirtioInfo};
 use crate::{config::MemoryBacking, layout::map::Report};
 use devices::acpi::memory_hotplug::{GuestView, Ost};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,12 @@ pub enum Response {
     MemoryAdded(Box<MemoryDeviceInfo>),
     /// To `memory remove`.
     MemoryRemoved(MemoryRemoved),
+    /// To `memory target`.
+    MemoryTarget(Box<MemoryTargetInfo>),
+    /// To `disk list`.
+    Disks(DiskList),
+    /// To what changes a disk.
+    Disk(Box<DiskInfo>),
     /// To `limits`.
     Limits(LimitsInfo),
 }
@@ -55,6 +61,8 @@ pub struct MachineInfo {
     /// Memory devices as they are.
     #[serde(default)]
     pub memory: MemoryList,
+    /// virtio devices that have something to say.
+    pub virtio: VirtioInfo,
 }
 
 /// The memory devices.

@@ -14,6 +14,7 @@
 mod error;
 mod info;
 mod limits;
+mod virtio;
 pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
@@ -22,8 +23,13 @@ pub use info::{
     OstInfo, Response, StateInfo,
 };
 pub use limits::{LimitsInfo, LimitsRequest, change_limits};
+pub use virtio::{
+    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTargetInfo, VirtioInfo, VirtioMemInfo, VirtioMemRequests,
+    VirtioPmemInfo,
+};
 
 use crate::config::{MemoryDeviceConfig, NvdimmConfig};
+use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -45,6 +51,8 @@ pub enum Request {
     Nvdimm(NvdimmRequest),
     /// Something about the memory devices.
     Memory(MemoryRequest),
+    /// Something about the disks.
+    Disk(DiskRequest),
     /// Something about the limits of RAM; answered by [`Response::Limits`].
     Limits(LimitsRequest),
 }
@@ -65,6 +73,14 @@ pub enum MemoryRequest {
         /// Seconds that the guest may take; none: 30.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<u16>,
+    },
+    /// Ask the guest to have so much of a virtio-mem device plugged; answered by [`Response::MemoryTarget`] when it has, or
+    /// after a while with what it has done so far. The guest goes on afterwards.
+    Target {
+        /// Name of the device.
+        id: String,
+        /// Bytes.
+        size: ByteSize,
     },
 }
 
@@ -118,15 +134,13 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
             Request::Describe
             | Request::Quit
             | Request::Limits(_)
+            | Request::Disk(_)
             | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. })
             | Request::Memory(MemoryRequest::List),
             _,
         )
         | (
-            Request::Pause
-            | Request::PowerButton
-            | Request::Nvdimm(NvdimmRequest::Add(_))
-            | Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. }),
+            Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)) | Request::Memory(_),
             Running,
         )
         | (Request::Resume, Paused) => Ok(()),
@@ -138,6 +152,9 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
             "memory is added and removed together with a running guest",
         )
         .hint("resume the machine first")),
+        (Request::Memory(MemoryRequest::Target { .. }), Pausing | Paused) => {
+            Err(wrong(phase, "a running guest is asked for another size").hint("resume the machine first"))
+        }
         (Request::PowerButton, Pausing | Paused) => {
             Err(wrong(phase, "the power button needs a running guest").hint("resume the machine first"))
         }
@@ -157,7 +174,7 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 8] = [
+    const ALL: [Request; 9] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
@@ -166,6 +183,7 @@ mod tests {
         Request::Nvdimm(NvdimmRequest::List),
         Request::Memory(MemoryRequest::List),
         Request::Limits(LimitsRequest::Get),
+        Request::Disk(DiskRequest::List),
     ];
 
     #[test]
@@ -180,6 +198,7 @@ mod tests {
             r#"{"nvdimm":"list"}"#,
             r#"{"memory":"list"}"#,
             r#"{"limits":"get"}"#,
+            r#"{"disk":"list"}"#,
         ];
         assert_eq!(written, expected);
         for (request, text) in ALL.iter().zip(expected) {
@@ -190,11 +209,11 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list, memory list, limits get
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Ending), [0; 8]);
+        // describe, power-button, pause, resume, quit, nvdimm list, memory list, limits get, disk list
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Ending), [0; 9]);
     }
 
     #[test]
@@ -216,6 +235,17 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_and_faults_are_asked_for_by_the_name_of_their_device() {
+        let read = |text| serde_json::from_str::<Request>(text);
+        let target = read(r#"{"memory":{"target":{"id":"virtio-mem0","size":"1G"}}}"#).unwrap();
+        assert!(admit(Phase::Running, &target).is_ok() && admit(Phase::Paused, &target).is_err());
+        let fault = read(r#"{"disk":{"add-fault":{"id":"disk0","fault":{"op":"read","hang":true}}}}"#).unwrap();
+        assert!(admit(Phase::Paused, &fault).is_ok());
+        assert!(read(r#"{"disk":{"add-fault":{"id":"disk0","fault":{"speed":1}}}}"#).is_err());
+        assert!(read(r#"{"memory":{"target":{"id":"virtio-mem0"}}}"#).is_err());
     }
 
     #[test]

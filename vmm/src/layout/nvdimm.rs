@@ -117,13 +117,7 @@ impl Layout {
             if let Some(range) = layout.gap(ask.config.node, len, NVDIMM_ALIGN) {
                 return Ok(range);
             }
-            let windows = layout.hotplug.iter().map(|window| window.range);
-            let end = layout
-                .in_windows()
-                .into_iter()
-                .chain(windows)
-                .map(|range| range.end().0);
-            let start = end.fold(layout.memory_end(), u64::max).next_multiple_of(NVDIMM_ALIGN);
+            let start = layout.top().next_multiple_of(NVDIMM_ALIGN);
             below_limit(phys_bits, start, len, || format!("nvdimm slot {}", ask.slot))
         })
     }

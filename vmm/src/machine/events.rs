@@ -5,6 +5,7 @@
 
 mod memory;
 mod serve;
+mod virtio;
 
 use super::{
     Outcome,
@@ -12,6 +13,7 @@ use super::{
     console::{Console, Typed},
     control::Control,
     growth::Growth,
+    virtio::LiveVirtio,
 };
 use crate::{
     control::Phase,
@@ -61,6 +63,8 @@ pub struct Loop {
     pub virtio: Vec<Arc<VirtioMmio>>,
     /// Their doorbells: transport, queue, event.
     pub doorbells: Vec<(usize, u16, EventFd)>,
+    /// Those of the devices behind them that can be asked about.
+    pub live: LiveVirtio,
     /// The agent's channel, if there is one.
     pub agent: Option<Agent>,
     /// The control socket, if there is one.

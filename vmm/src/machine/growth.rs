@@ -64,6 +64,7 @@ impl Growth {
         MemoryUse {
             boot: self.layout.ram_size(),
             devices: ByteSize(self.layout.memory.iter().map(|placed| placed.range.len).sum()),
+            resizable: self.config.requested_memory(),
             ..MemoryUse::default()
         }
     }

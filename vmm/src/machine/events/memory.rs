@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const ADD_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to give one back, unless the request says.
 const REMOVE_LIMIT: Duration = Duration::from_secs(30);
+/// How long a guest may take to plug or unplug before the reply says how far it is.
+const PLUG_LIMIT: Duration = Duration::from_secs(30);
 /// How long a guest that does not look is left alone before it is told again.
 const REMIND_AFTER: Duration = Duration::from_secs(1);
 
@@ -35,6 +37,11 @@ impl Running {
                 let (device, gone) = self.ask_for(id)?;
                 Ok(Begun::Until(Goal::MemoryGone(device, gone), limit))
             }
+            MemoryRequest::Target { id, size } => {
+                self.room_for_pending()?;
+                let index = self.set_memory_target(id, *size)?;
+                Ok(Begun::Until(Goal::Plugged { index, size: size.0 }, PLUG_LIMIT))
+            }
         }
     }
 
@@ -44,7 +51,7 @@ impl Running {
         let conflict = |why: &str| ControlError::new(ErrorKind::Conflict, format!("{id} {why}")).field("id");
         let under_way = self.pending.iter().any(|pending| match &pending.goal {
             Goal::MemoryTaken(device) | Goal::MemoryGone(device, _) => device.slot == slot,
-            Goal::Paused | Goal::FitSeen { .. } => false,
+            Goal::Paused | Goal::FitSeen { .. } | Goal::Plugged { .. } => false,
         });
         if under_way {
             return Err(conflict("is being added or removed").hint("wait for that request to end"));

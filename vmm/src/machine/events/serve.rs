@@ -45,6 +45,13 @@ pub(super) struct Pending {
 pub(super) enum Goal {
     /// Every vCPU stands still.
     Paused,
+    /// A virtio-mem device has as much plugged as was asked for.
+    Plugged {
+        /// Place of the device.
+        index: usize,
+        /// Bytes.
+        size: u64,
+    },
     /// The guest has read this version of a bus's NFIT.
     FitSeen {
         /// Slot of the DIMM that came with it.
@@ -149,6 +156,7 @@ impl Running {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
             Request::Memory(request) => return self.memory(request),
+            Request::Disk(request) => return self.disk(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
@@ -236,6 +244,7 @@ impl Running {
             plan: self.parts.plan.clone(),
             nvdimm: self.nvdimms(),
             memory: self.memory_list(),
+            virtio: self.virtio(),
         }
     }
 
@@ -280,6 +289,7 @@ impl Running {
         match goal {
             Goal::MemoryTaken(device) => self.memory_taken(device, late),
             Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
+            Goal::Plugged { index, size } => self.memory_target(index, size, late),
             Goal::FitSeen { slot, generation } => {
                 let list = self.nvdimms();
                 let dimm = list.dimms.into_iter().find(|dimm| dimm.slot == slot)?;
