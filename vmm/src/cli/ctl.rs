@@ -7,8 +7,8 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
-    config::{DiskFault, DiskThrottle, LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
-    control::{ControlError, DiskRequest, LimitsRequest, MemoryRequest, NvdimmRequest, Request},
+    config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
+    control::{ControlError, DiskRequest, LimitsRequest, MediaRange, MemoryRequest, NvdimmRequest, Request},
 };
 use clap::{Args, Subcommand};
 use devices::units::ByteSize;
@@ -90,6 +90,46 @@ enum NvdimmVerb {
         /// Its name, as `list` shows it
         id: String,
     },
+    /// Make bytes bad: of one NVDIMM, or of what the guest sees at an address
+    Inject {
+        #[command(flatten)]
+        range: RangeArgs,
+        /// Do not tell the guest: it learns of the error when it scrubs or reads
+        #[arg(long)]
+        latent: bool,
+    },
+    /// Make bytes good, whoever made them bad
+    Clear {
+        #[command(flatten)]
+        range: RangeArgs,
+    },
+    /// List the bad ranges there are
+    Errors {
+        /// Those of one NVDIMM
+        #[arg(long, value_name = "ID")]
+        dimm: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct RangeArgs {
+    /// NVDIMM whose own addresses (DPAs) are meant; without it, guest physical addresses
+    #[arg(long, value_name = "ID")]
+    dimm: Option<String>,
+    /// First byte, such as 0x100001000 or 4K
+    start: HexAddress,
+    /// Bytes; errors are whole lines of 64
+    len: HexAddress,
+}
+
+impl RangeArgs {
+    fn range(&self) -> MediaRange {
+        MediaRange {
+            id: self.dimm.clone(),
+            start: self.start.0,
+            len: self.len.0,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -199,6 +239,12 @@ impl Verb {
                 id: id.clone(),
                 deadline: *deadline,
             }),
+            Self::Nvdimm(NvdimmVerb::Inject { range, latent }) => Request::Nvdimm(NvdimmRequest::Inject {
+                range: range.range(),
+                latent: *latent,
+            }),
+            Self::Nvdimm(NvdimmVerb::Clear { range }) => Request::Nvdimm(NvdimmRequest::Clear { range: range.range() }),
+            Self::Nvdimm(NvdimmVerb::Errors { dimm }) => Request::Nvdimm(NvdimmRequest::Errors { id: dimm.clone() }),
             Self::Memory(MemoryVerb::Target { id, size }) => Request::Memory(MemoryRequest::Target {
                 id: id.clone(),
                 size: *size,

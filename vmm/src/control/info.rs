@@ -1,8 +1,11 @@
 //! What replies carry.
 
-use super::{DiskInfo, DiskList, LimitsInfo, MemoryTargetInfo, Phase, VirtioInfo};
+use super::{DiskInfo, DiskList, LimitsInfo, MediaErrorList, MemoryTargetInfo, Phase, VirtioInfo};
 use crate::{config::MemoryBacking, layout::map::Report};
-use devices::acpi::memory_hotplug::{GuestView, Ost};
+use devices::{
+    acpi::memory_hotplug::{GuestView, Ost},
+    nvdimm::flush::FlushCounts,
+};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -24,6 +27,8 @@ pub enum Response {
     MemoryAdded(Box<MemoryDeviceInfo>),
     /// To `memory remove`.
     MemoryRemoved(MemoryRemoved),
+    /// To `nvdimm errors`.
+    MediaErrors(MediaErrorList),
     /// To `memory target`.
     MemoryTarget(Box<MemoryTargetInfo>),
     /// To `disk list`.
@@ -186,4 +191,7 @@ pub struct NvdimmInfo {
     pub label_size: u64,
     /// Whether the guest's stores stay out of the backing.
     pub readonly: bool,
+    /// How often the guest flushed it; none: it has no flush hint.
+    #[serde(default)]
+    pub flush: Option<FlushCounts>,
 }

@@ -14,6 +14,7 @@
 mod error;
 mod info;
 mod limits;
+mod media;
 mod virtio;
 pub mod wire;
 
@@ -23,6 +24,7 @@ pub use info::{
     OstInfo, Response, StateInfo,
 };
 pub use limits::{LimitsInfo, LimitsRequest, change_limits};
+pub use media::{MediaErrorInfo, MediaErrorList, MediaRange};
 pub use virtio::{
     DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTargetInfo, VirtioInfo, VirtioMemInfo, VirtioMemRequests,
     VirtioPmemInfo,
@@ -98,6 +100,25 @@ pub enum NvdimmRequest {
         /// Its name.
         id: String,
     },
+    /// Make bytes bad.
+    Inject {
+        /// Which.
+        range: MediaRange,
+        /// The guest does not learn of it before it scrubs or reads them.
+        #[serde(default)]
+        latent: bool,
+    },
+    /// Make bytes good, whoever made them bad.
+    Clear {
+        /// Which.
+        range: MediaRange,
+    },
+    /// The bad ranges there are; answered by [`Response::MediaErrors`].
+    Errors {
+        /// Name of the one NVDIMM that is meant.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
 }
 
 /// Where a machine is in its life.
@@ -135,8 +156,17 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
             | Request::Quit
             | Request::Limits(_)
             | Request::Disk(_)
-            | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. })
             | Request::Memory(MemoryRequest::List),
+            _,
+        )
+        | (
+            Request::Nvdimm(
+                NvdimmRequest::List
+                | NvdimmRequest::Lock { .. }
+                | NvdimmRequest::Inject { .. }
+                | NvdimmRequest::Clear { .. }
+                | NvdimmRequest::Errors { .. },
+            ),
             _,
         )
         | (
@@ -257,6 +287,40 @@ mod tests {
         }
         assert!(admit(Phase::Ending, &request).is_err());
         assert!(serde_json::from_str::<Request>(r#"{"nvdimm":{"lock":{}}}"#).is_err());
+    }
+
+    #[test]
+    fn errors_are_made_by_dpa_and_by_guest_address() {
+        let read = |text: &str| serde_json::from_str::<Request>(text).unwrap();
+        let range = MediaRange {
+            id: Some("a".into()),
+            start: 4096,
+            len: 64,
+        };
+        assert_eq!(
+            read(r#"{"nvdimm":{"inject":{"range":{"id":"a","start":4096,"len":64}}}}"#),
+            Request::Nvdimm(NvdimmRequest::Inject {
+                range: range.clone(),
+                latent: false
+            })
+        );
+        let range = MediaRange { id: None, ..range };
+        let clear = read(r#"{"nvdimm":{"clear":{"range":{"start":4096,"len":64}}}}"#);
+        assert_eq!(clear, Request::Nvdimm(NvdimmRequest::Clear { range }));
+        let errors = read(r#"{"nvdimm":{"errors":{}}}"#);
+        assert_eq!(errors, Request::Nvdimm(NvdimmRequest::Errors { id: None }));
+        for request in [clear, errors] {
+            admit(Phase::Paused, &request).unwrap();
+            assert!(admit(Phase::Ending, &request).is_err());
+        }
+        for bad in [
+            r#"{"nvdimm":{"inject":{"range":{"start":-1,"len":64}}}}"#,
+            r#"{"nvdimm":{"inject":{"range":{"start":0}}}}"#,
+            r#"{"nvdimm":{"clear":{"range":{"start":0,"len":1,"more":1}}}}"#,
+            r#"{"nvdimm":"errors"}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ use crate::{
 use devices::{
     Bus, BusError, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine, memory_hotplug::MemoryHotplug},
-    nvdimm::{MailboxPlan, NvdimmBus},
+    nvdimm::{FlushHints, MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
     pvpanic::PvPanic,
     serial::SerialPort,
@@ -433,6 +433,7 @@ struct Devices {
     acpi: Arc<AcpiDevice>,
     memory: Option<Arc<MemoryHotplug>>,
     nvdimm: Vec<Arc<NvdimmBus>>,
+    flush_hints: Arc<FlushHints>,
 }
 
 pub(super) fn event() -> Result<EventFd, BuildError> {
@@ -477,20 +478,29 @@ impl Devices {
         }
         let clock = Clock::default();
         let mut buses = Vec::new();
+        let flush_hints = Arc::new(FlushHints::default());
         for OpenBus {
             plan,
             labels,
             states,
             secured,
+            flushes,
         } in nvdimms
         {
+            let dimms = plan.nfit.dimms.clone();
             let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
             let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
             let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
             super::nvdimm::restore(&bus, states)?;
             super::secure::secure(&bus, secured, &clock)?;
+            for (dimm, flush) in dimms.iter().zip(flushes) {
+                super::nvdimm::add_hint(&flush_hints, &bus, dimm, flush);
+            }
             ports.insert(doorbell, bus.clone())?;
             buses.push(bus);
+        }
+        if !buses.is_empty() {
+            mmio.insert(layout::FLUSH_HINTS, flush_hints.clone())?;
         }
         let VirtioDevices { models, agent, live } = virtio;
         let mut virtio = Vec::new();
@@ -513,6 +523,7 @@ impl Devices {
             acpi,
             memory: memory_devices,
             nvdimm: buses,
+            flush_hints,
         })
     }
 
@@ -549,6 +560,7 @@ impl Devices {
             acpi: self.acpi,
             memory: self.memory,
             nvdimm: self.nvdimm,
+            flush_hints: self.flush_hints,
             plan,
             deadline: None,
             growth,

@@ -3,6 +3,7 @@
 //! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
 //! [`Outcome`] and stops the loop. What clients of the control socket ask is done in `serve`.
 
+mod media;
 mod memory;
 mod serve;
 mod virtio;
@@ -23,7 +24,7 @@ use crate::{
 use devices::{
     Effect,
     acpi::{AcpiDevice, memory_hotplug::MemoryHotplug},
-    nvdimm::NvdimmBus,
+    nvdimm::{FlushHints, NvdimmBus},
     serial::SerialPort,
     virtio::{Progress, VirtioMmio, console},
 };
@@ -75,6 +76,8 @@ pub struct Loop {
     pub memory: Option<Arc<MemoryHotplug>>,
     /// The NVDIMMs, if there are any.
     pub nvdimm: Vec<Arc<NvdimmBus>>,
+    /// Where the guest flushes its NVDIMMs.
+    pub flush_hints: Arc<FlushHints>,
     /// What was planned, for whoever asks.
     pub plan: map::Report,
     /// End the run then.

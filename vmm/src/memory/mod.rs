@@ -6,6 +6,7 @@
 pub mod backing;
 pub mod device;
 pub mod encrypted;
+pub mod flush;
 pub mod interleave;
 pub mod limits;
 pub mod plain;

@@ -3,7 +3,7 @@
 //! Nothing here waits. What takes time becomes a [`Pending`] with a goal and a deadline; it is looked at after every event,
 //! and answered when the goal is reached or, with everything undone, when the deadline is.
 
-use super::{Outcome, Running, Token};
+use super::{Outcome, Running, Token, media::Change};
 use crate::{
     control::{
         ControlError, ErrorKind, LimitsRequest, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
@@ -17,7 +17,7 @@ use crate::{
 };
 use devices::{
     acpi::AcpiEvent,
-    nvdimm::{BusState, NvdimmPlan, Security, SpaPlan, security::SecurityError},
+    nvdimm::{BusState, FlushHints, NvdimmPlan, Security, SpaPlan, security::SecurityError},
 };
 use event_manager::{EventOps, EventSet, Events};
 use serde_json::Value;
@@ -177,7 +177,7 @@ impl Running {
             NvdimmRequest::Add(said) => {
                 self.room_for_pending()?;
                 let parts = &mut self.parts;
-                let added = parts.growth.add_nvdimm(&parts.nvdimm, said)?;
+                let added = parts.growth.add_nvdimm(&parts.nvdimm, &parts.flush_hints, said)?;
                 parts.plan = parts.growth.report();
                 let Added { slot, generation } = added;
                 Ok(Begun::Until(Goal::FitSeen { slot, generation }, FIT_LIMIT))
@@ -185,6 +185,18 @@ impl Running {
             NvdimmRequest::Lock { id } => {
                 self.lock_nvdimm(id)?;
                 Ok(Begun::Done(self.state()))
+            }
+            NvdimmRequest::Inject { range, latent } => {
+                self.change_media(range, Change::Inject { latent: *latent })?;
+                Ok(Begun::Done(self.state()))
+            }
+            NvdimmRequest::Clear { range } => {
+                self.change_media(range, Change::Clear)?;
+                Ok(Begun::Done(self.state()))
+            }
+            NvdimmRequest::Errors { id } => {
+                let errors = self.media_errors(id.as_deref())?;
+                Ok(Begun::Done(Response::MediaErrors(errors)))
             }
         }
     }
@@ -254,7 +266,7 @@ impl Running {
         };
         let buses = self.parts.nvdimm.iter();
         let mut dimms: Vec<_> = buses
-            .flat_map(|bus| bus.with(|state| nvdimm_infos(bus.number(), state)))
+            .flat_map(|bus| bus.with(|state| nvdimm_infos(bus.number(), state, &self.parts.flush_hints)))
             .collect();
         dimms.sort_by_key(|dimm: &NvdimmInfo| dimm.slot);
         NvdimmList {
@@ -338,7 +350,7 @@ impl Running {
     }
 }
 
-fn nvdimm_infos(bus: u8, state: &BusState) -> Vec<NvdimmInfo> {
+fn nvdimm_infos(bus: u8, state: &BusState, hints: &FlushHints) -> Vec<NvdimmInfo> {
     let info = |plan: &NvdimmPlan| {
         let has = |spa: &&SpaPlan| spa.mappings.iter().any(|mapping| mapping.slot == plan.slot);
         let first = state.nfit.spas.iter().find(has);
@@ -353,6 +365,7 @@ fn nvdimm_infos(bus: u8, state: &BusState) -> Vec<NvdimmInfo> {
             node: first.map(|spa| spa.proximity),
             label_size: plan.label_size.into(),
             readonly: plan.read_only,
+            flush: hints.counts(plan.slot),
         }
     };
     state.nfit.dimms.iter().map(info).collect()
