@@ -21,6 +21,9 @@ pub struct NvdimmConfig {
     /// Backing file or device-dax node; none: anonymous memory (memfd) that dies with the monitor.
     #[serde(default)]
     pub file: Option<PathBuf>,
+    /// Where in `file` the DIMM begins; then `size` bytes of it are used, and others may have the rest.
+    #[serde(default)]
+    pub offset: Option<ByteSize>,
     /// Bytes of the whole DIMM. Required but for a device-dax node, which knows its own.
     #[serde(default)]
     pub size: Option<ByteSize>,

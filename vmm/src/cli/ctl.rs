@@ -7,7 +7,7 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
-    config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, NvdimmConfig, flags},
+    config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
     control::{ControlError, DiskRequest, LimitsRequest, MediaRange, MemoryRequest, NvdimmRequest, Request},
 };
 use clap::{Args, Subcommand};
@@ -62,7 +62,7 @@ enum Verb {
     /// NVDIMMs
     #[command(subcommand)]
     Nvdimm(NvdimmVerb),
-    /// Memory that grows and shrinks
+    /// Memory devices
     #[command(subcommand)]
     Memory(MemoryVerb),
     /// Disks and their faults
@@ -134,6 +134,22 @@ impl RangeArgs {
 
 #[derive(Subcommand)]
 enum MemoryVerb {
+    /// List the memory devices there are, and what the guest has made of them
+    List,
+    /// Give the guest one more, as --memory-device of `run` describes it; done when the guest has added it
+    Add {
+        /// [size=]SIZE[,node=N][,id=ID][,slot=N][,backing=KIND][,file=PATH][,offset=SIZE][,shared=on|off]...
+        #[arg(value_parser = memory_device)]
+        device: Box<MemoryDeviceConfig>,
+    },
+    /// Ask the guest to give one back; done when it has, refused when it says so
+    Remove {
+        /// Its name, as `list` shows it
+        id: String,
+        /// Seconds that the guest may take
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+        deadline: Option<u16>,
+    },
     /// Ask the guest to have so much of a virtio-mem device plugged; done when it has, or after 30 s
     Target {
         /// Its name, as `describe` shows it
@@ -141,6 +157,10 @@ enum MemoryVerb {
         /// Bytes, or with K, M, G or T
         size: ByteSize,
     },
+}
+
+fn memory_device(text: &str) -> Result<Box<MemoryDeviceConfig>, String> {
+    flags::memory_device(text).map(Box::new).map_err(|e| e.to_string())
 }
 
 #[derive(Subcommand, Clone)]
@@ -213,6 +233,12 @@ impl Verb {
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
             Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),
             Self::Nvdimm(NvdimmVerb::Lock { id }) => Request::Nvdimm(NvdimmRequest::Lock { id: id.clone() }),
+            Self::Memory(MemoryVerb::List) => Request::Memory(MemoryRequest::List),
+            Self::Memory(MemoryVerb::Add { device }) => Request::Memory(MemoryRequest::Add(device.clone())),
+            Self::Memory(MemoryVerb::Remove { id, deadline }) => Request::Memory(MemoryRequest::Remove {
+                id: id.clone(),
+                deadline: *deadline,
+            }),
             Self::Nvdimm(NvdimmVerb::Inject { range, latent }) => Request::Nvdimm(NvdimmRequest::Inject {
                 range: range.range(),
                 latent: *latent,

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     NotFound,
     /// What is to be made exists already, or two changes exclude each other.
     Conflict,
+    /// The guest was asked and has refused.
+    Refused,
     /// It was begun, took too long, and was undone.
     Deadline,
     /// The machine is being taken down.

@@ -19,15 +19,19 @@ mod virtio;
 pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
-pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
+pub use info::{
+    MachineInfo, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
+    OstInfo, Response, StateInfo,
+};
 pub use limits::{LimitsInfo, LimitsRequest, change_limits};
 pub use media::{MediaErrorInfo, MediaErrorList, MediaRange};
 pub use virtio::{
-    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryRequest, MemoryTargetInfo, VirtioInfo, VirtioMemInfo,
-    VirtioMemRequests, VirtioPmemInfo,
+    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTargetInfo, VirtioInfo, VirtioMemInfo, VirtioMemRequests,
+    VirtioPmemInfo,
 };
 
-use crate::config::NvdimmConfig;
+use crate::config::{MemoryDeviceConfig, NvdimmConfig};
+use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -47,12 +51,39 @@ pub enum Request {
     Quit,
     /// Something about the NVDIMMs.
     Nvdimm(NvdimmRequest),
-    /// Something about memory that grows and shrinks.
+    /// Something about the memory devices.
     Memory(MemoryRequest),
     /// Something about the disks.
     Disk(DiskRequest),
     /// Something about the limits of RAM; answered by [`Response::Limits`].
     Limits(LimitsRequest),
+}
+
+/// What can be asked about memory devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum MemoryRequest {
+    /// The devices there are; answered by [`Response::Memory`].
+    List,
+    /// One more, as `--memory-device` describes it; answered by [`Response::MemoryAdded`] when the guest has added it. A device
+    /// that the guest refuses, or has not looked at in time, is taken back.
+    Add(Box<MemoryDeviceConfig>),
+    /// Ask the guest to give one back; answered by [`Response::MemoryRemoved`] when it has, and with the reason when it refuses.
+    Remove {
+        /// Its name.
+        id: String,
+        /// Seconds that the guest may take; none: 30.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<u16>,
+    },
+    /// Ask the guest to have so much of a virtio-mem device plugged; answered by [`Response::MemoryTarget`] when it has, or
+    /// after a while with what it has done so far. The guest goes on afterwards.
+    Target {
+        /// Name of the device.
+        id: String,
+        /// Bytes.
+        size: ByteSize,
+    },
 }
 
 /// What can be asked about NVDIMMs.
@@ -120,7 +151,14 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
     use Phase::{Ending, Paused, Pausing, Running};
     match (request, phase) {
         (_, Ending) => Err(ControlError::new(ErrorKind::Ending, "the machine is ending")),
-        (Request::Describe | Request::Quit | Request::Limits(_) | Request::Disk(_), _)
+        (
+            Request::Describe
+            | Request::Quit
+            | Request::Limits(_)
+            | Request::Disk(_)
+            | Request::Memory(MemoryRequest::List),
+            _,
+        )
         | (
             Request::Nvdimm(
                 NvdimmRequest::List
@@ -139,7 +177,12 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
         (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {
             Err(wrong(phase, "an NVDIMM is added to a running guest").hint("resume the machine first"))
         }
-        (Request::Memory(_), Pausing | Paused) => {
+        (Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. }), Pausing | Paused) => Err(wrong(
+            phase,
+            "memory is added and removed together with a running guest",
+        )
+        .hint("resume the machine first")),
+        (Request::Memory(MemoryRequest::Target { .. }), Pausing | Paused) => {
             Err(wrong(phase, "a running guest is asked for another size").hint("resume the machine first"))
         }
         (Request::PowerButton, Pausing | Paused) => {
@@ -161,13 +204,14 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 8] = [
+    const ALL: [Request; 9] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
         Request::Resume,
         Request::Quit,
         Request::Nvdimm(NvdimmRequest::List),
+        Request::Memory(MemoryRequest::List),
         Request::Limits(LimitsRequest::Get),
         Request::Disk(DiskRequest::List),
     ];
@@ -182,6 +226,7 @@ mod tests {
             r#""resume""#,
             r#""quit""#,
             r#"{"nvdimm":"list"}"#,
+            r#"{"memory":"list"}"#,
             r#"{"limits":"get"}"#,
             r#"{"disk":"list"}"#,
         ];
@@ -194,11 +239,32 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list, limits get, disk list
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Ending), [0; 8]);
+        // describe, power-button, pause, resume, quit, nvdimm list, memory list, limits get, disk list
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Ending), [0; 9]);
+    }
+
+    #[test]
+    fn memory_comes_and_goes_while_the_guest_runs() {
+        for text in [
+            r#"{"memory":{"add":{"size":"1G","node":1}}}"#,
+            r#"{"memory":{"remove":{"id":"x"}}}"#,
+            r#"{"memory":{"remove":{"id":"x","deadline":5}}}"#,
+        ] {
+            let request: Request = serde_json::from_str(text).unwrap();
+            admit(Phase::Running, &request).unwrap();
+            for phase in [Phase::Pausing, Phase::Paused, Phase::Ending] {
+                assert!(admit(phase, &request).is_err(), "{text} {phase}");
+            }
+        }
+        for text in [
+            r#"{"memory":{"add":{"sise":"1G"}}}"#,
+            r#"{"memory":{"remove":{"id":"x","deadline":-1}}}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+        }
     }
 
     #[test]

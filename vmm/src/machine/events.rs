@@ -4,6 +4,7 @@
 //! [`Outcome`] and stops the loop. What clients of the control socket ask is done in `serve`.
 
 mod media;
+mod memory;
 mod serve;
 mod virtio;
 
@@ -22,7 +23,7 @@ use crate::{
 };
 use devices::{
     Effect,
-    acpi::AcpiDevice,
+    acpi::{AcpiDevice, memory_hotplug::MemoryHotplug},
     nvdimm::{FlushHints, NvdimmBus},
     serial::SerialPort,
     virtio::{Progress, VirtioMmio, console},
@@ -71,6 +72,8 @@ pub struct Loop {
     pub control: Option<Control>,
     /// The generic event device.
     pub acpi: Arc<AcpiDevice>,
+    /// The registers of the memory devices, if there are slots.
+    pub memory: Option<Arc<MemoryHotplug>>,
     /// The NVDIMMs, if there are any.
     pub nvdimm: Vec<Arc<NvdimmBus>>,
     /// Where the guest flushes its NVDIMMs.
@@ -176,6 +179,8 @@ struct Running {
     phase: Phase,
     clock: serve::Clock,
     pending: Vec<serve::Pending>,
+    /// When the guest was last reminded of memory devices.
+    reminded: Instant,
 }
 
 /// Runs until something ends the machine; then its threads have stopped.
@@ -197,6 +202,7 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         phase: Phase::Running,
         clock: serve::Clock::start(),
         pending: vec![],
+        reminded: Instant::now(),
     }));
     let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
     event_manager::SubscriberOps::add_subscriber(&mut manager, running.clone());
@@ -270,6 +276,7 @@ impl MutEventSubscriber for Running {
                 if self.phase == Phase::Pausing {
                     self.threads.kick();
                 }
+                self.remind_of_memory();
             }
             Token::Typed => self.typed(ops),
             Token::SerialRoom => {
@@ -375,7 +382,11 @@ impl Running {
         while let Ok(report) = self.parts.reports.try_recv() {
             let outcome = match report {
                 // Counted at the gate; the bell was for a look at it.
-                Report::Effect(Effect::None) | Report::Standing => continue,
+                Report::Effect(Effect::None | Effect::Progress) | Report::Standing => continue,
+                Report::Effect(Effect::MemoryEjected(slot)) => {
+                    self.memory_ejected(slot);
+                    continue;
+                }
                 Report::Effect(Effect::PowerOff) => Outcome::PowerOff,
                 Report::Effect(Effect::Reset) => Outcome::Reset,
                 Report::Effect(Effect::Panicked) => Outcome::Panicked,

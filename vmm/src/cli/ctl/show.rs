@@ -1,8 +1,9 @@
 //! Replies as people read them.
 
 use crate::control::{
-    DiskInfo, DiskList, DiskRequest, LimitsInfo, MachineInfo, MediaErrorInfo, MediaErrorList, MemoryTargetInfo,
-    NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Request, StateInfo,
+    DiskInfo, DiskList, DiskRequest, LimitsInfo, MachineInfo, MediaErrorInfo, MediaErrorList, MemoryDeviceInfo,
+    MemoryList, MemoryRemoved, MemoryRequest, MemoryTargetInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest,
+    Request, StateInfo,
 };
 use crate::memory::limits::MemoryUse;
 use devices::{
@@ -19,7 +20,7 @@ use std::fmt::Write;
 pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json::Error> {
     Ok(match request {
         Request::Describe => machine(&serde_json::from_value(reply)?),
-        Request::Memory(_) => serde_json::from_value::<MemoryTargetInfo>(reply)?.to_string(),
+        Request::Memory(MemoryRequest::Target { .. }) => serde_json::from_value::<MemoryTargetInfo>(reply)?.to_string(),
         Request::Disk(DiskRequest::List) => {
             let DiskList { disks } = serde_json::from_value(reply)?;
             match disks.is_empty() {
@@ -31,6 +32,12 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Add(_)) => added(serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
+        Request::Memory(MemoryRequest::List) => memory(&serde_json::from_value(reply)?),
+        Request::Memory(MemoryRequest::Add(_)) => device(&serde_json::from_value(reply)?),
+        Request::Memory(MemoryRequest::Remove { .. }) => {
+            let MemoryRemoved { id, len } = serde_json::from_value(reply)?;
+            format!("{id} is gone, {} are the host's again\n", ByteSize(len))
+        }
         Request::Nvdimm(NvdimmRequest::Inject { range, .. }) => format!("{range} are bad\n"),
         Request::Nvdimm(NvdimmRequest::Clear { range }) => format!("{range} are good\n"),
         Request::Nvdimm(NvdimmRequest::Errors { .. }) => errors(&serde_json::from_value(reply)?),
@@ -69,7 +76,7 @@ fn errors(list: &MediaErrorList) -> String {
 fn machine(m: &MachineInfo) -> String {
     let ms = |n: u64| format!("{}.{:01} s", n / 1000, n % 1000 / 100);
     format!(
-        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}{}",
+        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}{}{}",
         m.state,
         ms(m.uptime_ms),
         ms(m.paused_ms),
@@ -77,7 +84,37 @@ fn machine(m: &MachineInfo) -> String {
         m.pid,
         m.plan,
         nvdimms(&m.nvdimm),
+        memory(&m.memory),
         m.virtio
+    )
+}
+
+fn memory(list: &MemoryList) -> String {
+    if list.devices.is_empty() && list.slots == 0 {
+        return "no memory devices\n".into();
+    }
+    let head = format!(
+        "memory devices: {} slots, memory block of the guest {}\n",
+        list.slots,
+        ByteSize(list.block)
+    );
+    list.devices.iter().map(device).fold(head, |text, line| text + &line)
+}
+
+fn device(device: &MemoryDeviceInfo) -> String {
+    let MemoryDeviceInfo {
+        id, start, len, node, ..
+    } = device;
+    let slot = device.slot.map_or_else(String::new, |slot| format!("slot {slot}, "));
+    let last = start.saturating_add(len.saturating_sub(1));
+    let file = device.file.as_ref().map(|file| format!(", {}", file.display()));
+    let offset = device.offset.map(|offset| format!(" from {offset:#x}"));
+    let guest = device.guest.map(|guest| format!(", {guest}"));
+    let said = device.ost.as_ref().map(|ost| format!(" ({})", ost.text));
+    let more = [file, offset, guest, said].into_iter().flatten().collect::<String>();
+    format!(
+        "  {id}: {slot}node {node}, {} at {start:#x}-{last:#x}{more}\n",
+        ByteSize(*len)
     )
 }
 
@@ -190,6 +227,26 @@ mod tests {
             text(&Request::Nvdimm(NvdimmRequest::List), none).unwrap(),
             "no NVDIMMs\n"
         );
+    }
+
+    #[test]
+    fn memory_devices_are_lines_with_what_the_guest_said() {
+        let device = json!({"id": "a", "kind": "dimm", "slot": 3, "start": 0x1_0000_0000u64, "len": 1 << 30, "node": 2,
+            "backing": "devdax", "file": "/dev/dax0.0", "offset": 1 << 21, "guest": "unplug-refused",
+            "ost": {"event": 3, "status": 0x82, "text": "eject request: device busy"}});
+        let reply = json!({"slots": 8, "block": 1 << 27, "devices": [device]});
+        let shown = text(&Request::Memory(MemoryRequest::List), reply).unwrap();
+        assert_eq!(
+            shown,
+            "memory devices: 8 slots, memory block of the guest 128M\n  a: slot 3, node 2, 1G at 0x100000000-0x13fffffff, \
+             /dev/dax0.0 from 0x200000, kept by the guest (eject request: device busy)\n"
+        );
+        let request = Request::Memory(MemoryRequest::Remove {
+            id: "a".into(),
+            deadline: None,
+        });
+        let shown = text(&request, json!({"id": "a", "len": 1 << 30})).unwrap();
+        assert_eq!(shown, "a is gone, 1G are the host's again\n");
     }
 
     #[test]

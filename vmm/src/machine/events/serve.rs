@@ -6,12 +6,13 @@
 use super::{Outcome, Running, Token, media::Change};
 use crate::{
     control::{
-        ControlError, ErrorKind, LimitsRequest, MachineInfo, MemoryRequest, NvdimmAdded, NvdimmInfo, NvdimmList,
+        ControlError, ErrorKind, LimitsRequest, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
         NvdimmRequest, Phase, Request, Response, StateInfo, admit,
     },
     machine::{
         control::{ClientId, Watch},
         growth::Added,
+        hotplug::Announced,
     },
 };
 use devices::{
@@ -26,8 +27,6 @@ use std::time::{Duration, Instant};
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the reply says that it has not.
 const FIT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a guest may take to plug or unplug before the reply says how far it is.
-const PLUG_LIMIT: Duration = Duration::from_secs(30);
 /// Requests of one client that are done before other events get their turn.
 const TURN: usize = 64;
 /// Requests that wait at a time, of all clients.
@@ -37,13 +36,13 @@ const MAX_PENDING: usize = 64;
 pub(super) struct Pending {
     who: ClientId,
     id: Value,
-    goal: Goal,
+    pub(super) goal: Goal,
     deadline: Instant,
 }
 
 /// What a request under way waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Goal {
     /// Every vCPU stands still.
     Paused,
     /// A virtio-mem device has as much plugged as was asked for.
@@ -60,15 +59,19 @@ enum Goal {
         /// Version.
         generation: u32,
     },
+    /// The guest has added a memory device, or says that it does not.
+    MemoryTaken(Announced),
+    /// The guest has given a memory device back, or says that it does not.
+    MemoryGone(Announced, MemoryRemoved),
 }
 
 /// What has become of a request that was begun.
-enum Begun {
+pub(super) enum Begun {
     Done(Response),
     Until(Goal, Duration),
 }
 
-type Answer = Result<Response, ControlError>;
+pub(super) type Answer = Result<Response, ControlError>;
 
 /// Since when the machine runs, and how long it did not.
 pub(super) struct Clock {
@@ -152,11 +155,7 @@ impl Running {
         match request {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
-            Request::Memory(MemoryRequest::Target { id, size }) => {
-                self.room_for_pending()?;
-                let index = self.set_memory_target(id, *size)?;
-                return Ok(Begun::Until(Goal::Plugged { index, size: size.0 }, PLUG_LIMIT));
-            }
+            Request::Memory(request) => return self.memory(request),
             Request::Disk(request) => return self.disk(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
@@ -232,7 +231,7 @@ impl Running {
         }
     }
 
-    fn room_for_pending(&self) -> Result<(), ControlError> {
+    pub(super) fn room_for_pending(&self) -> Result<(), ControlError> {
         if self.pending.len() < MAX_PENDING {
             return Ok(());
         }
@@ -256,6 +255,7 @@ impl Running {
             paused_ms,
             plan: self.parts.plan.clone(),
             nvdimm: self.nvdimms(),
+            memory: self.memory_list(),
             virtio: self.virtio(),
         }
     }
@@ -280,7 +280,7 @@ impl Running {
     pub(super) fn settle(&mut self) {
         let mut at = 0;
         while let Some(pending) = self.pending.get(at) {
-            let (goal, late) = (pending.goal, Instant::now() >= pending.deadline);
+            let (goal, late) = (pending.goal.clone(), Instant::now() >= pending.deadline);
             match self.reached(goal, late) {
                 None => at += 1,
                 Some(answer) => {
@@ -299,6 +299,8 @@ impl Running {
             return Some(Err(ControlError::new(ErrorKind::Ending, "the machine ended meanwhile")));
         }
         match goal {
+            Goal::MemoryTaken(device) => self.memory_taken(device, late),
+            Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
             Goal::Plugged { index, size } => self.memory_target(index, size, late),
             Goal::FitSeen { slot, generation } => {
                 let list = self.nvdimms();
