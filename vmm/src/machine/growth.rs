@@ -65,7 +65,6 @@ impl Growth {
             boot: self.layout.ram_size(),
             devices: ByteSize(self.layout.memory.iter().map(|placed| placed.range.len).sum()),
             resizable: self.config.requested_memory(),
-            ..MemoryUse::default()
         }
     }
 
