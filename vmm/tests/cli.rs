@@ -149,9 +149,12 @@ fn guest_image_that_is_not_there_says_how_to_get_it() {
 #[test]
 fn unknown_keys_and_bad_values_name_flag_key_and_choice() {
     let bench = Bench::new();
-    let keys = "expected one of id, file, size, backing, node, label, readonly, encrypt, overwrite-time, bus, handle, mapped, \
-                flags, functions, physical-id, vendor, device, revision, subsystem-vendor, subsystem-device, \
-                subsystem-revision, serial, location, date, format, state, family";
+    let keys = "expected one of id, file, offset, size, backing, node, label, readonly, encrypt, flush, overwrite-time, bus, \
+                handle, mapped, flags, functions, physical-id, vendor, device, revision, subsystem-vendor, subsystem-device, \
+                subsystem-revision, serial, location, date, format, state, family, health-condition, health-spares, \
+                health-life-used, health-media-temperature, health-controller-temperature, health-shutdown-count, \
+                health-alarms, health-spares-threshold, health-media-temperature-threshold, \
+                health-controller-temperature-threshold";
     bench.refused(
         &["run", "--nvdimm", "a,size=16M,colour=red", "--memory", "lots", "--cpus", "4,threads=two", "--console", "tty"],
         BAD,
