@@ -14,7 +14,9 @@ use anyhow::{Context, Result};
 use std::{env, fs, io};
 
 /// Most that a whole tier may take; each test has shorter deadlines of its own.
-const LIMIT_SECONDS: u64 = 25 * 60;
+const LIMIT_SECONDS: u64 = 40 * 60;
+/// Nested hosts of a tier, failures included: where so many fail, something else is wrong.
+const MOST_HOSTS: usize = 4;
 
 /// Runs `executables` there.
 pub fn run(tier: Tier, place: Place, executables: &[Executable], filter: Option<&str>) -> Result<Tally> {
@@ -23,7 +25,8 @@ pub fn run(tier: Tier, place: Place, executables: &[Executable], filter: Option<
     }
     let mut reader = Reader::default();
     let mut left = executables.to_vec();
-    for attempt in 1.. {
+    let mut failures = Failures::default();
+    loop {
         let ended = run_once(tier, place, &left, filter, &mut reader)?;
         left.retain(|e| !ended.names.contains(&e.name));
         if ended.code != Some(host::HOST_FAILED) || place == Place::Here {
@@ -31,20 +34,61 @@ pub fn run(tier: Tier, place: Place, executables: &[Executable], filter: Option<
             break;
         }
         let names: Vec<_> = left.iter().map(|e| e.name.as_str()).collect();
-        if attempt == 2 {
-            println!("the nested host failed a second time");
-            break;
+        match failures.next(&names) {
+            Next::Again => println!(
+                "RETRY: the nested host failed, which says nothing of the tests: again from {}",
+                names.join(", ")
+            ),
+            Next::Without(name) => {
+                println!("the nested host failed a second time in {name}");
+                let why = "error: the nested host failed twice while it ran";
+                reader.tally.fail(&name, why);
+                left.retain(|e| e.name != name);
+            }
+            Next::End => {
+                println!("the nested host failed again, and no other is started");
+                break;
+            }
         }
-        println!(
-            "RETRY: the nested host failed, which says nothing of the tests: again from {}",
-            names.join(", ")
-        );
     }
     for executable in &left {
         let why = "error: it did not run to its end: the host failed, or the tier's time was over";
         reader.tally.fail(&executable.name, why);
     }
     Ok(reader.tally)
+}
+
+/// Hosts that have failed, by the program that each of them was in.
+#[derive(Default)]
+struct Failures(Vec<String>);
+
+/// What follows a host that failed.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// What is left goes to a new host, the program that was interrupted first.
+    Again,
+    /// So does the rest, but this program has had its second host.
+    Without(String),
+    /// No further host.
+    End,
+}
+
+impl Failures {
+    /// Programs run one after another: the first of those that are `left` is the one that the host failed in, and the only one
+    /// that is run again.
+    fn next(&mut self, left: &[&str]) -> Next {
+        let Some(first) = left.first() else { return Next::End };
+        let before = self.0.iter().any(|name| name == first);
+        self.0.push((*first).to_owned());
+        if self.0.len() >= MOST_HOSTS {
+            return Next::End;
+        }
+        match before {
+            true if left.len() > 1 => Next::Without((*first).to_owned()),
+            true => Next::End,
+            false => Next::Again,
+        }
+    }
 }
 
 /// How a list ended.
@@ -96,4 +140,26 @@ fn run_once(
         names,
         code: status.code(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn program_that_a_host_fails_in_is_run_once_more_and_no_other_loses_by_it() {
+        let mut failures = Failures::default();
+        assert_eq!(failures.next(&["a", "b", "c"]), Next::Again);
+        assert_eq!(failures.next(&["b", "c"]), Next::Again, "another program's host");
+        assert_eq!(failures.next(&["b", "c"]), Next::Without("b".to_owned()));
+        assert_eq!(failures.next(&["c"]), Next::End, "hosts have an end");
+    }
+
+    #[test]
+    fn last_program_fails_with_its_second_host() {
+        let mut failures = Failures::default();
+        assert_eq!(failures.next(&["a"]), Next::Again);
+        assert_eq!(failures.next(&["a"]), Next::End);
+        assert_eq!(Failures::default().next(&[]), Next::End);
+    }
 }
