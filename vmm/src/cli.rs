@@ -20,6 +20,7 @@ pub use vm::VmArgs;
 
 use crate::{
     acpi,
+    api::{Api, openapi},
     config::{
         ConsoleConfig, MemoryRangeConfig, file,
         probe::{BackingFacts, Purpose},
@@ -65,6 +66,15 @@ enum Command {
     /// Look at ACPI tables
     #[command(subcommand)]
     Acpi(AcpiCommand),
+    /// Look at the REST API
+    #[command(subcommand)]
+    Api(ApiCommand),
+}
+
+#[derive(Subcommand)]
+enum ApiCommand {
+    /// Print the OpenAPI document
+    Openapi,
 }
 
 #[derive(Subcommand)]
@@ -134,6 +144,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(args) => run(*args, &cli.log),
         Command::Ctl(args) => ctl::run(&args),
+        Command::Api(ApiCommand::Openapi) => say(openapi::text()),
         Command::Host(_) => unreachable!("`host` has exit codes of its own and never comes here"),
         Command::Acpi(AcpiCommand::Dump(args)) => {
             let plan = MachinePlan::prepare(args.vm.config()?, Purpose::Plan)?;
@@ -185,6 +196,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The socket of the API, before anything is built: clients wait in its queue until there is a machine.
+fn api_socket(plan: &MachinePlan) -> Result<Option<Socket>, Failure> {
+    let path = plan.config.api_socket.as_deref();
+    let socket = path.map(|path| Socket::listen("API", path)).transpose();
+    socket.map_err(|e| Failure::new(ExitCode::BadConfig, e))
+}
+
 /// Runs the machine that was planned.
 fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> {
     let plans = Plans {
@@ -193,8 +211,12 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
         phys_bits: plan.phys_bits,
         backings: &plan.backings,
     };
-    let machine = Machine::build(&plan.config, &plans)?;
+    let socket = api_socket(plan)?;
+    let mut machine = Machine::build(&plan.config, &plans)?;
+    let api = socket.map(|socket| Api::start(socket, machine.control()?));
+    let api = api.transpose().map_err(Failure::vmm)?;
     let outcome = machine.run(options.timeout).map_err(Failure::vmm)?;
+    drop(api);
     if outcome != Outcome::PowerOff {
         eprintln!("daxvisor: {outcome}");
     }
@@ -204,9 +226,7 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
 /// Runs the same command in the nested host; its exit code is ours.
 fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let nested = |error: HostError| Failure::new(ExitCode::PassedOn(error.exit_code()), error);
-    let control = plan.config.control_socket.as_deref();
-    let control = control.map(|path| Socket::listen("control", path)).transpose();
-    let control = control.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let socket = api_socket(plan)?;
     let shares = nested::shares_of(&plan.config, file).map_err(nested)?;
     let states = plan.config.nvdimm.iter().filter_map(|n| n.state.as_deref());
     let held_states: Result<Vec<_>, _> = states.map(state::hold).collect();
@@ -230,7 +250,7 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
         interactive: plan.config.console == ConsoleConfig::Stdio,
         host,
     };
-    let outcome = nested::reexec_in_host(&request, control);
+    let outcome = nested::reexec_in_host(&request, socket);
     let code = outcome
         .as_ref()
         .map_or_else(HostError::exit_code, nested::Outcome::code);

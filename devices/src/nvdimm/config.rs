@@ -7,10 +7,11 @@ use super::{
 use crate::units::{ByteSize, Hex, TimeSpan};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use utoipa::ToSchema;
 
 /// One virtual NVDIMM. `size` counts label area and data together, as QEMU counts them, so that one backing file serves
 /// under both monitors.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NvdimmConfig {
     /// Name in errors and in the API; default `nvdimmN` by position.
@@ -18,6 +19,7 @@ pub struct NvdimmConfig {
     pub id: Option<String>,
     /// Backing file or device-dax node; none: anonymous memory (memfd) that dies with the monitor.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub file: Option<PathBuf>,
     /// Bytes of the whole DIMM. Required but for a device-dax node, which knows its own.
     #[serde(default)]
@@ -90,6 +92,7 @@ pub struct NvdimmConfig {
     pub format: Vec<Hex>,
     /// File that keeps what the DIMM remembers beside its contents; none: it starts afresh with each run.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub state: Option<PathBuf>,
     /// Whose functions the DIMM speaks; default Intel's.
     #[serde(default)]
@@ -111,7 +114,7 @@ impl NvdimmConfig {
 }
 
 /// Whose `_DSM` functions a DIMM speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DimmFamily {
     /// Intel: all that ndctl knows.
@@ -126,7 +129,7 @@ pub enum DimmFamily {
 }
 
 /// What holds the bytes of an NVDIMM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NvdimmBacking {
     /// Decided by `file`: absent memfd, a character device devdax, else a file.
@@ -143,7 +146,7 @@ pub enum NvdimmBacking {
 }
 
 /// A state flag of an NVDIMM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StateFlag {
     /// The last save failed.

@@ -7,15 +7,21 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
+    api::{
+        client::{self, Client, ClientError},
+        routes::written,
+    },
     config::{NvdimmConfig, flags},
-    control::{ControlError, NvdimmRequest, Request},
+    control::{ControlError, MAX_WAIT, NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request},
 };
 use clap::{Args, Subcommand};
-use link::{Link, LinkError};
+use link::LinkError;
+use serde::Deserialize;
+use serde_json::Value;
 use std::{
     io::{self, Write},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What `ctl` exits with.
@@ -25,18 +31,22 @@ const EXIT_CODES: &str = "Exit codes:
   2   bad command line
   3   no machine can be reached on the socket
   4   the machine ended, or closed the connection, before it replied
-  124 --timeout passed";
+  5   with --wait: the guest has not confirmed it in time; what the machine did stays done
+  124 --timeout passed before a reply";
 
 #[derive(Args)]
 #[command(after_help = EXIT_CODES)]
 pub(super) struct CtlArgs {
-    /// Control socket of the machine: what its --control-socket says
+    /// Socket of the machine: what its --api-socket says
     #[arg(long, value_name = "PATH")]
-    socket: PathBuf,
+    api_socket: PathBuf,
     /// Print replies as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Wait so long for a reply
+    /// Wait until the guest has confirmed what it is asked to do
+    #[arg(long, global = true)]
+    wait: bool,
+    /// Wait so long for a reply, and with --wait for the guest
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     timeout: Duration,
     /// Try to connect for so long [default: once]
@@ -61,15 +71,29 @@ enum Verb {
     /// NVDIMMs
     #[command(subcommand)]
     Nvdimm(NvdimmVerb),
-    /// Pass requests on as they are: lines of JSON from standard input, replies to standard output
+    /// What is under way
+    #[command(subcommand)]
+    Operation(OperationVerb),
+    /// Pass bytes on as they are: standard input to the socket, what comes back to standard output
     Raw,
+}
+
+#[derive(Subcommand)]
+enum OperationVerb {
+    /// List the operations under way, and the last that ended
+    List,
+    /// Show one of them; with --wait, when it has ended
+    Show {
+        /// Its number, as `list` shows it
+        id: u64,
+    },
 }
 
 #[derive(Subcommand)]
 enum NvdimmVerb {
     /// List the NVDIMMs there are
     List,
-    /// Give the guest one more NVDIMM, as --nvdimm of `run` describes it; done when the guest has read the new NFIT
+    /// Give the guest one more NVDIMM, as --nvdimm of `run` describes it; the guest confirms by reading the new NFIT
     Add {
         /// [file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID]...
         #[arg(value_parser = nvdimm)]
@@ -98,6 +122,10 @@ impl Verb {
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
             Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),
             Self::Nvdimm(NvdimmVerb::Lock { id }) => Request::Nvdimm(NvdimmRequest::Lock { id: id.clone() }),
+            Self::Operation(OperationVerb::List) => Request::Operation(OperationRequest::List),
+            Self::Operation(OperationVerb::Show { id }) => {
+                Request::Operation(OperationRequest::Show { id: *id, wait: 0 })
+            }
             Self::Raw => return None,
         })
     }
@@ -107,9 +135,13 @@ impl Verb {
 #[derive(Debug, thiserror::Error)]
 enum CtlError {
     #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
     Refused(#[from] ControlError),
+    #[error("{0} is not confirmed by the guest; hint: `operation show {1}` tells how far it is")]
+    Unconfirmed(String, u64),
     #[error("the reply cannot be understood: {0}; hint: the machine may run another version of daxvisor")]
     Reply(String),
     #[error("cannot write the reply")]
@@ -119,8 +151,16 @@ enum CtlError {
 impl CtlError {
     fn code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Reply(_) | Self::Output(_) => 1,
-            Self::Link(error) => error.code(),
+            Self::Refused(_) | Self::Reply(_) | Self::Output(_) | Self::Client(ClientError::Answer(_)) => 1,
+            Self::Client(
+                ClientError::Missing(_)
+                | ClientError::Dead(_)
+                | ClientError::Permission(_)
+                | ClientError::Connect(..),
+            ) => 3,
+            Self::Client(ClientError::Ended | ClientError::Io(_)) | Self::Link(_) => 4,
+            Self::Unconfirmed(..) => 5,
+            Self::Client(ClientError::Timeout(_)) => 124,
         }
     }
 }
@@ -134,17 +174,71 @@ pub(super) fn run(args: &CtlArgs) -> Result<ExitCode, Failure> {
 }
 
 fn perform(args: &CtlArgs) -> Result<(), CtlError> {
-    let mut link = Link::connect(&args.socket, args.connect_timeout)?;
     let Some(request) = args.verb.request() else {
-        return Ok(link.pass_through()?);
+        let stream = client::connect(&args.api_socket, args.connect_timeout)?;
+        return Ok(link::pass_through(stream)?);
     };
-    let reply = link.call(&request, args.timeout)?;
+    let mut client = Client::connect(&args.api_socket, args.connect_timeout)?;
+    let deadline = Instant::now() + args.timeout;
+    let mut reply = ask(&mut client, &request, args.timeout)?;
+    let mut verdict = Ok(());
+    if args.wait && is_operation(&request) {
+        let operation = wait(&mut client, &reply, deadline)?;
+        reply = serde_json::to_value(&operation).map_err(|e| CtlError::Reply(e.to_string()))?;
+        verdict = judge(operation);
+    }
     let text = match args.json {
         true => serde_json::to_string_pretty(&reply).map_err(|e| CtlError::Reply(e.to_string()))? + "\n",
         false => show::text(&request, reply).map_err(|e| CtlError::Reply(e.to_string()))?,
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(CtlError::Output(e)),
-        _ => Ok(()),
+        _ => verdict,
+    }
+}
+
+/// Whether the reply is an operation, which has an end to wait for.
+fn is_operation(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Nvdimm(NvdimmRequest::Add(_)) | Request::Operation(OperationRequest::Show { .. })
+    )
+}
+
+/// One request and the content of its reply.
+fn ask(client: &mut Client, request: &Request, limit: Duration) -> Result<Value, CtlError> {
+    let written = written(request);
+    let answer = client.send(written.method.name(), &written.path, written.body.as_ref(), limit)?;
+    let content = answer.json()?;
+    if answer.status < 400 {
+        return Ok(content);
+    }
+    let error: ControlError = serde_json::from_value(content).map_err(|e| CtlError::Reply(e.to_string()))?;
+    Err(error.into())
+}
+
+/// The operation of a reply when it has ended, or as far as it is at the deadline.
+fn wait(client: &mut Client, reply: &Value, deadline: Instant) -> Result<OperationInfo, CtlError> {
+    let read = |reply: &Value| OperationInfo::deserialize(reply).map_err(|e| CtlError::Reply(e.to_string()));
+    let mut operation = read(reply)?;
+    while operation.state == OperationState::Running {
+        let left = deadline.saturating_duration_since(Instant::now()).as_secs();
+        if left == 0 {
+            break;
+        }
+        let (id, wait) = (operation.id, left.min(MAX_WAIT));
+        let request = Request::Operation(OperationRequest::Show { id, wait });
+        // Somewhat longer than the machine waits.
+        let limit = Duration::from_secs(wait + 10);
+        operation = read(&ask(client, &request, limit)?)?;
+    }
+    Ok(operation)
+}
+
+fn judge(operation: OperationInfo) -> Result<(), CtlError> {
+    match (operation.state, operation.error) {
+        (OperationState::Done, _) => Ok(()),
+        (OperationState::Failed, Some(error)) => Err(error.into()),
+        _ => Err(CtlError::Unconfirmed(operation.target, operation.id)),
     }
 }

@@ -1,8 +1,9 @@
 //! What replies carry.
 
-use super::Phase;
+use super::{OperationInfo, OperationList, Phase};
 use crate::layout::map::Report;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A request that was done. Written without a tag: the request says which one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -14,19 +15,21 @@ pub enum Response {
     Machine(Box<MachineInfo>),
     /// To `nvdimm list`.
     Nvdimms(NvdimmList),
-    /// To `nvdimm add`.
-    NvdimmAdded(Box<NvdimmAdded>),
+    /// What has been begun, or how far it is.
+    Operation(Box<OperationInfo>),
+    /// All operations.
+    Operations(OperationList),
 }
 
 /// Where the machine is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StateInfo {
     /// Phase after the request.
     pub state: Phase,
 }
 
 /// The whole machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MachineInfo {
     /// Version of daxvisor.
     pub version: String,
@@ -45,7 +48,7 @@ pub struct MachineInfo {
 }
 
 /// The NVDIMMs, and what the guest knows of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NvdimmList {
     /// Version of what `_FIT` of the first root device returns; 0 without one.
     pub fit_generation: u32,
@@ -56,7 +59,7 @@ pub struct NvdimmList {
 }
 
 /// An NVDIMM that was added.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NvdimmAdded {
     /// What it is.
     pub dimm: NvdimmInfo,
@@ -67,7 +70,7 @@ pub struct NvdimmAdded {
 }
 
 /// One NVDIMM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NvdimmInfo {
     /// Name.
     pub id: String,

@@ -1,8 +1,8 @@
 //! What can be asked of a running machine, and when. Pure: no sockets, no machine.
 //!
-//! One [`Request`] is the control socket's message, the `daxvisor ctl` verb and the vocabulary of tests. [`admit`] is the
-//! whole policy of what may be asked in which [`Phase`]; what depends on more than the phase is refused by the machine
-//! when it acts. [`wire`] is how requests and replies are written on a stream.
+//! One [`Request`] is what a route of the API and a verb of `daxvisor ctl` ask. [`admit`] is the whole policy of what may be
+//! asked in which [`Phase`]; what depends on more than the phase is refused by the machine when it acts. How requests and
+//! answers travel is the affair of `api`.
 //!
 //! ```text
 //!            pause           every vCPU stands         resume
@@ -13,14 +13,21 @@
 
 mod error;
 mod info;
-pub mod wire;
+mod operation;
 
-pub use error::{ControlError, ErrorKind};
+pub use error::{ControlError, ErrorKind, Problem};
 pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
+pub use operation::{
+    GuestAction, GuestStep, OperationInfo, OperationKind, OperationList, OperationResult, OperationState,
+};
 
 use crate::config::NvdimmConfig;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use utoipa::ToSchema;
+
+/// What becomes of a request.
+pub type Answer = Result<Response, ControlError>;
 
 /// Something asked of a running machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +45,27 @@ pub enum Request {
     Quit,
     /// Something about the NVDIMMs.
     Nvdimm(NvdimmRequest),
+    /// Something about what is under way.
+    Operation(OperationRequest),
 }
+
+/// What can be asked about operations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum OperationRequest {
+    /// Those that are remembered; answered by [`Response::Operations`].
+    List,
+    /// One of them; answered by [`Response::Operation`].
+    Show {
+        /// Its number.
+        id: u64,
+        /// Seconds to wait for its end before the answer; 0: none.
+        wait: u64,
+    },
+}
+
+/// Longest `wait` of [`OperationRequest::Show`] in seconds.
+pub const MAX_WAIT: u64 = 60;
 
 /// What can be asked about NVDIMMs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +73,8 @@ pub enum Request {
 pub enum NvdimmRequest {
     /// The NVDIMMs there are; answered by [`Response::Nvdimms`].
     List,
-    /// One more NVDIMM, as `--nvdimm` describes it; answered by [`Response::NvdimmAdded`] when the guest has read the new
-    /// NFIT, or after a while if it does not.
+    /// One more NVDIMM, as `--nvdimm` describes it; answered by [`Response::Operation`] as soon as the guest has been told.
+    /// The operation ends when the guest has read the new NFIT, or after a while if it does not.
     Add(Box<NvdimmConfig>),
     /// Lock an NVDIMM that has a passphrase, as a power cycle does. Firmware never does so while the guest runs: for tests.
     Lock {
@@ -57,7 +84,7 @@ pub enum NvdimmRequest {
 }
 
 /// Where a machine is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The vCPUs run.
@@ -86,7 +113,13 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
     use Phase::{Ending, Paused, Pausing, Running};
     match (request, phase) {
         (_, Ending) => Err(ControlError::new(ErrorKind::Ending, "the machine is ending")),
-        (Request::Describe | Request::Quit | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. }), _)
+        (
+            Request::Describe
+            | Request::Quit
+            | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. })
+            | Request::Operation(_),
+            _,
+        )
         | (Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)), Running)
         | (Request::Resume, Paused) => Ok(()),
         (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {

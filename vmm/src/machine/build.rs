@@ -7,7 +7,7 @@ use super::{
     Outcome,
     channel::Channel,
     console::{Console, ConsoleError},
-    control::Control,
+    control::{self, Control},
     events::{self, AGENT_PORT, Agent, Loop},
     growth::Growth,
     nvdimm::OpenBus,
@@ -149,7 +149,7 @@ pub enum BuildError {
     /// The console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    /// The agent's or the control socket.
+    /// The agent's socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// Two devices at one address: a mistake in the layout.
@@ -260,6 +260,13 @@ impl Machine {
     /// Buses and counters, also for a look after the run.
     pub fn platform(&self) -> &Arc<Platform> {
         &self.parts.platform
+    }
+
+    /// The way of requests to the machine once it runs.
+    pub fn control(&mut self) -> io::Result<Control> {
+        let (control, calls) = control::channel()?;
+        self.parts.calls = Some(calls);
+        Ok(control)
     }
 
     /// Runs the guest until something ends it; at most for `limit`.
@@ -396,7 +403,6 @@ struct Devices {
     serial_room: EventFd,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
     agent: Option<Agent>,
-    control: Option<Control>,
     acpi: Arc<AcpiDevice>,
     nvdimm: Vec<Arc<NvdimmBus>>,
 }
@@ -469,7 +475,6 @@ impl Devices {
             serial_room,
             virtio,
             agent,
-            control: config.control_socket.as_deref().map(Control::listen).transpose()?,
             acpi,
             nvdimm: buses,
         })
@@ -502,7 +507,7 @@ impl Devices {
             virtio: self.virtio.into_iter().map(|(_, t)| t).collect(),
             doorbells,
             agent: self.agent,
-            control: self.control,
+            calls: None,
             acpi: self.acpi,
             nvdimm: self.nvdimm,
             plan,

@@ -1,7 +1,7 @@
 //! The machine's loop: the one thread that acts on what happens around the vCPUs.
 //!
 //! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
-//! [`Outcome`] and stops the loop. What clients of the control socket ask is done in `serve`.
+//! [`Outcome`] and stops the loop. What clients of the API ask is done in `serve`.
 
 mod serve;
 
@@ -9,8 +9,9 @@ use super::{
     Outcome,
     channel::Channel,
     console::{Console, Typed},
-    control::Control,
+    control::Calls,
     growth::Growth,
+    operations::Operations,
 };
 use crate::{
     control::Phase,
@@ -62,8 +63,8 @@ pub struct Loop {
     pub doorbells: Vec<(usize, u16, EventFd)>,
     /// The agent's channel, if there is one.
     pub agent: Option<Agent>,
-    /// The control socket, if there is one.
-    pub control: Option<Control>,
+    /// What the API asks, if there is one.
+    pub calls: Option<Calls>,
     /// The generic event device.
     pub acpi: Arc<AcpiDevice>,
     /// The NVDIMMs, if there are any.
@@ -99,13 +100,10 @@ enum Token {
     AgentListener,
     AgentClient,
     AgentRoom,
-    ControlListener,
-    ControlClient(u32),
+    Calls,
     Doorbell(u32),
 }
 
-/// First of the control clients' tokens; the doorbells' are below.
-const CLIENTS: u32 = 1 << 31;
 /// Tokens before the first doorbell's.
 const FIXED: [Token; 9] = [
     Token::Wake,
@@ -116,14 +114,13 @@ const FIXED: [Token; 9] = [
     Token::AgentListener,
     Token::AgentClient,
     Token::AgentRoom,
-    Token::ControlListener,
+    Token::Calls,
 ];
 
 impl Token {
     fn data(self) -> u32 {
         match self {
             Self::Doorbell(n) => 9 + n,
-            Self::ControlClient(slot) => CLIENTS | slot,
             fixed => FIXED
                 .iter()
                 .zip(0..)
@@ -133,9 +130,6 @@ impl Token {
     }
 
     fn of(data: u32) -> Self {
-        if data & CLIENTS != 0 {
-            return Self::ControlClient(data & !CLIENTS);
-        }
         FIXED
             .get(data as usize)
             .copied()
@@ -158,6 +152,7 @@ struct Running {
     phase: Phase,
     clock: serve::Clock,
     pending: Vec<serve::Pending>,
+    operations: Operations,
 }
 
 /// Runs until something ends the machine; then its threads have stopped.
@@ -177,6 +172,7 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         phase: Phase::Running,
         clock: serve::Clock::start(),
         pending: vec![],
+        operations: Operations::default(),
     }));
     let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
     event_manager::SubscriberOps::add_subscriber(&mut manager, running.clone());
@@ -215,8 +211,8 @@ impl MutEventSubscriber for Running {
             watch(agent.channel.listener_fd(), Token::AgentListener);
             watch(agent.room.as_raw_fd(), Token::AgentRoom);
         }
-        if let Some(control) = &p.control {
-            watch(control.listener_fd(), Token::ControlListener);
+        if let Some(calls) = &p.calls {
+            watch(calls.fd(), Token::Calls);
         }
         // Standard input may be a regular file, which cannot be waited for: such a console has no input.
         self.typing = p.console.input_fd().is_some_and(|fd| watch(fd, Token::Typed));
@@ -256,17 +252,11 @@ impl MutEventSubscriber for Running {
                     self.agent_input();
                 }
             }
-            Token::ControlListener => {
-                if let Some(control) = &mut self.parts.control {
-                    control.accept();
-                }
-            }
-            Token::ControlClient(slot) => self.control_client(slot, events.event_set()),
+            Token::Calls => self.take_calls(),
             Token::Doorbell(n) => self.doorbell(n),
         }
         self.settle();
         self.refresh_client(ops);
-        self.refresh_control(ops);
     }
 }
 

@@ -1,6 +1,9 @@
 //! Replies as people read them.
 
-use crate::control::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Request, StateInfo};
+use crate::control::{
+    MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList, OperationRequest,
+    OperationResult, OperationState, Request, StateInfo,
+};
 use devices::units::ByteSize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -10,7 +13,10 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
     Ok(match request {
         Request::Describe => machine(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
-        Request::Nvdimm(NvdimmRequest::Add(_)) => added(serde_json::from_value(reply)?),
+        Request::Nvdimm(NvdimmRequest::Add(_)) | Request::Operation(OperationRequest::Show { .. }) => {
+            operation(&serde_json::from_value(reply)?)
+        }
+        Request::Operation(OperationRequest::List) => operations(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Quit => {
@@ -20,8 +26,11 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
     })
 }
 
+fn ms(n: u64) -> String {
+    format!("{}.{:01} s", n / 1000, n % 1000 / 100)
+}
+
 fn machine(m: &MachineInfo) -> String {
-    let ms = |n: u64| format!("{}.{:01} s", n / 1000, n % 1000 / 100);
     format!(
         "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}",
         m.state,
@@ -32,6 +41,44 @@ fn machine(m: &MachineInfo) -> String {
         m.plan,
         nvdimms(&m.nvdimm)
     )
+}
+
+fn operations(list: &OperationList) -> String {
+    if list.operations.is_empty() {
+        return "no operations\n".into();
+    }
+    list.operations.iter().map(line).collect()
+}
+
+/// An operation as one line.
+fn line(o: &OperationInfo) -> String {
+    let kind = serde_json::to_value(o.kind).unwrap_or_default();
+    let kind = kind.as_str().unwrap_or_default().replace('-', " ");
+    let took = o.ended_ms.map(|end| format!(" after {}", ms(end.saturating_sub(o.started_ms))));
+    let took = took.unwrap_or_default();
+    let state = match o.state {
+        OperationState::Running => "waits for the guest",
+        OperationState::Done => "confirmed by the guest",
+        OperationState::Unanswered => "not answered by the guest",
+        OperationState::Failed => "failed",
+    };
+    format!("operation {}: {kind} {}: {state}{took}\n", o.id, o.target)
+}
+
+/// An operation with all that is known of it.
+fn operation(o: &OperationInfo) -> String {
+    let mut text = line(o);
+    for step in &o.steps {
+        text += &format!("  at {}: {}\n", ms(step.at_ms), step.meaning);
+    }
+    if let Some(error) = &o.error {
+        text += &format!("  {error}\n");
+    }
+    match o.result.clone() {
+        Some(OperationResult::NvdimmAdded(nvdimm)) => text += &added(*nvdimm),
+        None => {}
+    }
+    text
 }
 
 fn added(added: NvdimmAdded) -> String {

@@ -1,16 +1,20 @@
-//! Requests of control clients, done on the loop's thread: the only place where one of them changes the machine.
+//! Requests, done on the loop's thread: the only place where one of them changes the machine.
 //!
-//! Nothing here waits. What takes time becomes a [`Pending`] with a goal and a deadline; it is looked at after every event,
-//! and answered when the goal is reached or, with everything undone, when the deadline is.
+//! Nothing here waits. What takes time becomes a [`Pending`] with a goal and a deadline, which is looked at after every event.
+//! There are two kinds:
+//!
+//! - what takes a moment ([`Begun::Until`]) is answered when its goal is reached or, with everything undone, at its deadline;
+//! - what needs the guest ([`Begun::Operation`]) is answered at once with an operation, which the goal or the deadline ends.
 
-use super::{Outcome, Running, Token};
+use super::{Outcome, Running};
 use crate::{
     control::{
-        ControlError, ErrorKind, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Phase, Request,
+        Answer, ControlError, ErrorKind, GuestAction, MAX_WAIT, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList,
+        NvdimmRequest, OperationKind, OperationList, OperationRequest, OperationResult, OperationState, Phase, Request,
         Response, StateInfo, admit,
     },
     machine::{
-        control::{ClientId, Watch},
+        control::{Call, Reply},
         growth::Added,
     },
 };
@@ -18,48 +22,71 @@ use devices::{
     acpi::AcpiEvent,
     nvdimm::{BusState, NvdimmPlan, Security, SpaPlan, security::SecurityError},
 };
-use event_manager::{EventOps, EventSet, Events};
-use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// How long vCPUs may take to leave the guest. One that waits for a console's reader takes its time.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
-/// How long a guest may take to read a new NFIT before the reply says that it has not.
-const FIT_LIMIT: Duration = Duration::from_secs(10);
-/// Requests of one client that are done before other events get their turn.
+/// How long a guest may take to read a new NFIT before the operation counts as unanswered.
+const FIT_LIMIT: Duration = Duration::from_secs(30);
+/// Requests that are done before other events get their turn.
 const TURN: usize = 64;
-/// Requests that wait at a time, of all clients.
+/// Requests and operations under way at a time.
 const MAX_PENDING: usize = 64;
 
-/// A request that is under way.
+/// Something that is under way.
 pub(super) struct Pending {
-    who: ClientId,
-    id: Value,
+    whose: Whose,
     goal: Goal,
     deadline: Instant,
 }
 
-/// What a request under way waits for.
+/// Who is told of the end.
+enum Whose {
+    /// Whoever asked, and is still waiting.
+    Caller(Reply),
+    /// Whoever looks at the operation of this number.
+    Operation(u64),
+}
+
+/// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
     /// Every vCPU stands still.
     Paused,
+    /// An operation has ended.
+    Ended(u64),
     /// The guest has read this version of a bus's NFIT.
     FitSeen {
         /// Slot of the DIMM that came with it.
         slot: u8,
         /// Version.
         generation: u32,
+        /// Version that it had read before.
+        before: u32,
     },
 }
 
 /// What has become of a request that was begun.
 enum Begun {
+    /// All of it is done.
     Done(Response),
+    /// Answered when the goal is reached.
     Until(Goal, Duration),
+    /// An operation on what is called so.
+    Operation(OperationKind, String, Goal, Duration),
 }
 
-type Answer = Result<Response, ControlError>;
+/// How something under way ends.
+enum End {
+    /// With this answer to the caller.
+    Answer(Response),
+    /// The guest has confirmed the operation.
+    Confirmed(OperationResult),
+    /// It has not, in time; what is done stays done.
+    Unanswered(OperationResult),
+    /// It is undone.
+    Failed(ControlError),
+}
 
 /// Since when the machine runs, and how long it did not.
 pub(super) struct Clock {
@@ -94,44 +121,42 @@ impl Clock {
 }
 
 impl Running {
-    /// A client has sent something, or takes something.
-    pub(super) fn control_client(&mut self, slot: u32, events: EventSet) {
-        let slot = slot as usize;
-        if let Some(control) = &mut self.parts.control {
-            control.ready(slot, events);
+    /// Somebody asks something.
+    pub(super) fn take_calls(&mut self) {
+        if let Some(calls) = &self.parts.calls {
+            calls.hush();
         }
         for _ in 0..TURN {
-            let next = self.parts.control.as_mut().and_then(|control| control.next(slot));
-            let Some((who, parsed)) = next else { return };
-            match parsed {
-                Ok(call) => self.call(who, call.id, &call.request),
-                Err((id, error)) => self.answer(who, &id, Err(error)),
-            }
+            let call = self.parts.calls.as_ref().and_then(|calls| calls.next());
+            let Some(Call { request, reply }) = call else { return };
+            self.call(&request, reply);
+        }
+        if let Some(calls) = &self.parts.calls {
+            calls.ring();
         }
     }
 
-    fn answer(&mut self, who: ClientId, id: &Value, answer: Answer) {
-        if let Some(control) = &mut self.parts.control {
-            control.reply(who, id, &answer);
-        }
-    }
-
-    fn call(&mut self, who: ClientId, id: Value, request: &Request) {
+    fn call(&mut self, request: &Request, reply: Reply) {
         match admit(self.phase, request).and_then(|()| self.begin(request)) {
-            Ok(Begun::Done(response)) => self.answer(who, &id, Ok(response)),
-            Err(error) => self.answer(who, &id, Err(error)),
-            Ok(Begun::Until(goal, limit)) => {
-                if let Some(control) = &mut self.parts.control {
-                    control.expect(who);
-                }
-                self.pending.push(Pending {
-                    who,
-                    id,
-                    goal,
-                    deadline: Instant::now() + limit,
-                });
+            Ok(Begun::Done(response)) => reply(Ok(response)),
+            Err(error) => reply(Err(error)),
+            Ok(Begun::Until(goal, limit)) => self.wait(Whose::Caller(reply), goal, limit),
+            Ok(Begun::Operation(kind, target, goal, limit)) => {
+                let id = self.operations.begin(kind, target, self.clock.read().0);
+                self.wait(Whose::Operation(id), goal, limit);
+                reply(self.operation(id));
             }
         }
+    }
+
+    fn wait(&mut self, whose: Whose, goal: Goal, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.pending.push(Pending { whose, goal, deadline });
+    }
+
+    fn operation(&self, id: u64) -> Answer {
+        let operation = self.operations.get(id)?;
+        Ok(Response::Operation(Box::new(operation.clone())))
     }
 
     fn state(&self) -> Response {
@@ -143,6 +168,7 @@ impl Running {
         match request {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
+            Request::Operation(request) => return self.ask_operation(request),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
@@ -156,16 +182,38 @@ impl Running {
         Ok(Begun::Done(self.state()))
     }
 
+    fn ask_operation(&self, request: &OperationRequest) -> Result<Begun, ControlError> {
+        match *request {
+            OperationRequest::List => {
+                let operations = self.operations.list();
+                Ok(Begun::Done(Response::Operations(OperationList { operations })))
+            }
+            OperationRequest::Show { id, wait: 0 } => self.operation(id).map(Begun::Done),
+            OperationRequest::Show { id, wait } => {
+                self.operations.get(id)?;
+                self.room_for_pending()?;
+                Ok(Begun::Until(Goal::Ended(id), Duration::from_secs(wait.min(MAX_WAIT))))
+            }
+        }
+    }
+
     fn nvdimm(&mut self, request: &NvdimmRequest) -> Result<Begun, ControlError> {
         match request {
             NvdimmRequest::List => Ok(Begun::Done(Response::Nvdimms(self.nvdimms()))),
             NvdimmRequest::Add(said) => {
                 self.room_for_pending()?;
+                let before = self.nvdimms().fit_seen;
                 let parts = &mut self.parts;
                 let added = parts.growth.add_nvdimm(&parts.nvdimm, said)?;
                 parts.plan = parts.growth.report();
                 let Added { slot, generation } = added;
-                Ok(Begun::Until(Goal::FitSeen { slot, generation }, FIT_LIMIT))
+                let name = parts.growth.config.nvdimm_name(slot.into());
+                let goal = Goal::FitSeen {
+                    slot,
+                    generation,
+                    before,
+                };
+                Ok(Begun::Operation(OperationKind::NvdimmAdd, name, goal, FIT_LIMIT))
             }
             NvdimmRequest::Lock { id } => {
                 self.lock_nvdimm(id)?;
@@ -239,74 +287,107 @@ impl Running {
         }
     }
 
-    /// Answers what is under way and has come to an end.
+    /// Ends what is under way and has come to its end.
     pub(super) fn settle(&mut self) {
         let mut at = 0;
         while let Some(pending) = self.pending.get(at) {
             let (goal, late) = (pending.goal, Instant::now() >= pending.deadline);
+            if let Whose::Operation(id) = pending.whose {
+                self.note_progress(id, goal);
+            }
             match self.reached(goal, late) {
                 None => at += 1,
-                Some(answer) => {
+                Some(end) => {
                     let pending = self.pending.remove(at);
-                    if let Some(control) = &mut self.parts.control {
-                        control.reply_later(pending.who, &pending.id, &answer);
-                    }
+                    self.finish_pending(pending.whose, end);
                 }
             }
         }
     }
 
-    /// Whether a goal is reached; when it is too late for that, what was begun is undone.
-    fn reached(&mut self, goal: Goal, late: bool) -> Option<Answer> {
+    fn finish_pending(&mut self, whose: Whose, end: End) {
+        let now = self.clock.read().0;
+        match (whose, end) {
+            (Whose::Caller(reply), End::Answer(response)) => reply(Ok(response)),
+            (Whose::Caller(reply), End::Failed(error)) => reply(Err(error)),
+            (Whose::Operation(id), End::Confirmed(result)) => {
+                self.operations.end(id, OperationState::Done, Ok(result), now);
+            }
+            (Whose::Operation(id), End::Unanswered(result)) => {
+                self.operations.end(id, OperationState::Unanswered, Ok(result), now);
+            }
+            (Whose::Operation(id), End::Failed(error)) => {
+                self.operations.end(id, OperationState::Failed, Err(error), now);
+            }
+            (Whose::Caller(_), End::Confirmed(_) | End::Unanswered(_)) | (Whose::Operation(_), End::Answer(_)) => {
+                unreachable!("a goal of operations is no goal of callers")
+            }
+        }
+    }
+
+    /// What the guest has done towards a goal since it was set.
+    fn note_progress(&mut self, id: u64, goal: Goal) {
+        let now = self.clock.read().0;
+        match goal {
+            Goal::FitSeen {
+                generation: wanted,
+                before,
+                ..
+            } => {
+                let generation = self.nvdimms().fit_seen;
+                if generation != before {
+                    let meaning = format!("the guest has read version {generation} of the NFIT, and {wanted} is the one with the change");
+                    let action = GuestAction::FitSeen { generation, wanted };
+                    self.operations.step(id, action, meaning, now);
+                }
+            }
+            Goal::Paused | Goal::Ended(_) => {}
+        }
+    }
+
+    /// How something under way ends, if it does now; what is too late for its goal is undone where it can be.
+    fn reached(&mut self, goal: Goal, late: bool) -> Option<End> {
         if self.phase == Phase::Ending {
-            return Some(Err(ControlError::new(ErrorKind::Ending, "the machine ended meanwhile")));
+            return Some(End::Failed(ControlError::new(
+                ErrorKind::Ending,
+                "the machine ended meanwhile",
+            )));
         }
         match goal {
-            Goal::FitSeen { slot, generation } => {
+            Goal::FitSeen { slot, generation, .. } => {
                 let list = self.nvdimms();
                 let dimm = list.dimms.into_iter().find(|dimm| dimm.slot == slot)?;
-                (list.fit_seen >= generation || late).then(|| {
-                    Ok(Response::NvdimmAdded(Box::new(NvdimmAdded {
-                        dimm,
-                        fit_generation: generation,
-                        fit_seen: list.fit_seen,
-                    })))
-                })
+                let added = OperationResult::NvdimmAdded(Box::new(NvdimmAdded {
+                    dimm,
+                    fit_generation: generation,
+                    fit_seen: list.fit_seen,
+                }));
+                if list.fit_seen >= generation {
+                    return Some(End::Confirmed(added));
+                }
+                late.then_some(End::Unanswered(added))
             }
+            Goal::Ended(id) => match self.operations.get(id) {
+                Ok(operation) if operation.state == OperationState::Running && !late => None,
+                Ok(operation) => Some(End::Answer(Response::Operation(Box::new(operation.clone())))),
+                Err(error) => Some(End::Failed(error)),
+            },
             Goal::Paused => {
                 let (standing, all) = self.threads.standing();
                 if standing == all {
                     self.phase = Phase::Paused;
                     self.clock.pause();
-                    return Some(Ok(self.state()));
+                    return Some(End::Answer(self.state()));
                 }
                 late.then(|| {
                     self.resume();
                     let limit = PAUSE_LIMIT.as_secs();
                     let why = format!("{standing} of {all} vCPUs stood still within {limit} s; all of them run again");
                     let error = ControlError::new(ErrorKind::Deadline, why);
-                    Err(error.hint("the others may wait for the reader of the guest's console"))
+                    End::Failed(error.hint("the others may wait for the reader of the guest's console"))
                 })
             }
         }
-    }
-
-    /// Brings what is watched of the control clients in line with them.
-    pub(super) fn refresh_control(&mut self, ops: &mut EventOps<'_>) {
-        let Some(control) = &mut self.parts.control else { return };
-        control.refresh(|slot, watch| {
-            let token = u32::try_from(slot).map(Token::ControlClient);
-            let data = token.map_or(u32::MAX, Token::data);
-            let done = match watch {
-                Watch::Add(fd, events) => ops.add(Events::with_data_raw(fd, data, events)),
-                Watch::Modify(fd, events) => ops.modify(Events::with_data_raw(fd, data, events)),
-                Watch::Remove(fd) => ops.remove(Events::empty_raw(fd)),
-            };
-            if let Err(e) = &done {
-                tracing::warn!("a control client is not watched: {e}");
-            }
-            done.is_ok()
-        });
     }
 }
 

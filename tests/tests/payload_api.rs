@@ -1,7 +1,7 @@
-//! The control socket: requests to a running machine, and clients that mean no good.
+//! The API: requests to a running machine, and clients that mean no good.
 
 use guest_tests::{
-    control::{ControlClient, ctl},
+    api::{ApiClient, ctl, raw},
     payload::{Guest, Program, Running, SCRATCH, Script, binary},
 };
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vmm::layout::ports;
+use vmm::{api::MAX_CLIENTS, layout::ports};
 
 /// More bytes than a payload sends while a test lasts.
 const ENDLESS: u64 = 1 << 40;
@@ -29,46 +29,51 @@ fn counting() -> Guest {
     let program = Program::new(count).processor(1, Script::new().spin());
     Guest::new(&program)
         .flag("cpus", "2")
-        .flag("control-socket", "%/control")
+        .flag("api-socket", "%/api")
 }
 
 fn idle() -> Guest {
-    Guest::new(&Program::new(Script::new().say("on").halt())).flag("control-socket", "%/control")
+    Guest::new(&Program::new(Script::new().say("on").halt())).flag("api-socket", "%/api")
 }
 
 fn socket(guest: &Guest) -> PathBuf {
-    guest.file("control")
+    guest.file("api")
 }
 
-fn started(guest: &Guest) -> (Running<'_>, ControlClient) {
+fn started(guest: &Guest) -> (Running<'_>, ApiClient) {
     let mut running = guest.start();
     running.wait_for("on");
-    let client = ControlClient::connect(&socket(guest)).expect("a control socket");
+    let client = ApiClient::connect(&socket(guest)).expect("an API socket");
     (running, client)
 }
 
-/// A request that must be done.
+/// Looks at something, which must succeed.
 #[track_caller]
-fn done(client: &mut ControlClient, request: Value) -> Value {
-    let reply = client.call(&request).expect("a reply");
-    assert_eq!(reply["id"], 7, "{reply}");
-    assert!(reply["ok"].is_object(), "{request}: {reply}");
-    reply["ok"].clone()
+fn get(client: &mut ApiClient, path: &str) -> Value {
+    client.get(path).expect("an answer")
 }
 
-/// A request that must be refused; gives the error's type.
+/// Does something to the machine, which must succeed; gives its state.
 #[track_caller]
-fn refused(client: &mut ControlClient, request: Value) -> String {
-    let reply = client.call(&request).expect("a reply");
-    let error = &reply["error"];
-    assert!(error["detail"].is_string(), "{request}: {reply}");
-    error["type"].as_str().expect("a type").to_owned()
+fn act(client: &mut ApiClient, verb: &str) -> Value {
+    client.post(&format!("/vm/{verb}")).expect("an answer")["state"].clone()
 }
 
-fn quit(running: Running<'_>, client: &mut ControlClient) {
-    assert_eq!(done(client, json!("quit"))["state"], "ending");
-    assert_eq!(client.receive().expect("an end"), Value::Null);
+/// Something that must be refused; gives the error's type.
+#[track_caller]
+fn refused(client: &mut ApiClient, verb: &str) -> (u16, String) {
+    let refused = client.refused("POST", &format!("/vm/{verb}"), None);
+    refused.expect("an answer")
+}
+
+fn wrong_state() -> (u16, String) {
+    (409, "wrong-state".to_owned())
+}
+
+fn quit(running: Running<'_>, client: &mut ApiClient) {
+    assert_eq!(act(client, "shutdown"), "ending");
     running.end().expect(6);
+    assert!(client.get("/vm").is_err(), "the connection outlives the machine");
 }
 
 #[test]
@@ -78,11 +83,11 @@ fn machine_describes_itself() {
         .flag("cpus", "2")
         .flag("nvdimm", "size=64M,id=first")
         .flag("nvdimm", "size=32M,label=0")
-        .flag("control-socket", "%/control");
+        .flag("api-socket", "%/api");
     let (running, mut client) = started(&guest);
     let mode = fs::metadata(socket(&guest)).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let machine = done(&mut client, json!("describe"));
+    let machine = get(&mut client, "/vm");
     assert_eq!(machine["state"], "running");
     assert_eq!(machine["plan"]["vcpus"].as_array().map(Vec::len), Some(2));
     let ram: u64 = machine["plan"]["map"]
@@ -92,7 +97,7 @@ fn machine_describes_itself() {
         .filter(|e| e["kind"] == "RAM")
         .count() as u64;
     assert!(ram >= 1 && machine["uptime_ms"].is_u64(), "{machine}");
-    let list = done(&mut client, json!({"nvdimm": "list"}));
+    let list = get(&mut client, "/nvdimms");
     assert_eq!(list, machine["nvdimm"]);
     assert_eq!((&list["fit_generation"], &list["fit_seen"]), (&json!(1), &json!(0)));
     let (first, second) = (&list["dimms"][0], &list["dimms"][1]);
@@ -133,36 +138,38 @@ fn paused_guest_stands_still_and_goes_on() {
     };
     for _ in 0..5 {
         grows(sent());
-        assert_eq!(done(&mut client, json!("pause"))["state"], "paused");
+        assert_eq!(act(&mut client, "pause"), "paused");
         thread::sleep(SETTLED);
         let before = sent();
         thread::sleep(2 * SETTLED);
         assert_eq!(sent(), before, "a paused guest sent something");
-        assert_eq!(refused(&mut client, json!("pause")), "wrong-state");
-        assert_eq!(refused(&mut client, json!("power-button")), "wrong-state");
-        let machine = done(&mut client, json!("describe"));
+        assert_eq!(refused(&mut client, "pause"), wrong_state());
+        assert_eq!(refused(&mut client, "power-button"), wrong_state());
+        let machine = get(&mut client, "/vm");
         assert_eq!(machine["state"], "paused");
         assert!(
             machine["paused_ms"].as_u64().expect("a time") >= 400,
             "{}",
             machine["paused_ms"]
         );
-        assert_eq!(done(&mut client, json!("resume"))["state"], "running");
-        assert_eq!(refused(&mut client, json!("resume")), "wrong-state");
+        assert_eq!(act(&mut client, "resume"), "running");
+        assert_eq!(refused(&mut client, "resume"), wrong_state());
     }
     // Without a breath between them, and with the client gone before its reply.
     for _ in 0..50 {
-        done(&mut client, json!("pause"));
-        done(&mut client, json!("resume"));
+        act(&mut client, "pause");
+        act(&mut client, "resume");
     }
-    let mut hasty = ControlClient::connect(&socket(&guest)).expect("a second client");
-    hasty.send(1, &json!("pause")).expect("room for a line");
+    let mut hasty = UnixStream::connect(socket(&guest)).expect("a second client");
+    hasty
+        .write_all(b"POST /api/v1/vm/pause HTTP/1.1\r\nhost: x\r\n\r\n")
+        .expect("room for a request");
     drop(hasty);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while done(&mut client, json!("describe"))["state"] != "paused" {
+    while get(&mut client, "/vm")["state"] != "paused" {
         assert!(Instant::now() < deadline, "the pause of a client that left is lost");
     }
-    done(&mut client, json!("resume"));
+    act(&mut client, "resume");
     grows(sent());
     quit(running, &mut client);
 }
@@ -171,36 +178,29 @@ fn paused_guest_stands_still_and_goes_on() {
 fn paused_machine_still_ends() {
     let guest = counting();
     let (running, mut client) = started(&guest);
-    done(&mut client, json!("pause"));
+    act(&mut client, "pause");
     running.signal(libc::SIGTERM);
     running.end().expect(143);
     assert!(!socket(&guest).exists());
 
     let guest = counting();
     let (running, mut client) = started(&guest);
-    done(&mut client, json!("pause"));
+    act(&mut client, "pause");
     quit(running, &mut client);
 }
 
 #[test]
-fn replies_carry_their_ids_and_a_last_line_needs_no_end() {
+fn one_connection_carries_many_requests_and_half_of_one_is_enough_for_answers() {
     let guest = idle();
     let (running, mut client) = started(&guest);
-    for id in 0..200 {
-        client.send(id, &json!({"nvdimm": "list"})).expect("room");
+    for _ in 0..200 {
+        assert_eq!(get(&mut client, "/nvdimms")["fit_generation"], 0);
     }
-    for id in 0..200 {
-        assert_eq!(client.receive().expect("a reply")["id"], id);
-    }
-    let mut piped = UnixStream::connect(socket(&guest)).expect("a client");
-    piped
-        .write_all(b"{\"request\":\"pause\"}\n{\"request\":\"describe\"}")
-        .expect("room");
-    piped.shutdown(std::net::Shutdown::Write).expect("half a connection");
-    let mut text = String::new();
-    piped.read_to_string(&mut text).expect("two replies and an end");
-    assert_eq!(text.lines().count(), 2, "{text}");
-    assert!(text.contains(r#"{"id":null,"ok":{"state":"paused"}}"#), "{text}");
+    let request = |verb: &str, path: &str| format!("{verb} /api/v1{path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let both = request("POST", "/vm/pause") + &request("GET", "/vm");
+    let answers = raw(&socket(&guest), both.as_bytes()).expect("two answers and an end");
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    assert!(answers.contains(r#"{"state":"paused"}"#), "{answers}");
     quit(running, &mut client);
 }
 
@@ -208,53 +208,54 @@ fn replies_carry_their_ids_and_a_last_line_needs_no_end() {
 fn hostile_clients_hurt_nobody_else() {
     let guest = counting();
     let (running, mut client) = started(&guest);
-    let connect = || ControlClient::connect(&socket(&guest)).expect("a client");
+    let connect = || ApiClient::connect(&socket(&guest)).expect("a client");
 
-    let mut garbage = connect();
-    for line in ["hello", "\u{0}\u{1}", "{}", "[1,2", r#"{"request":"fly"}"#] {
-        garbage
-            .stream()
-            .write_all(format!("{line}\n").as_bytes())
-            .expect("room");
-        let reply = garbage.receive().expect("a reply");
-        assert!(
-            ["malformed", "invalid-request"]
-                .iter()
-                .any(|t| reply["error"]["type"] == *t),
-            "{reply}"
-        );
+    for nonsense in ["hello\r\n\r\n", "\u{0}\u{1}\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
+        let answer = raw(&socket(&guest), nonsense.as_bytes()).expect("an end");
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense}: {answer}");
     }
-    assert_eq!(done(&mut garbage, json!("describe"))["state"], "running");
+    let endless_head = [b"GET /".to_vec(), vec![b'x'; 1 << 20]].concat();
+    let answer = raw(&socket(&guest), &endless_head).unwrap_or_default();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
 
-    let mut endless = connect();
-    let chunk = [b'x'; 64 << 10];
-    while endless.stream().write_all(&chunk).is_ok() {}
-    assert_eq!(endless.receive().expect("a reply")["error"]["type"], "too-long");
+    let mut endless = UnixStream::connect(socket(&guest)).expect("a client");
+    let head = "POST /api/v1/nvdimms HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1099511627776\r\n\r\n";
+    endless.write_all(head.as_bytes()).expect("room");
+    let chunk = [b' '; 64 << 10];
+    while endless.write_all(&chunk).is_ok() {}
+    let mut answer = String::new();
+    let _ = endless.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("problem:too-long"), "{answer}");
 
     // Asks and asks and never reads.
-    let mut deaf = connect();
-    deaf.stream().set_nonblocking(true).expect("a socket");
-    let questions = "{\"request\":\"describe\"}\n".repeat(1000);
+    let mut deaf = UnixStream::connect(socket(&guest)).expect("a client");
+    deaf.set_nonblocking(true).expect("a socket");
+    let questions = "GET /api/v1/vm HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(1) {
-        let _ = deaf.stream().write(questions.as_bytes());
+        let _ = deaf.write(questions.as_bytes());
     }
     let asked = Instant::now();
-    assert_eq!(done(&mut client, json!("describe"))["state"], "running");
+    assert_eq!(get(&mut client, "/vm")["state"], "running");
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
 
-    let mut crowd: Vec<_> = (0..100).map(|_| connect()).collect();
+    // A head that never ends holds its place, and nothing else.
+    let mut slow = UnixStream::connect(socket(&guest)).expect("a client");
+    slow.write_all(b"GET /api/v1/vm HT").expect("room");
+
+    let mut crowd: Vec<_> = (0..200).map(|_| connect()).collect();
     let served = crowd.iter_mut().filter_map(|c| {
-        c.send(7, &json!("describe")).ok();
-        let reply = c.receive().ok()?;
-        assert!(reply["ok"].is_object() || reply["error"]["type"] == "busy", "{reply}");
-        reply["ok"].is_object().then_some(())
+        let answer = c.send("GET", "/vm", None).ok()?;
+        let content = answer.json().expect("JSON");
+        let busy = content["type"] == "urn:daxvisor:problem:busy";
+        assert!(answer.status == 200 || (answer.status == 503 && busy), "{content}");
+        (answer.status == 200).then_some(())
     });
-    // This one, the one with the garbage and the deaf one have their places.
-    assert_eq!(served.count(), 13);
+    // This one, the deaf one and the slow one have their places.
+    assert_eq!(served.count(), MAX_CLIENTS - 3);
     drop(crowd);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while connect().call(&json!("describe")).expect("a reply")["ok"].is_null() {
+    while connect().get("/vm").is_err() {
         assert!(Instant::now() < deadline, "places are not given back");
     }
     quit(running, &mut client);
@@ -271,7 +272,7 @@ fn socket_is_replaced_only_when_nobody_listens() {
         second.stderr
     );
     second.expect(2);
-    assert_eq!(done(&mut client, json!("describe"))["state"], "running");
+    assert_eq!(get(&mut client, "/vm")["state"], "running");
     running.signal(libc::SIGKILL);
     drop(running);
     assert!(socket(&guest).exists(), "a killed monitor cannot clean up");
@@ -307,7 +308,7 @@ fn ctl_says_what_became_of_the_request() {
     let missing = ctl(&binary(), &guest.file("nothing"), &["describe"]).expect("a client");
     let err = String::from_utf8_lossy(&missing.stderr).into_owned();
     assert_eq!(missing.status.code(), Some(3));
-    assert!(err.contains("nothing") && err.contains("--control-socket"), "{err}");
+    assert!(err.contains("nothing") && err.contains("--api-socket"), "{err}");
     quit(running, &mut client);
     assert_eq!(run(&["describe"]).0, 3);
 }

@@ -1,35 +1,28 @@
-//! The control socket on a running Linux: the power button, and pauses that the guest takes for what they are.
+//! The API on a running Linux: the power button, and pauses that the guest takes for what they are.
 
 use anyhow::{Context, Result, ensure};
 use guest_tests::{
     Guest, GuestBuilder, QUICK, Scratch,
-    control::{ControlClient, ctl},
+    api::{ApiClient, ctl},
     guest::program,
 };
-use serde_json::{Value, json};
 use std::{thread, time::Duration};
-
-fn done(client: &mut ControlClient, request: &Value) -> Result<Value> {
-    let reply = client.call(request)?;
-    ensure!(reply["ok"].is_object(), "{request}: {reply}");
-    Ok(reply["ok"].clone())
-}
 
 #[test]
 fn power_button_turns_the_guest_off() -> Result<()> {
     for kernel in [QUICK, "debian-6.12-amd64"] {
         let files = Scratch::new("button")?;
-        let socket = files.join("control");
+        let socket = files.join("api");
         let mut guest = GuestBuilder::new(kernel)
-            .arg("--control-socket", &files.text("control"))
+            .arg("--api-socket", &files.text("api"))
             .nvdimm("size=64M,id=first")
             .loud()
             .start()?;
         let inputs = guest.check("cat /proc/bus/input/devices")?;
         ensure!(inputs.contains("Power Button"), "{kernel}: {inputs}");
-        let mut client = ControlClient::connect(&socket)?;
+        let mut client = ApiClient::connect(&socket)?;
         // The driver has read the FIT from the table; only a change makes it ask again.
-        let list = done(&mut client, &json!({"nvdimm": "list"}))?;
+        let list = client.get("/nvdimms")?;
         ensure!(list["dimms"][0]["id"] == "first", "{list}");
         let pressed = ctl(&program()?, &socket, &["power-button"])?;
         ensure!(pressed.status.code() == Some(0), "{pressed:?}");
@@ -41,8 +34,8 @@ fn power_button_turns_the_guest_off() -> Result<()> {
             ended.console.contains("Power down"),
             "{kernel} did not shut down by itself"
         );
-        ensure!(client.receive()? == Value::Null, "the connection outlives the machine");
-        ensure!(!socket.exists(), "the control socket is left");
+        ensure!(client.get("/vm").is_err(), "the connection outlives the machine");
+        ensure!(!socket.exists(), "the API socket is left");
     }
     Ok(())
 }
@@ -52,7 +45,7 @@ fn pause_is_no_lockup() -> Result<()> {
     const PAUSE: Duration = Duration::from_secs(6);
     let files = Scratch::new("pause")?;
     let mut guest = GuestBuilder::new(QUICK)
-        .arg("--control-socket", &files.text("control"))
+        .arg("--api-socket", &files.text("api"))
         .cpus("2")
         .start()?;
     // Twice this without progress is a soft lockup to the guest.
@@ -62,13 +55,13 @@ fn pause_is_no_lockup() -> Result<()> {
         "dmesg -c > /dev/null; echo 0 > /run/count; (i=0; while :; do i=$((i+1)); echo $i > /run/next; mv /run/next /run/count; \
          done) > /dev/null 2>&1 &",
     )?;
-    let mut client = ControlClient::connect(&files.join("control"))?;
+    let mut client = ApiClient::connect(&files.join("api"))?;
     let count = |guest: &mut Guest| -> Result<u64> { Ok(guest.check("cat /run/count")?.parse()?) };
     for _ in 0..2 {
         let before = count(&mut guest)?;
-        ensure!(done(&mut client, &json!("pause"))?["state"] == "paused");
+        ensure!(client.post("/vm/pause")?["state"] == "paused");
         thread::sleep(PAUSE);
-        ensure!(done(&mut client, &json!("resume"))?["state"] == "running");
+        ensure!(client.post("/vm/resume")?["state"] == "running");
         let after = count(&mut guest)?;
         // Long enough for the watchdog to complain, and less than the pause.
         thread::sleep(Duration::from_secs(5));
@@ -84,7 +77,7 @@ fn pause_is_no_lockup() -> Result<()> {
             ensure!(!log.contains(complaint), "the guest complains after a pause: {log}");
         }
     }
-    let machine = done(&mut client, &json!("describe"))?;
+    let machine = client.get("/vm")?;
     let paused = machine["paused_ms"].as_u64().context("a time")?;
     ensure!((12_000..30_000).contains(&paused), "{paused} ms");
     guest.power_off()?;

@@ -1,0 +1,77 @@
+//! A client of the REST API, and `daxvisor ctl` as a process.
+
+use serde_json::Value;
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
+use vmm::api::client::{Answer, Client, ClientError};
+
+/// No answer takes longer, also on a slow host.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A connection.
+pub struct ApiClient(Client);
+
+impl ApiClient {
+    /// Connects as soon as somebody listens.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Client::connect(path, Some(LIMIT)).map(Self)
+    }
+
+    /// A request and its answer. `path` is below `/api/v1`.
+    pub fn send(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, ClientError> {
+        self.0.send(method, path, body, LIMIT)
+    }
+
+    /// A request that must be done; its content.
+    pub fn done(&mut self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let answer = self.send(method, path, body)?;
+        let content = answer.json()?;
+        anyhow::ensure!(answer.status < 300, "{method} {path}: {} {content}", answer.status);
+        Ok(content)
+    }
+
+    /// What there is.
+    pub fn get(&mut self, path: &str) -> anyhow::Result<Value> {
+        self.done("GET", path, None)
+    }
+
+    /// Something without a body that must be done.
+    pub fn post(&mut self, path: &str) -> anyhow::Result<Value> {
+        self.done("POST", path, None)
+    }
+
+    /// A request that must be refused; status and the last word of the problem's type.
+    pub fn refused(&mut self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, String)> {
+        let answer = self.send(method, path, body)?;
+        let problem = answer.json()?;
+        let kind = problem["type"].as_str().and_then(|kind| kind.rsplit(':').next());
+        anyhow::ensure!(
+            answer.status >= 400 && answer.kind == "application/problem+json" && problem["detail"].is_string(),
+            "{method} {path}: {} {problem}",
+            answer.status
+        );
+        Ok((answer.status, kind.unwrap_or_default().to_owned()))
+    }
+}
+
+/// Bytes sent as they are, and what came back until the other end closed.
+pub fn raw(path: &Path, bytes: &[u8]) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(bytes)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Runs `daxvisor ctl` to its end.
+pub fn ctl(program: &Path, socket: &Path, args: &[&str]) -> io::Result<Output> {
+    let mut command = Command::new(program);
+    command.arg("ctl").arg("--api-socket").arg(socket).args(args).output()
+}
