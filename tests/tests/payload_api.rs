@@ -27,9 +27,7 @@ fn counting() -> Guest {
         .say("on")
         .output_string(ports::COM1, 1, SCRATCH, ENDLESS);
     let program = Program::new(count).processor(1, Script::new().spin());
-    Guest::new(&program)
-        .flag("cpus", "2")
-        .flag("api-socket", "%/api")
+    Guest::new(&program).flag("cpus", "2").flag("api-socket", "%/api")
 }
 
 fn idle() -> Guest {
@@ -74,6 +72,45 @@ fn quit(running: Running<'_>, client: &mut ApiClient) {
     assert_eq!(act(client, "shutdown"), "ending");
     running.end().expect(6);
     assert!(client.get("/vm").is_err(), "the connection outlives the machine");
+}
+
+#[test]
+fn limits_are_read_and_the_dynamic_ones_changed() {
+    let guest = idle()
+        .flag("memory", "128M")
+        .flag("limits", "static-max=512M,dynamic-max=256M,dynamic-min=64M");
+    let (running, mut client) = started(&guest);
+    let before = get(&mut client, "/limits");
+    let all = |max: &str, target: &str, min: &str| json!({"static-max": "512M", "dynamic-max": max, "target": target, "dynamic-min": min, "static-min": "64M"});
+    assert_eq!(before["limits"], all("256M", "128M", "64M"));
+    assert_eq!(
+        before["used"],
+        json!({"boot": "128M", "devices": "0", "resizable": "0"})
+    );
+    let wider = json!({"target": "300M", "dynamic-max": "512M"});
+    let changed = client.done("PUT", "/limits", Some(&wider)).expect("an answer");
+    assert_eq!(changed["limits"], all("512M", "300M", "64M"));
+    for (change, kind) in [
+        (json!({"static-max": "1G"}), "conflict"),
+        (json!({"static-min": "66M"}), "conflict"),
+        (json!({"dynamic-max": "514M"}), "conflict"),
+        (json!({"target": "514M"}), "conflict"),
+        (json!({"dynamic-min": "302M"}), "conflict"),
+        (json!({"target": "200M", "dynamic-min": "202M"}), "conflict"),
+        (json!({"target": "129M"}), "invalid-request"),
+        (json!({"target": "62M"}), "invalid-request"),
+        (json!({"target": -1}), "invalid-request"),
+        (json!({"target": "much"}), "invalid-request"),
+        (json!({"goal": "128M"}), "invalid-request"),
+    ] {
+        let refused = client.refused("PUT", "/limits", Some(&change)).expect("an answer");
+        assert_eq!(refused.1, kind, "{change}");
+        assert_eq!(get(&mut client, "/limits"), changed, "{change} must change nothing");
+    }
+    let shown = ctl(&binary(), &socket(&guest), &["limits", "set", "target=128M"]).expect("a client");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success() && text.contains("target: 128M"), "{text}");
+    quit(running, &mut client);
 }
 
 #[test]
@@ -212,7 +249,10 @@ fn hostile_clients_hurt_nobody_else() {
 
     for nonsense in ["hello\r\n\r\n", "\u{0}\u{1}\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
         let answer = raw(&socket(&guest), nonsense.as_bytes()).expect("an end");
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense}: {answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{nonsense}: {answer}"
+        );
     }
     let endless_head = [b"GET /".to_vec(), vec![b'x'; 1 << 20]].concat();
     let answer = raw(&socket(&guest), &endless_head).unwrap_or_default();
@@ -225,7 +265,10 @@ fn hostile_clients_hurt_nobody_else() {
     while endless.write_all(&chunk).is_ok() {}
     let mut answer = String::new();
     let _ = endless.read_to_string(&mut answer);
-    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("problem:too-long"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 413") && answer.contains("problem:too-long"),
+        "{answer}"
+    );
 
     // Asks and asks and never reads.
     let mut deaf = UnixStream::connect(socket(&guest)).expect("a client");

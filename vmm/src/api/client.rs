@@ -260,10 +260,7 @@ mod tests {
         assert!(matches!(refused(&path), ClientError::Dead(_)));
         let late = Instant::now();
         let limit = Duration::from_millis(200);
-        assert!(matches!(
-            Client::connect(&path, Some(limit)),
-            Err(ClientError::Dead(_))
-        ));
+        assert!(matches!(Client::connect(&path, Some(limit)), Err(ClientError::Dead(_))));
         assert!(late.elapsed() >= limit);
     }
 }

@@ -23,11 +23,16 @@ fn document() -> Value {
         for noun in [&route.body, &route.answer].into_iter().flatten() {
             (noun.collect)(&mut schemas);
         }
-        let path = paths.entry(format!("{BASE}{}", route.path)).or_insert_with(|| json!({}));
+        let path = paths
+            .entry(format!("{BASE}{}", route.path))
+            .or_insert_with(|| json!({}));
         path[route.method.name().to_ascii_lowercase()] = operation(route);
     }
     // The same type is met in many places, and is the same in each.
-    let schemas: Map<_, _> = schemas.into_iter().map(|(name, schema)| (name, json!(schema))).collect();
+    let schemas: Map<_, _> = schemas
+        .into_iter()
+        .map(|(name, schema)| (name, json!(schema)))
+        .collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -49,7 +54,10 @@ fn operation(route: &Route) -> Value {
         let place = json!({ "description": "Path of the operation.", "schema": { "type": "string" } });
         done["headers"] = json!({ "location": place });
     }
-    let schema = route.answer.as_ref().map_or_else(|| json!({ "type": "object" }), reference);
+    let schema = route
+        .answer
+        .as_ref()
+        .map_or_else(|| json!({ "type": "object" }), reference);
     done["content"] = json!({ "application/json": { "schema": schema } });
     let problem = json!({
         "description": "Not done; nothing has changed.",
@@ -97,6 +105,9 @@ mod tests {
     #[test]
     fn committed_document_is_the_one_that_the_code_makes() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+        if std::env::var_os("DAXVISOR_BLESS").is_some() {
+            std::fs::write(path, text()).unwrap();
+        }
         let committed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             committed == text(),

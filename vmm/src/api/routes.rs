@@ -2,10 +2,10 @@
 
 use super::serve::short;
 use crate::{
-    config::NvdimmConfig,
+    config::{LimitsConfig, NvdimmConfig},
     control::{
-        ControlError, ErrorKind, MAX_WAIT, MachineInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList,
-        OperationRequest, Request, StateInfo,
+        ControlError, ErrorKind, LimitsInfo, LimitsRequest, MAX_WAIT, MachineInfo, NvdimmList, NvdimmRequest,
+        OperationInfo, OperationList, OperationRequest, Request, StateInfo,
     },
 };
 use hyper::body::Bytes;
@@ -170,13 +170,19 @@ const WAIT: Parameter = Parameter {
 };
 
 use Does::{Ask, Document};
-use Method::{Get, Post};
+use Method::{Get, Post, Put};
 
 /// All routes.
 pub static ROUTES: &[Route] = &[
     route(Get, "/openapi.json", "openapi", "This document.", Document),
-    route(Get, "/vm", "describe", "The whole machine: state, map, nodes, vCPUs, NVDIMMs.", Ask(|_| Ok(Request::Describe)))
-        .answers::<MachineInfo>(),
+    route(
+        Get,
+        "/vm",
+        "describe",
+        "The whole machine: state, map, nodes, vCPUs, NVDIMMs.",
+        Ask(|_| Ok(Request::Describe)),
+    )
+    .answers::<MachineInfo>(),
     route(
         Post,
         "/vm/pause",
@@ -185,7 +191,14 @@ pub static ROUTES: &[Route] = &[
         Ask(|_| Ok(Request::Pause)),
     )
     .answers::<StateInfo>(),
-    route(Post, "/vm/resume", "resume", "Lets the vCPUs go on.", Ask(|_| Ok(Request::Resume))).answers::<StateInfo>(),
+    route(
+        Post,
+        "/vm/resume",
+        "resume",
+        "Lets the vCPUs go on.",
+        Ask(|_| Ok(Request::Resume)),
+    )
+    .answers::<StateInfo>(),
     route(
         Post,
         "/vm/power-button",
@@ -228,6 +241,23 @@ pub static ROUTES: &[Route] = &[
     )
     .with(&[NVDIMM_ID])
     .answers::<StateInfo>(),
+    route(
+        Get,
+        "/limits",
+        "limits",
+        "The limits of the machine's RAM, and how much there is.",
+        Ask(|_| Ok(Request::Limits(LimitsRequest::Get))),
+    )
+    .answers::<LimitsInfo>(),
+    route(
+        Put,
+        "/limits",
+        "setLimits",
+        "Changes the dynamic limits or the target, all that are named or none.",
+        Ask(|input| Ok(Request::Limits(LimitsRequest::Set(input.json()?)))),
+    )
+    .takes::<LimitsConfig>()
+    .answers::<LimitsInfo>(),
     route(
         Get,
         "/operations",
@@ -285,6 +315,12 @@ pub fn written(request: &Request) -> Written {
             ..post("/nvdimms")
         },
         Request::Nvdimm(NvdimmRequest::Lock { id }) => post(&format!("/nvdimms/{}/lock", segment(id))),
+        Request::Limits(LimitsRequest::Get) => get("/limits"),
+        Request::Limits(LimitsRequest::Set(limits)) => Written {
+            method: Put,
+            body: Some(json!(limits)),
+            ..post("/limits")
+        },
         Request::Operation(OperationRequest::List) => get("/operations"),
         Request::Operation(OperationRequest::Show { id, wait: 0 }) => get(&format!("/operations/{id}")),
         Request::Operation(OperationRequest::Show { id, wait }) => get(&format!("/operations/{id}?wait={wait}")),
@@ -320,7 +356,9 @@ impl Input {
             let known = |p: &Parameter| p.name == name && !route.path.contains(&format!("{{{name}}}"));
             if !route.parameters.iter().any(known) {
                 let hint = format!("{} of the OpenAPI document lists what there is", route.id);
-                return Err(invalid(format!("there is no parameter '{shown}'")).field(shown).hint(hint));
+                return Err(invalid(format!("there is no parameter '{shown}'"))
+                    .field(shown)
+                    .hint(hint));
             }
             if self.query.iter().skip(n + 1).any(|(other, _)| other == name) {
                 return Err(invalid(format!("the parameter '{shown}' is given twice")).field(shown));
@@ -343,7 +381,9 @@ impl Input {
 
     fn find(&self, name: &str) -> Option<&str> {
         let all = self.params.iter().chain(&self.query);
-        all.rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        all.rev()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// A parameter; empty when it is not there.
@@ -361,8 +401,12 @@ impl Input {
         })
     }
 
-    /// The body.
+    /// The body, an object: serde would take a list for one, and read its members by position.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ControlError> {
+        let first = self.body.iter().find(|b| !b.is_ascii_whitespace());
+        if first != Some(&b'{') && serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok() {
+            return Err(invalid("the body is no JSON object").field("body"));
+        }
         let mut text = serde_json::Deserializer::from_slice(&self.body);
         let value: T = serde_path_to_error::deserialize(&mut text).map_err(|error| {
             let field = error.path().to_string();
@@ -404,7 +448,8 @@ mod tests {
     fn samples() -> Vec<Request> {
         let nvdimm = NvdimmConfig {
             id: Some("a/b ?%c".to_owned()),
-            ..serde_json::from_value(json!({"file": "/x/y", "size": "1G", "flags": ["not-armed"], "serial": 7})).unwrap()
+            ..serde_json::from_value(json!({"file": "/x/y", "size": "1G", "flags": ["not-armed"], "serial": 7}))
+                .unwrap()
         };
         vec![
             Request::Describe,
@@ -414,7 +459,13 @@ mod tests {
             Request::Quit,
             Request::Nvdimm(NvdimmRequest::List),
             Request::Nvdimm(NvdimmRequest::Add(Box::new(nvdimm))),
-            Request::Nvdimm(NvdimmRequest::Lock { id: "../..%2f é".into() }),
+            Request::Nvdimm(NvdimmRequest::Lock {
+                id: "../..%2f é".into(),
+            }),
+            Request::Limits(LimitsRequest::Get),
+            Request::Limits(LimitsRequest::Set(
+                serde_json::from_value(json!({"target": "1G"})).unwrap(),
+            )),
             Request::Operation(OperationRequest::List),
             Request::Operation(OperationRequest::Show { id: 7, wait: 0 }),
             Request::Operation(OperationRequest::Show { id: 7, wait: 60 }),
@@ -443,11 +494,19 @@ mod tests {
         let query = query.split('&').filter(|pair| !pair.is_empty());
         let input = Input {
             params,
-            query: query.map(|p| p.split_once('=').unwrap()).map(|(k, v)| (k.into(), v.into())).collect(),
-            body: written.body.as_ref().map_or_else(Bytes::new, |body| body.to_string().into()),
+            query: query
+                .map(|p| p.split_once('=').unwrap())
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
+            body: written
+                .body
+                .as_ref()
+                .map_or_else(Bytes::new, |body| body.to_string().into()),
         };
         input.check(route).unwrap();
-        let Does::Ask(ask) = route.does else { panic!("{} asks nothing", route.id) };
+        let Does::Ask(ask) = route.does else {
+            panic!("{} asks nothing", route.id)
+        };
         (route.id, ask(&input).unwrap())
     }
 

@@ -206,7 +206,9 @@ async fn handle(route: &'static Route, control: Control, request: Request) -> Re
             };
             let text = serde_json::to_string(&answer);
             let text = text.map_err(|e| ControlError::new(ErrorKind::Internal, e.to_string()))?;
-            let Some(id) = accepted else { return Ok(json(StatusCode::OK, text)) };
+            let Some(id) = accepted else {
+                return Ok(json(StatusCode::OK, text));
+            };
             let mut response = json(StatusCode::ACCEPTED, text);
             if let Ok(place) = HeaderValue::from_str(&format!("{BASE}/operations/{id}")) {
                 response.headers_mut().insert(header::LOCATION, place);
@@ -249,9 +251,14 @@ async fn read(route: &Route, parts: &mut Parts, body: Body) -> Result<Input, Con
         essence.trim_ascii().eq_ignore_ascii_case(JSON.as_bytes())
     });
     if route.body.is_some() && !is_json {
-        let said = kind.map_or_else(|| "nothing".to_owned(), |kind| short(&String::from_utf8_lossy(kind)).to_owned());
+        let said = kind.map_or_else(
+            || "nothing".to_owned(),
+            |kind| short(&String::from_utf8_lossy(kind)).to_owned(),
+        );
         let why = format!("the content type is '{said}'; a body of {JSON} is expected");
-        return Err(malformed(why).field("content-type").hint(format!("send `content-type: {JSON}`")));
+        return Err(malformed(why)
+            .field("content-type")
+            .hint(format!("send `content-type: {JSON}`")));
     }
     input.check(route)?;
     Ok(input)
@@ -283,7 +290,9 @@ fn problem(error: &ControlError) -> Response {
     let status = StatusCode::from_u16(error.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = with_type(status, PROBLEM, serde_json::to_string(error).unwrap_or_default());
     if error.kind == ErrorKind::Busy {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
@@ -291,7 +300,9 @@ fn problem(error: &ControlError) -> Response {
 fn with_type(status: StatusCode, kind: &'static str, text: String) -> Response {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 

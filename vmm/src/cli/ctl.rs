@@ -11,8 +11,10 @@ use crate::{
         client::{self, Client, ClientError},
         routes::written,
     },
-    config::{NvdimmConfig, flags},
-    control::{ControlError, MAX_WAIT, NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request},
+    config::{LimitsConfig, NvdimmConfig, flags},
+    control::{
+        ControlError, LimitsRequest, MAX_WAIT, NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
+    },
 };
 use clap::{Args, Subcommand};
 use link::LinkError;
@@ -74,6 +76,9 @@ enum Verb {
     /// What is under way
     #[command(subcommand)]
     Operation(OperationVerb),
+    /// Limits of the machine's RAM
+    #[command(subcommand)]
+    Limits(LimitsVerb),
     /// Pass bytes on as they are: standard input to the socket, what comes back to standard output
     Raw,
 }
@@ -106,6 +111,22 @@ enum NvdimmVerb {
     },
 }
 
+#[derive(Subcommand)]
+enum LimitsVerb {
+    /// Show the limits, and how much RAM there is
+    Get,
+    /// Change the dynamic limits or the target
+    Set {
+        /// [dynamic-max=SIZE][,target=SIZE][,dynamic-min=SIZE]
+        #[arg(value_parser = limits)]
+        limits: LimitsConfig,
+    },
+}
+
+fn limits(text: &str) -> Result<LimitsConfig, String> {
+    flags::limits(text).map_err(|e| e.to_string())
+}
+
 fn nvdimm(text: &str) -> Result<Box<NvdimmConfig>, String> {
     flags::nvdimm(text).map(Box::new).map_err(|e| e.to_string())
 }
@@ -126,6 +147,8 @@ impl Verb {
             Self::Operation(OperationVerb::Show { id }) => {
                 Request::Operation(OperationRequest::Show { id: *id, wait: 0 })
             }
+            Self::Limits(LimitsVerb::Get) => Request::Limits(LimitsRequest::Get),
+            Self::Limits(LimitsVerb::Set { limits }) => Request::Limits(LimitsRequest::Set(*limits)),
             Self::Raw => return None,
         })
     }
@@ -153,10 +176,7 @@ impl CtlError {
         match self {
             Self::Refused(_) | Self::Reply(_) | Self::Output(_) | Self::Client(ClientError::Answer(_)) => 1,
             Self::Client(
-                ClientError::Missing(_)
-                | ClientError::Dead(_)
-                | ClientError::Permission(_)
-                | ClientError::Connect(..),
+                ClientError::Missing(_) | ClientError::Dead(_) | ClientError::Permission(_) | ClientError::Connect(..),
             ) => 3,
             Self::Client(ClientError::Ended | ClientError::Io(_)) | Self::Link(_) => 4,
             Self::Unconfirmed(..) => 5,

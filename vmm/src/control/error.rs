@@ -43,14 +43,29 @@ impl ErrorKind {
         (Self::Malformed, "malformed", 400, "The request cannot be read"),
         (Self::NoRoute, "no-route", 404, "There is no such route"),
         (Self::NoMethod, "no-method", 405, "The route has no such method"),
-        (Self::InvalidRequest, "invalid-request", 422, "The request has a wrong value"),
+        (
+            Self::InvalidRequest,
+            "invalid-request",
+            422,
+            "The request has a wrong value",
+        ),
         (Self::TooLong, "too-long", 413, "The request is too long"),
         (Self::TooSlow, "too-slow", 408, "The request took too long to arrive"),
         (Self::Busy, "busy", 503, "Too much is under way"),
-        (Self::NotPermitted, "not-permitted", 403, "The machine belongs to another user"),
+        (
+            Self::NotPermitted,
+            "not-permitted",
+            403,
+            "The machine belongs to another user",
+        ),
         (Self::WrongState, "wrong-state", 409, "The machine is in another state"),
         (Self::NotFound, "not-found", 404, "What is named does not exist"),
-        (Self::Conflict, "conflict", 409, "It exists already, or excludes another"),
+        (
+            Self::Conflict,
+            "conflict",
+            409,
+            "It exists already, or excludes another",
+        ),
         (Self::Deadline, "deadline", 504, "It took too long"),
         (Self::Ending, "ending", 503, "The machine is ending"),
         (Self::Internal, "internal", 500, "daxvisor or its host failed"),
@@ -155,6 +170,14 @@ impl ControlError {
             detail: detail.into(),
             field: None,
             hint: None,
+        }
+    }
+
+    /// An error of `kind` from a message of this program, which carries its hint in the text.
+    pub fn split(kind: ErrorKind, text: &str) -> Self {
+        match text.split_once("; hint: ") {
+            Some((detail, hint)) => Self::new(kind, detail.to_owned()).hint(hint.to_owned()),
+            None => Self::new(kind, text.to_owned()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::{OperationInfo, OperationList, Phase};
+use super::{LimitsInfo, OperationInfo, OperationList, Phase};
 use crate::layout::map::Report;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,6 +19,8 @@ pub enum Response {
     Operation(Box<OperationInfo>),
     /// All operations.
     Operations(OperationList),
+    /// To `limits`.
+    Limits(LimitsInfo),
 }
 
 /// Where the machine is.

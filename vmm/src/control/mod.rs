@@ -13,10 +13,12 @@
 
 mod error;
 mod info;
+mod limits;
 mod operation;
 
 pub use error::{ControlError, ErrorKind, Problem};
 pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
+pub use limits::{LimitsInfo, LimitsRequest, change_limits};
 pub use operation::{
     GuestAction, GuestStep, OperationInfo, OperationKind, OperationList, OperationResult, OperationState,
 };
@@ -47,6 +49,8 @@ pub enum Request {
     Nvdimm(NvdimmRequest),
     /// Something about what is under way.
     Operation(OperationRequest),
+    /// Something about the limits of RAM; answered by [`Response::Limits`].
+    Limits(LimitsRequest),
 }
 
 /// What can be asked about operations.
@@ -117,7 +121,8 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
             Request::Describe
             | Request::Quit
             | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. })
-            | Request::Operation(_),
+            | Request::Operation(_)
+            | Request::Limits(_),
             _,
         )
         | (Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)), Running)
@@ -144,13 +149,14 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 6] = [
+    const ALL: [Request; 7] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
         Request::Resume,
         Request::Quit,
         Request::Nvdimm(NvdimmRequest::List),
+        Request::Limits(LimitsRequest::Get),
     ];
 
     #[test]
@@ -163,6 +169,7 @@ mod tests {
             r#""resume""#,
             r#""quit""#,
             r#"{"nvdimm":"list"}"#,
+            r#"{"limits":"get"}"#,
         ];
         assert_eq!(written, expected);
         for (request, text) in ALL.iter().zip(expected) {
@@ -173,11 +180,11 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Ending), [0; 6]);
+        // describe, power-button, pause, resume, quit, nvdimm list, limits get
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Ending), [0; 7]);
     }
 
     #[test]

@@ -143,6 +143,9 @@ pub enum BuildError {
     /// The CPU model.
     #[error(transparent)]
     Cpuid(#[from] cpuid::CpuidError),
+    /// The limits.
+    #[error(transparent)]
+    Limits(#[from] crate::config::LimitsError),
     /// Tables.
     #[error(transparent)]
     Acpi(#[from] acpi::AcpiError),
@@ -244,6 +247,7 @@ impl Machine {
             topology: topology.clone(),
             layout: layout.clone(),
             phys_bits: plans.phys_bits,
+            limits: config.limits()?,
             memory: map,
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,

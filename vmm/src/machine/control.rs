@@ -78,10 +78,9 @@ impl Control {
                 let busy = ControlError::new(ErrorKind::Busy, format!("{WAITING} requests wait already"));
                 (call, busy.hint("try again later"))
             }
-            Err(TrySendError::Disconnected(call)) => (
-                call,
-                ControlError::new(ErrorKind::Ending, "the machine has ended"),
-            ),
+            Err(TrySendError::Disconnected(call)) => {
+                (call, ControlError::new(ErrorKind::Ending, "the machine has ended"))
+            }
         };
         (refused.0.reply)(Err(refused.1));
     }

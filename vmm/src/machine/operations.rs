@@ -51,13 +51,7 @@ impl Operations {
     }
 
     /// Ends one, and forgets the oldest that ended when there are too many.
-    pub fn end(
-        &mut self,
-        id: u64,
-        state: OperationState,
-        outcome: Result<OperationResult, ControlError>,
-        now_ms: u64,
-    ) {
+    pub fn end(&mut self, id: u64, state: OperationState, outcome: Result<OperationResult, ControlError>, now_ms: u64) {
         if let Some(operation) = self.list.iter_mut().find(|o| o.id == id) {
             operation.state = state;
             operation.ended_ms = Some(now_ms);

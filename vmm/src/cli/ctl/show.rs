@@ -1,9 +1,10 @@
 //! Replies as people read them.
 
 use crate::control::{
-    MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList, OperationRequest,
-    OperationResult, OperationState, Request, StateInfo,
+    LimitsInfo, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList,
+    OperationRequest, OperationResult, OperationState, Request, StateInfo,
 };
+use crate::memory::limits::MemoryUse;
 use devices::units::ByteSize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -18,6 +19,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         }
         Request::Operation(OperationRequest::List) => operations(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
+        Request::Limits(_) => limits(&serde_json::from_value(reply)?),
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Quit => {
             let StateInfo { state } = serde_json::from_value(reply)?;
@@ -54,7 +56,9 @@ fn operations(list: &OperationList) -> String {
 fn line(o: &OperationInfo) -> String {
     let kind = serde_json::to_value(o.kind).unwrap_or_default();
     let kind = kind.as_str().unwrap_or_default().replace('-', " ");
-    let took = o.ended_ms.map(|end| format!(" after {}", ms(end.saturating_sub(o.started_ms))));
+    let took = o
+        .ended_ms
+        .map(|end| format!(" after {}", ms(end.saturating_sub(o.started_ms))));
     let took = took.unwrap_or_default();
     let state = match o.state {
         OperationState::Running => "waits for the guest",
@@ -77,6 +81,23 @@ fn operation(o: &OperationInfo) -> String {
     match o.result.clone() {
         Some(OperationResult::NvdimmAdded(nvdimm)) => text += &added(*nvdimm),
         None => {}
+    }
+    text
+}
+
+fn limits(info: &LimitsInfo) -> String {
+    let MemoryUse {
+        boot,
+        devices,
+        resizable,
+    } = info.used;
+    let mut text = format!(
+        "RAM {}: {boot} at boot, {devices} in memory devices, {resizable} in virtio-mem\n",
+        info.total
+    );
+    for (name, size) in info.limits.named() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {name}: {size}");
     }
     text
 }
@@ -138,6 +159,7 @@ fn nvdimms(list: &NvdimmList) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::LimitsRequest;
     use serde_json::json;
 
     #[test]
@@ -155,6 +177,20 @@ mod tests {
         assert_eq!(
             text(&Request::Nvdimm(NvdimmRequest::List), none).unwrap(),
             "no NVDIMMs\n"
+        );
+    }
+
+    #[test]
+    fn limits_are_a_line_each_from_the_highest() {
+        let limits =
+            json!({"static-max": "4G", "dynamic-max": "3G", "target": "2G", "dynamic-min": "1G", "static-min": "64M"});
+        let used = json!({"boot": "1G", "devices": "512M", "resizable": "0"});
+        let reply = json!({"limits": limits, "used": used, "total": "1536M"});
+        let shown = text(&Request::Limits(LimitsRequest::Get), reply).unwrap();
+        assert_eq!(
+            shown,
+            "RAM 1536M: 1G at boot, 512M in memory devices, 0 in virtio-mem\n  static-max: 4G\n  dynamic-max: 3G\n  \
+             target: 2G\n  dynamic-min: 1G\n  static-min: 64M\n"
         );
     }
 

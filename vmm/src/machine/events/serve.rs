@@ -9,9 +9,9 @@
 use super::{Outcome, Running};
 use crate::{
     control::{
-        Answer, ControlError, ErrorKind, GuestAction, MAX_WAIT, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList,
-        NvdimmRequest, OperationKind, OperationList, OperationRequest, OperationResult, OperationState, Phase, Request,
-        Response, StateInfo, admit,
+        Answer, ControlError, ErrorKind, GuestAction, LimitsRequest, MAX_WAIT, MachineInfo, NvdimmAdded, NvdimmInfo,
+        NvdimmList, NvdimmRequest, OperationKind, OperationList, OperationRequest, OperationResult, OperationState,
+        Phase, Request, Response, StateInfo, admit,
     },
     machine::{
         control::{Call, Reply},
@@ -169,6 +169,7 @@ impl Running {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
             Request::Operation(request) => return self.ask_operation(request),
+            Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
@@ -220,6 +221,14 @@ impl Running {
                 Ok(Begun::Done(self.state()))
             }
         }
+    }
+
+    fn limits(&mut self, request: &LimitsRequest) -> Answer {
+        let growth = &mut self.parts.growth;
+        if let LimitsRequest::Set(asked) = request {
+            growth.set_limits(asked)?;
+        }
+        Ok(Response::Limits(growth.limits_info()))
     }
 
     fn lock_nvdimm(&self, id: &str) -> Result<(), ControlError> {
@@ -336,7 +345,9 @@ impl Running {
             } => {
                 let generation = self.nvdimms().fit_seen;
                 if generation != before {
-                    let meaning = format!("the guest has read version {generation} of the NFIT, and {wanted} is the one with the change");
+                    let meaning = format!(
+                        "the guest has read version {generation} of the NFIT, and {wanted} is the one with the change"
+                    );
                     let action = GuestAction::FitSeen { generation, wanted };
                     self.operations.step(id, action, meaning, now);
                 }
