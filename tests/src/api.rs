@@ -1,5 +1,6 @@
 //! A client of the REST API, and `daxvisor ctl` as a process.
 
+use crate::contract;
 use serde_json::Value;
 use std::{
     io::{self, Read, Write},
@@ -22,9 +23,18 @@ impl ApiClient {
         Client::connect(path, Some(LIMIT)).map(Self)
     }
 
-    /// A request and its answer. `path` is below `/api/v1`.
+    /// A request and its answer, which has to be one that the OpenAPI document promises. `path` is below `/api/v1`.
     pub fn send(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, ClientError> {
-        self.0.send(method, path, body, LIMIT)
+        let answer = self.0.send(method, path, body, LIMIT)?;
+        if let Err(broken) = contract::check(method, path, &answer) {
+            panic!("{broken}");
+        }
+        Ok(answer)
+    }
+
+    /// Reads events as they happen, until `each` says no more or the machine ends.
+    pub fn stream(&mut self, path: &str, each: impl FnMut(Value) -> bool) -> Result<(), ClientError> {
+        self.0.stream(path, Some(LIMIT), each)
     }
 
     /// A request that must be done; its content.

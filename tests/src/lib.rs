@@ -9,6 +9,7 @@
 //! folder stays. What is retried is reported on standard error as a line that begins with `RETRY:`.
 
 pub mod api;
+pub mod contract;
 pub mod facts;
 pub mod guest;
 pub mod host;

@@ -2,6 +2,7 @@
 
 use guest_tests::{
     api::{ApiClient, ctl, raw},
+    contract,
     payload::{Guest, Program, Running, SCRATCH, Script, binary},
 };
 use serde_json::{Value, json};
@@ -302,6 +303,161 @@ fn hostile_clients_hurt_nobody_else() {
         assert!(Instant::now() < deadline, "places are not given back");
     }
     quit(running, &mut client);
+}
+
+/// Everything about the machine but the time.
+fn snapshot(client: &mut ApiClient) -> Value {
+    let mut whole = get(client, "/vm");
+    for moving in ["uptime_ms", "paused_ms"] {
+        whole[moving].take();
+    }
+    json!([whole, get(client, "/limits"), get(client, "/operations")])
+}
+
+#[test]
+fn bad_values_of_every_field_of_every_route_are_refused_and_change_nothing() {
+    let program = Program::new(Script::new().say("on").halt());
+    let guest = Guest::new(&program)
+        .flag("nvdimm", "size=64M,id=first")
+        .flag("api-socket", "%/api");
+    let (running, mut client) = started(&guest);
+    let before = snapshot(&mut client);
+    let file = |name: &str| guest.file(name).to_string_lossy().into_owned();
+    let nvdimm = |body: Value| contract::Bad {
+        method: "POST".into(),
+        path: "/nvdimms".into(),
+        body: Some(body),
+    };
+    let by_hand = [
+        json!({}),
+        json!({"size": "1M"}),
+        json!({"size": "64M", "id": "first"}),
+        json!({"size": "64M", "id": ""}),
+        json!({"size": "64M", "node": 64}),
+        json!({"size": "64M", "node": 3}),
+        json!({"size": "64M", "bus": 3}),
+        json!({"size": "64M", "handle": "0x77"}),
+        json!({"size": 67_108_865}),
+        json!({"size": 0}),
+        json!({"size": "16E"}),
+        json!({"size": u64::MAX}),
+        json!({"size": "64M", "label": "1G"}),
+        json!({"size": "64M", "label": 5}),
+        json!({"size": "64M", "file": file("no/such/folder")}),
+        json!({"size": "64M", "file": file("../../../../../../no-such")}),
+        json!({"size": "64M", "file": "/dev/null"}),
+        json!({"size": "64M", "file": "/etc"}),
+        json!({"size": "64M", "file": ""}),
+        json!({"size": "64M", "encrypt": true}),
+        json!({"size": "64M", "state": file("no/such/folder")}),
+        json!({"size": "64M", "backing": "devdax"}),
+    ];
+    let mut bad: Vec<_> = by_hand.into_iter().map(nvdimm).collect();
+    bad.extend(contract::bad_requests());
+    let mut fields = 0;
+    for request in &bad {
+        let said = client.send(&request.method, &request.path, request.body.as_ref());
+        let said = said.unwrap_or_else(|e| panic!("{request:?}: {e}"));
+        assert!((400..500).contains(&said.status), "{request:?}: {said:?}");
+        let problem = said.json().expect("a problem");
+        fields += usize::from(problem["field"].is_string());
+        assert_eq!(snapshot(&mut client), before, "{request:?} changed something");
+    }
+    assert!(bad.len() > 300, "{}", bad.len());
+    assert!(
+        fields * 10 > bad.len() * 8,
+        "{fields} of {} problems name a field",
+        bad.len()
+    );
+    quit(running, &mut client);
+}
+
+#[test]
+fn a_guest_that_never_answers_leaves_its_operation_unanswered() {
+    let program = Program::new(Script::new().say("on").halt());
+    let guest = Guest::new(&program).flag("nvdimm-bus", "0").flag("api-socket", "%/api");
+    let (running, mut client) = started(&guest);
+    let body = json!({"size": "64M", "id": "late"});
+    let answer = client.send("POST", "/nvdimms", Some(&body)).expect("an answer");
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.location.as_deref(), Some("/api/v1/operations/1"));
+    let operation = answer.json().expect("an operation");
+    assert_eq!(
+        (&operation["state"], &operation["target"]),
+        (&json!("running"), &json!("late"))
+    );
+    let again = client.refused("POST", "/nvdimms", Some(&body)).expect("an answer");
+    assert_eq!(again, (409, "conflict".to_owned()));
+    assert_eq!(
+        get(&mut client, "/operations")["operations"].as_array().map(Vec::len),
+        Some(1)
+    );
+    let waited = ctl(
+        &binary(),
+        &socket(&guest),
+        &["operation", "show", "1", "--wait", "--timeout", "2"],
+    );
+    let waited = waited.expect("a client");
+    let text = String::from_utf8_lossy(&waited.stdout).into_owned();
+    assert!(
+        waited.status.code() == Some(5) && text.contains("waits for the guest"),
+        "{waited:?}"
+    );
+    let ended = get(&mut client, "/operations/1?wait=60");
+    assert_eq!(
+        (&ended["state"], &ended["error"]),
+        (&json!("unanswered"), &Value::Null),
+        "{ended}"
+    );
+    assert_eq!(ended["result"]["fit_seen"], 0);
+    // The DIMM is there all the same.
+    assert_eq!(get(&mut client, "/nvdimms/late")["slot"], 0);
+    quit(running, &mut client);
+}
+
+#[test]
+fn events_reach_every_reader_and_the_log_remembers_them() {
+    let guest = idle();
+    let (running, mut client) = started(&guest);
+    let mut follower = std::process::Command::new(binary());
+    follower.arg("ctl").arg("--api-socket").arg(socket(&guest));
+    let follower = follower.args(["events", "--follow", "--since", "0"]);
+    let follower = follower.stdout(std::process::Stdio::piped()).spawn().expect("a client");
+    // Never reads what it asked for.
+    let mut deaf = UnixStream::connect(socket(&guest)).expect("a client");
+    deaf.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        .expect("room");
+    for _ in 0..600 {
+        act(&mut client, "pause");
+        act(&mut client, "resume");
+    }
+    let list = get(&mut client, "/vm/events");
+    let (events, lost) = (list["events"].as_array().expect("a list"), list["lost"].as_u64());
+    assert_eq!(events.len(), 256);
+    assert_eq!(events[0]["seq"].as_u64(), lost.map(|lost| lost + 1), "{}", events[0]);
+    let newest = get(&mut client, "/vm/metrics")["events"].as_u64().expect("a number");
+    let mut seen = vec![];
+    let mut second = ApiClient::connect(&socket(&guest)).expect("a client");
+    let path = format!("/events?since={}", newest - 3);
+    let read = second.stream(&path, |event| {
+        seen.push(event);
+        seen.len() < 3
+    });
+    read.expect("a stream");
+    assert_eq!(seen[2]["seq"], newest, "{seen:?}");
+    let told = get(&mut client, &format!("/vm/events?since={}", newest - 3));
+    assert_eq!(told["events"].as_array(), Some(&seen));
+    quit(running, &mut client);
+    let output = follower.wait_with_output().expect("its end");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.contains("the end: ended over the API"),
+        "{text}"
+    );
+    assert!(
+        text.contains("the machine is paused") && text.contains("request: pause"),
+        "{text}"
+    );
 }
 
 #[test]

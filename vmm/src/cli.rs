@@ -33,7 +33,7 @@ use crate::{
     },
     nested::{self, HostChoice, HostError, HostOptions, Place, Reexec},
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use devices::units::ByteSize;
 use std::{
     io::Write,
@@ -69,6 +69,16 @@ enum Command {
     /// Look at the REST API
     #[command(subcommand)]
     Api(ApiCommand),
+    /// Print completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages, one for each command
+    Man {
+        /// Folder for them
+        dir: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -145,6 +155,17 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => run(*args, &cli.log),
         Command::Ctl(args) => ctl::run(&args),
         Command::Api(ApiCommand::Openapi) => say(openapi::text()),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "daxvisor", &mut text);
+            say(&String::from_utf8_lossy(&text))
+        }
+        Command::Man { dir } => {
+            let written = std::fs::create_dir_all(&dir).and_then(|()| clap_mangen::generate_to(Cli::command(), &dir));
+            let failed = |e| anyhow::Error::new(e).context(format!("cannot write man pages to {}", dir.display()));
+            written.map_err(|e| Failure::new(ExitCode::BadConfig, failed(e)))?;
+            Ok(ExitCode::PowerOff)
+        }
         Command::Host(_) => unreachable!("`host` has exit codes of its own and never comes here"),
         Command::Acpi(AcpiCommand::Dump(args)) => {
             let plan = MachinePlan::prepare(args.vm.config()?, Purpose::Plan)?;
@@ -313,7 +334,6 @@ fn dump(dir: &Path, plan: &MachinePlan) -> Result<ExitCode, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn command_line_is_consistent() {

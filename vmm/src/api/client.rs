@@ -146,6 +146,51 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Reads a stream of server-sent events; gives the `data` of each to `each`, until that says no more or the stream ends.
+    pub fn stream(
+        &mut self,
+        path: &str,
+        limit: Option<Duration>,
+        mut each: impl FnMut(Value) -> bool,
+    ) -> Result<(), ClientError> {
+        let request = request("GET", path, None)?;
+        let sender = &mut self.sender;
+        let whole = async {
+            let response = begin(sender, request).await?;
+            let mut frames = response.into_body();
+            let mut text = Vec::new();
+            while let Some(frame) = frames.frame().await {
+                let frame = frame.map_err(|_| ClientError::Ended)?;
+                text.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+                while let Some(end) = text.iter().position(|b| *b == b'\n') {
+                    let line: Vec<u8> = text.drain(..=end).collect();
+                    let Some(data) = line.strip_prefix(b"data: ") else {
+                        continue;
+                    };
+                    let event = serde_json::from_slice(data).map_err(|e| ClientError::Answer(e.to_string()))?;
+                    if !each(event) {
+                        return Ok(());
+                    }
+                }
+                if text.len() > MAX_ANSWER {
+                    return Err(ClientError::Answer(format!("a line is longer than {MAX_ANSWER} bytes")));
+                }
+            }
+            Ok(())
+        };
+        self.runtime.block_on(async {
+            match limit {
+                None => whole.await,
+                Some(limit) => {
+                    let late = |_| ClientError::Timeout(limit.as_secs());
+                    tokio::time::timeout(limit, whole).await.map_err(late)?
+                }
+            }
+        })
+    }
+}
+
 fn head(response: &Response<Incoming>) -> (u16, String, Option<String>) {
     let header = |name| {
         let value = response.headers().get(name)?;

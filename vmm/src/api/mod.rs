@@ -23,6 +23,7 @@ pub mod openapi;
 mod patience;
 pub mod routes;
 mod serve;
+mod stream;
 
 pub use serve::{MAX_CLIENTS, refusal};
 

@@ -2,7 +2,7 @@
 
 use super::{
     BASE,
-    routes::{Noun, Parameter, ROUTES, Route, Values},
+    routes::{Does, Noun, Parameter, ROUTES, Route, Values},
 };
 use crate::control::Problem;
 use serde_json::{Map, Value, json};
@@ -58,7 +58,11 @@ fn operation(route: &Route) -> Value {
         .answer
         .as_ref()
         .map_or_else(|| json!({ "type": "object" }), reference);
-    done["content"] = json!({ "application/json": { "schema": schema } });
+    done["content"] = match route.does {
+        // The stream is text; each `data` in it is one of these.
+        Does::Stream => json!({ "text/event-stream": { "schema": { "type": "string", "contentSchema": schema } } }),
+        Does::Ask(_) | Does::Document => json!({ "application/json": { "schema": schema } }),
+    };
     let problem = json!({
         "description": "Not done; nothing has changed.",
         "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } },

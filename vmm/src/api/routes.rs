@@ -4,8 +4,9 @@ use super::serve::short;
 use crate::{
     config::{LimitsConfig, NvdimmConfig},
     control::{
-        ControlError, ErrorKind, LimitsInfo, LimitsRequest, MAX_WAIT, MachineInfo, NvdimmList, NvdimmRequest,
-        OperationInfo, OperationList, OperationRequest, Request, StateInfo,
+        CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, ErrorKind, Event, EventList, HealthInfo, LimitsInfo,
+        LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, Metrics, NodeList, NvdimmInfo, NvdimmList,
+        NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
     },
 };
 use hyper::body::Bytes;
@@ -85,6 +86,8 @@ pub enum Does {
     Ask(fn(&Input) -> Result<Request, ControlError>),
     /// Gives the OpenAPI document.
     Document,
+    /// Streams events.
+    Stream,
 }
 
 /// One route.
@@ -158,6 +161,21 @@ const NVDIMM_ID: Parameter = Parameter {
     about: "Name of the NVDIMM.",
     values: Values::Text,
 };
+const SINCE: Parameter = Parameter {
+    name: "since",
+    about: "Number of the last event that is known.",
+    values: Values::UpTo(u64::MAX >> 1),
+};
+const BYTES: Parameter = Parameter {
+    name: "bytes",
+    about: "How many of the last bytes; all that are kept when it is left out.",
+    values: Values::UpTo(CONSOLE_KEPT),
+};
+const SIGNATURE: Parameter = Parameter {
+    name: "signature",
+    about: "Signature of the table.",
+    values: Values::Text,
+};
 const OPERATION_ID: Parameter = Parameter {
     name: "id",
     about: "Number of the operation.",
@@ -169,7 +187,7 @@ const WAIT: Parameter = Parameter {
     values: Values::UpTo(MAX_WAIT),
 };
 
-use Does::{Ask, Document};
+use Does::{Ask, Document, Stream};
 use Method::{Get, Post, Put};
 
 /// All routes.
@@ -183,6 +201,102 @@ pub static ROUTES: &[Route] = &[
         Ask(|_| Ok(Request::Describe)),
     )
     .answers::<MachineInfo>(),
+    route(
+        Get,
+        "/vm/state",
+        "state",
+        "The phase of the machine.",
+        Ask(|_| look(LookRequest::State)),
+    )
+    .answers::<StateInfo>(),
+    route(
+        Get,
+        "/vm/metrics",
+        "metrics",
+        "Counters of the run.",
+        Ask(|_| look(LookRequest::Metrics)),
+    )
+    .answers::<Metrics>(),
+    route(
+        Get,
+        "/vm/events",
+        "listEvents",
+        "What happened to the machine, oldest first, 256 at most.",
+        Ask(|input| {
+            look(LookRequest::Events {
+                since: input.number("since")?,
+            })
+        }),
+    )
+    .with(&[SINCE])
+    .answers::<EventList>(),
+    route(
+        Get,
+        "/events",
+        "streamEvents",
+        "What happens to the machine, as server-sent events.",
+        Stream,
+    )
+    .with(&[SINCE])
+    .answers::<Event>(),
+    route(
+        Get,
+        "/vm/console",
+        "console",
+        "The last that the guest wrote to its console.",
+        Ask(|input| {
+            look(LookRequest::Console {
+                bytes: input.given("bytes")?.unwrap_or(CONSOLE_KEPT),
+            })
+        }),
+    )
+    .with(&[BYTES])
+    .answers::<ConsoleTail>(),
+    route(
+        Get,
+        "/memory/map",
+        "memoryMap",
+        "The guest physical map.",
+        Ask(|_| look(LookRequest::Map)),
+    )
+    .answers::<MapInfo>(),
+    route(
+        Get,
+        "/numa/nodes",
+        "nodes",
+        "NUMA nodes, vCPUs and distances.",
+        Ask(|_| look(LookRequest::Nodes)),
+    )
+    .answers::<NodeList>(),
+    route(
+        Get,
+        "/devices",
+        "devices",
+        "Devices of the platform.",
+        Ask(|_| look(LookRequest::Devices)),
+    )
+    .answers::<DeviceList>(),
+    route(
+        Get,
+        "/acpi/tables",
+        "listTables",
+        "The ACPI tables that the guest was started with.",
+        Ask(|_| look(LookRequest::Tables)),
+    )
+    .answers::<TableList>(),
+    route(
+        Get,
+        "/acpi/tables/{signature}",
+        "showTable",
+        "One of them, with its bytes.",
+        Ask(|input| {
+            look(LookRequest::Table {
+                signature: input.text("signature"),
+            })
+        }),
+    )
+    .with(&[SIGNATURE])
+    .answers::<TableInfo>(),
     route(
         Post,
         "/vm/pause",
@@ -233,6 +347,24 @@ pub static ROUTES: &[Route] = &[
     .takes::<NvdimmConfig>()
     .begins(),
     route(
+        Get,
+        "/nvdimms/{id}",
+        "showNvdimm",
+        "One NVDIMM.",
+        Ask(|input| Ok(Request::Nvdimm(NvdimmRequest::Show { id: input.text("id") }))),
+    )
+    .with(&[NVDIMM_ID])
+    .answers::<NvdimmInfo>(),
+    route(
+        Get,
+        "/nvdimms/{id}/health",
+        "nvdimmHealth",
+        "Sensors, counters and thresholds of an NVDIMM.",
+        Ask(|input| Ok(Request::Nvdimm(NvdimmRequest::Health { id: input.text("id") }))),
+    )
+    .with(&[NVDIMM_ID])
+    .answers::<HealthInfo>(),
+    route(
         Post,
         "/nvdimms/{id}/lock",
         "lockNvdimm",
@@ -280,6 +412,16 @@ pub static ROUTES: &[Route] = &[
     .answers::<OperationInfo>(),
 ];
 
+#[expect(clippy::unnecessary_wraps, reason = "the table wants what may fail")]
+fn look(request: LookRequest) -> Result<Request, ControlError> {
+    Ok(Request::Look(request))
+}
+
+/// Path of the events as they happen, from event `since` or from now on.
+pub fn stream(since: Option<u64>) -> String {
+    since.map_or_else(|| "/events".to_owned(), |since| format!("/events?since={since}"))
+}
+
 /// A request as a client writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -309,7 +451,20 @@ pub fn written(request: &Request) -> Written {
         Request::Resume => post("/vm/resume"),
         Request::PowerButton => post("/vm/power-button"),
         Request::Quit => post("/vm/shutdown"),
+        Request::Look(request) => get(&match request {
+            LookRequest::State => "/vm/state".to_owned(),
+            LookRequest::Map => "/memory/map".to_owned(),
+            LookRequest::Nodes => "/numa/nodes".to_owned(),
+            LookRequest::Devices => "/devices".to_owned(),
+            LookRequest::Metrics => "/vm/metrics".to_owned(),
+            LookRequest::Events { since } => format!("/vm/events?since={since}"),
+            LookRequest::Console { bytes } => format!("/vm/console?bytes={bytes}"),
+            LookRequest::Tables => "/acpi/tables".to_owned(),
+            LookRequest::Table { signature } => format!("/acpi/tables/{}", segment(signature)),
+        }),
         Request::Nvdimm(NvdimmRequest::List) => get("/nvdimms"),
+        Request::Nvdimm(NvdimmRequest::Show { id }) => get(&format!("/nvdimms/{}", segment(id))),
+        Request::Nvdimm(NvdimmRequest::Health { id }) => get(&format!("/nvdimms/{}/health", segment(id))),
         Request::Nvdimm(NvdimmRequest::Add(nvdimm)) => Written {
             body: Some(json!(nvdimm)),
             ..post("/nvdimms")
@@ -393,9 +548,14 @@ impl Input {
 
     /// A number; 0 when it is not there.
     pub fn number(&self, name: &'static str) -> Result<u64, ControlError> {
-        let Some(text) = self.find(name) else { return Ok(0) };
+        Ok(self.given(name)?.unwrap_or(0))
+    }
+
+    /// A number, if it is there.
+    pub fn given(&self, name: &'static str) -> Result<Option<u64>, ControlError> {
+        let Some(text) = self.find(name) else { return Ok(None) };
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse().ok().filter(|_| digits).ok_or_else(|| {
+        text.parse().ok().filter(|_| digits).map(Some).ok_or_else(|| {
             let why = format!("'{}' is no number from 0 to {}", short(text), u64::MAX);
             invalid(why).field(name)
         })
@@ -457,7 +617,20 @@ mod tests {
             Request::Resume,
             Request::PowerButton,
             Request::Quit,
+            Request::Look(LookRequest::State),
+            Request::Look(LookRequest::Map),
+            Request::Look(LookRequest::Nodes),
+            Request::Look(LookRequest::Devices),
+            Request::Look(LookRequest::Metrics),
+            Request::Look(LookRequest::Events { since: 9 }),
+            Request::Look(LookRequest::Console { bytes: 100 }),
+            Request::Look(LookRequest::Tables),
+            Request::Look(LookRequest::Table {
+                signature: "SR/T".into(),
+            }),
             Request::Nvdimm(NvdimmRequest::List),
+            Request::Nvdimm(NvdimmRequest::Show { id: "a b".into() }),
+            Request::Nvdimm(NvdimmRequest::Health { id: "a".into() }),
             Request::Nvdimm(NvdimmRequest::Add(Box::new(nvdimm))),
             Request::Nvdimm(NvdimmRequest::Lock {
                 id: "../..%2f é".into(),

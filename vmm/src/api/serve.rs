@@ -7,6 +7,7 @@ use super::{
     BASE, openapi,
     patience::Patient,
     routes::{self, Does, Input, Method, Route},
+    stream::Source,
 };
 use crate::{
     control::{Answer, ControlError, ErrorKind, Response as Content},
@@ -65,7 +66,8 @@ const PROBLEM: &str = "application/problem+json";
 /// Serves until told to stop.
 pub(super) async fn serve(socket: &Socket, control: Control, mut stop: watch::Receiver<bool>) -> io::Result<()> {
     let listener = UnixListener::from_std(socket.listener()?)?;
-    let router = router(&control);
+    let source = Source::new(control.events().clone(), stop.clone());
+    let router = router(&control, &source);
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSED));
     let mut clients = JoinSet::new();
@@ -163,13 +165,16 @@ async fn client(stream: UnixStream, router: Router, mut stop: watch::Receiver<bo
     }
 }
 
-fn router(control: &Control) -> Router {
+fn router(control: &Control, source: &Source) -> Router {
     let mut router = Router::new();
     for route in routes::ROUTES {
-        let control = control.clone();
+        let (control, source) = (control.clone(), source.clone());
         let handler = move |request: Request| {
-            let control = control.clone();
-            async move { handle(route, control, request).await.unwrap_or_else(|e| problem(&e)) }
+            let (control, source) = (control.clone(), source.clone());
+            async move {
+                let done = handle(route, control, source, request).await;
+                done.unwrap_or_else(|e| problem(&e))
+            }
         };
         let filter = match route.method {
             Method::Get => MethodFilter::GET,
@@ -193,10 +198,28 @@ async fn no_method(request: Request) -> Response {
     problem(&ControlError::new(ErrorKind::NoMethod, why).hint(format!("{BASE}/openapi.json lists what there is")))
 }
 
-async fn handle(route: &'static Route, control: Control, request: Request) -> Result<Response, ControlError> {
+async fn handle(
+    route: &'static Route,
+    control: Control,
+    source: Source,
+    request: Request,
+) -> Result<Response, ControlError> {
     let (mut parts, body) = request.into_parts();
     let input = read(route, &mut parts, body).await?;
     match route.does {
+        Does::Stream => {
+            // What an `EventSource` that connects again has seen; a parameter counts more.
+            let seen = parts
+                .headers
+                .get("last-event-id")
+                .and_then(|id| id.to_str().ok()?.parse().ok());
+            let since = input.given("since")?.or(seen).unwrap_or_else(|| source.last());
+            let mut response = Response::new(source.body(since));
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            Ok(response)
+        }
         Does::Document => Ok(json(StatusCode::OK, openapi::text().to_owned())),
         Does::Ask(ask) => {
             let answer = call(&control, ask(&input)?).await?;

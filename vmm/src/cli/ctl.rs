@@ -9,11 +9,12 @@ use super::{ExitCode, Failure, seconds};
 use crate::{
     api::{
         client::{self, Client, ClientError},
-        routes::written,
+        routes::{self, written},
     },
     config::{LimitsConfig, NvdimmConfig, flags},
     control::{
-        ControlError, LimitsRequest, MAX_WAIT, NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
+        CONSOLE_KEPT, ControlError, LimitsRequest, LookRequest, MAX_WAIT, NvdimmRequest, OperationInfo,
+        OperationRequest, OperationState, Request,
     },
 };
 use clap::{Args, Subcommand};
@@ -62,6 +63,34 @@ pub(super) struct CtlArgs {
 enum Verb {
     /// Show state, uptime, guest physical map, nodes, vCPUs and NVDIMMs
     Describe,
+    /// Show the phase: running, paused or on its way
+    State,
+    /// Show the guest physical map
+    Map,
+    /// Show NUMA nodes, vCPUs and distances
+    Nodes,
+    /// List the devices of the platform
+    Devices,
+    /// Show counters of the run
+    Metrics,
+    /// Show the last that the guest wrote to its console
+    Console {
+        /// How many bytes of it
+        #[arg(long, default_value_t = CONSOLE_KEPT, value_parser = clap::value_parser!(u64).range(..=CONSOLE_KEPT))]
+        bytes: u64,
+    },
+    /// Show what happened to the machine
+    Events {
+        /// Only what happened after this event
+        #[arg(long, value_name = "NUMBER")]
+        since: Option<u64>,
+        /// Go on until the machine ends, from now on or from --since
+        #[arg(long)]
+        follow: bool,
+    },
+    /// ACPI tables that the guest was started with
+    #[command(subcommand)]
+    Table(TableVerb),
     /// Press the power button: the guest is asked to turn itself off
     PowerButton,
     /// Stop every vCPU; done when all of them stand still
@@ -95,9 +124,30 @@ enum OperationVerb {
 }
 
 #[derive(Subcommand)]
+enum TableVerb {
+    /// List them
+    List,
+    /// Show the bytes of one
+    Show {
+        /// Its signature, as `list` shows it
+        signature: String,
+    },
+}
+
+#[derive(Subcommand)]
 enum NvdimmVerb {
     /// List the NVDIMMs there are
     List,
+    /// Show one of them
+    Show {
+        /// Its name, as `list` shows it
+        id: String,
+    },
+    /// Show sensors, counters and thresholds of one
+    Health {
+        /// Its name, as `list` shows it
+        id: String,
+    },
     /// Give the guest one more NVDIMM, as --nvdimm of `run` describes it; the guest confirms by reading the new NFIT
     Add {
         /// [file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID]...
@@ -136,6 +186,21 @@ impl Verb {
     fn request(&self) -> Option<Request> {
         Some(match self {
             Self::Describe => Request::Describe,
+            Self::State => Request::Look(LookRequest::State),
+            Self::Map => Request::Look(LookRequest::Map),
+            Self::Nodes => Request::Look(LookRequest::Nodes),
+            Self::Devices => Request::Look(LookRequest::Devices),
+            Self::Metrics => Request::Look(LookRequest::Metrics),
+            Self::Console { bytes } => Request::Look(LookRequest::Console { bytes: *bytes }),
+            Self::Events { since, .. } => Request::Look(LookRequest::Events {
+                since: since.unwrap_or(0),
+            }),
+            Self::Table(TableVerb::List) => Request::Look(LookRequest::Tables),
+            Self::Table(TableVerb::Show { signature }) => Request::Look(LookRequest::Table {
+                signature: signature.clone(),
+            }),
+            Self::Nvdimm(NvdimmVerb::Show { id }) => Request::Nvdimm(NvdimmRequest::Show { id: id.clone() }),
+            Self::Nvdimm(NvdimmVerb::Health { id }) => Request::Nvdimm(NvdimmRequest::Health { id: id.clone() }),
             Self::PowerButton => Request::PowerButton,
             Self::Pause => Request::Pause,
             Self::Resume => Request::Resume,
@@ -199,6 +264,9 @@ fn perform(args: &CtlArgs) -> Result<(), CtlError> {
         return Ok(link::pass_through(stream)?);
     };
     let mut client = Client::connect(&args.api_socket, args.connect_timeout)?;
+    if let Verb::Events { since, follow: true } = args.verb {
+        return follow(&mut client, since, args.json);
+    }
     let deadline = Instant::now() + args.timeout;
     let mut reply = ask(&mut client, &request, args.timeout)?;
     let mut verdict = Ok(());
@@ -214,6 +282,27 @@ fn perform(args: &CtlArgs) -> Result<(), CtlError> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(CtlError::Output(e)),
         _ => verdict,
+    }
+}
+
+/// Prints events as they happen. They end with the machine, or with whoever reads them.
+fn follow(client: &mut Client, since: Option<u64>, json: bool) -> Result<(), CtlError> {
+    let mut failed = Ok(());
+    client.stream(&routes::stream(since), None, |event| {
+        let text = match json {
+            true => Ok(format!("{event}\n")),
+            false => serde_json::from_value(event).map(|event| show::event(&event)),
+        };
+        failed = text.map_err(|e| CtlError::Reply(e.to_string())).and_then(|text| {
+            let mut out = io::stdout().lock();
+            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            written.map_err(CtlError::Output)
+        });
+        failed.is_ok()
+    })?;
+    match failed {
+        Err(CtlError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
 }
 

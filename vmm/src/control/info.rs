@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::{LimitsInfo, OperationInfo, OperationList, Phase};
+use super::{HealthInfo, LimitsInfo, OperationInfo, OperationList, Phase, Sight};
 use crate::layout::map::Report;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,6 +15,12 @@ pub enum Response {
     Machine(Box<MachineInfo>),
     /// To `nvdimm list`.
     Nvdimms(NvdimmList),
+    /// To `nvdimm show`.
+    Nvdimm(Box<NvdimmInfo>),
+    /// To `nvdimm health`.
+    Health(Box<HealthInfo>),
+    /// To looks.
+    Sight(Box<Sight>),
     /// What has been begun, or how far it is.
     Operation(Box<OperationInfo>),
     /// All operations.

@@ -12,13 +12,20 @@
 //! ```
 
 mod error;
+mod event;
 mod info;
 mod limits;
+mod look;
 mod operation;
 
 pub use error::{ControlError, ErrorKind, Problem};
+pub use event::{Event, EventList, EventLog, Happening};
 pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
 pub use limits::{LimitsInfo, LimitsRequest, change_limits};
+pub use look::{
+    CONSOLE_KEPT, ConsoleTail, DeviceInfo, DeviceList, EVENTS_TOLD, Exits, HealthInfo, LookRequest, MapInfo, Metrics,
+    NodeList, Sight, TableEntry, TableInfo, TableList, ThresholdsInfo,
+};
 pub use operation::{
     GuestAction, GuestStep, OperationInfo, OperationKind, OperationList, OperationResult, OperationState,
 };
@@ -49,6 +56,8 @@ pub enum Request {
     Nvdimm(NvdimmRequest),
     /// Something about what is under way.
     Operation(OperationRequest),
+    /// A look at something; answered by [`Response::Sight`] or [`Response::State`].
+    Look(LookRequest),
     /// Something about the limits of RAM; answered by [`Response::Limits`].
     Limits(LimitsRequest),
 }
@@ -77,6 +86,16 @@ pub const MAX_WAIT: u64 = 60;
 pub enum NvdimmRequest {
     /// The NVDIMMs there are; answered by [`Response::Nvdimms`].
     List,
+    /// One of them; answered by [`Response::Nvdimm`].
+    Show {
+        /// Its name.
+        id: String,
+    },
+    /// Its sensors, counters and thresholds; answered by [`Response::Health`].
+    Health {
+        /// Its name.
+        id: String,
+    },
     /// One more NVDIMM, as `--nvdimm` describes it; answered by [`Response::Operation`] as soon as the guest has been told.
     /// The operation ends when the guest has read the new NFIT, or after a while if it does not.
     Add(Box<NvdimmConfig>),
@@ -112,6 +131,44 @@ impl fmt::Display for Phase {
     }
 }
 
+impl Request {
+    /// Its words, as `daxvisor ctl` has them; names and numbers are left out.
+    pub fn name(&self) -> String {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        let mut words = vec![];
+        // Two words at most: what comes below them is what the request carries.
+        while words.len() < 2 {
+            match value {
+                serde_json::Value::String(word) => {
+                    words.push(word);
+                    break;
+                }
+                serde_json::Value::Object(inner) => {
+                    let Some((word, content)) = inner.into_iter().next() else {
+                        break;
+                    };
+                    words.push(word);
+                    value = content;
+                }
+                _ => break,
+            }
+        }
+        words.join(" ")
+    }
+
+    /// Whether it only looks.
+    pub fn is_look(&self) -> bool {
+        match self {
+            Self::Describe | Self::Look(_) | Self::Operation(_) | Self::Limits(LimitsRequest::Get) => true,
+            Self::Nvdimm(request) => matches!(
+                request,
+                NvdimmRequest::List | NvdimmRequest::Show { .. } | NvdimmRequest::Health { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// Whether `request` may be acted on in `phase`.
 pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
     use Phase::{Ending, Paused, Pausing, Running};
@@ -120,8 +177,14 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
         (
             Request::Describe
             | Request::Quit
-            | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. })
+            | Request::Nvdimm(
+                NvdimmRequest::List
+                | NvdimmRequest::Show { .. }
+                | NvdimmRequest::Health { .. }
+                | NvdimmRequest::Lock { .. },
+            )
             | Request::Operation(_)
+            | Request::Look(_)
             | Request::Limits(_),
             _,
         )
@@ -185,6 +248,15 @@ mod tests {
         assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1]);
         assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1]);
         assert_eq!(admitted(Phase::Ending), [0; 7]);
+    }
+
+    #[test]
+    fn requests_have_the_words_of_their_verbs() {
+        let lock = Request::Nvdimm(NvdimmRequest::Lock { id: "secret".into() });
+        assert_eq!((lock.name().as_str(), lock.is_look()), ("nvdimm lock", false));
+        assert_eq!(Request::Pause.name(), "pause");
+        let list = Request::Nvdimm(NvdimmRequest::List);
+        assert_eq!((list.name().as_str(), list.is_look()), ("nvdimm list", true));
     }
 
     #[test]

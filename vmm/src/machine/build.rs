@@ -13,11 +13,13 @@ use super::{
     nvdimm::OpenBus,
     ranges,
     socket::SocketError,
+    tail::{Tail, Tee},
 };
 use crate::{
     acpi::{self, AcpiCpu, AcpiInput, AcpiNuma, HmatPlan},
     boot::{self, BootPlan, BootRequest, CpuState, Kernel},
     config::{ConsoleConfig, VmConfig, probe::BackingFacts},
+    control::CONSOLE_KEPT,
     cpuid::{self, CpuModel, VcpuShape},
     hv::{self, CoalescedPorts, HvError, Kvm, KvmError, Vcpu, Vm},
     layout::{self, Layout, ports},
@@ -252,7 +254,7 @@ impl Machine {
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
-        let parts = devices.into_loop(plan, growth, &vcpus)?;
+        let parts = devices.into_loop(plan, growth, &vcpus, tables.tables)?;
         // Last of all: from here on a DIMM that is not shut down was in use.
         for bus in &parts.nvdimm {
             let kept = bus.with(|bus| bus.keep());
@@ -268,7 +270,7 @@ impl Machine {
 
     /// The way of requests to the machine once it runs.
     pub fn control(&mut self) -> io::Result<Control> {
-        let (control, calls) = control::channel()?;
+        let (control, calls) = control::channel(self.parts.events.clone())?;
         self.parts.calls = Some(calls);
         Ok(control)
     }
@@ -404,6 +406,7 @@ struct Devices {
     mmio: Bus,
     serial: Arc<SerialPort>,
     console: Console,
+    tail: Arc<Tail>,
     serial_room: EventFd,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
     agent: Option<Agent>,
@@ -438,6 +441,15 @@ impl Devices {
         let serial_room = event()?;
         let room = twin(&serial_room)?;
         let output = console.output.take().unwrap_or_else(|| Box::new(io::sink()));
+        let tail = Arc::new(Tail::default());
+        let output = match &config.api_socket {
+            None => output,
+            Some(_) => Box::new(Tee {
+                output,
+                tail: tail.clone(),
+                most: usize::try_from(CONSOLE_KEPT).unwrap_or(usize::MAX),
+            }),
+        };
         let line = Arc::new(vm.irq_line(layout::gsi::COM1)?);
         let serial = Arc::new(SerialPort::new(line, output, Box::new(move || drop(room.write(1)))));
         ports.insert(at(ports::COM1, SerialPort::PORTS), serial.clone())?;
@@ -476,6 +488,7 @@ impl Devices {
             mmio,
             serial,
             console,
+            tail,
             serial_room,
             virtio,
             agent,
@@ -484,7 +497,13 @@ impl Devices {
         })
     }
 
-    fn into_loop(self, plan: layout::map::Report, growth: Growth, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(
+        self,
+        plan: layout::map::Report,
+        growth: Growth,
+        vcpus: &[Vcpu],
+        tables: Vec<acpi::Table>,
+    ) -> Result<Loop, BuildError> {
         let vm = &growth.vm;
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
@@ -512,6 +531,9 @@ impl Devices {
             doorbells,
             agent: self.agent,
             calls: None,
+            events: Arc::default(),
+            tail: self.tail,
+            tables,
             acpi: self.acpi,
             nvdimm: self.nvdimm,
             plan,

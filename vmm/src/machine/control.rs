@@ -6,7 +6,7 @@
 //! Nothing here waits: a full channel is the error [`ErrorKind::Busy`]. A reply that nobody waits for any more is dropped, and
 //! so is the call of a loop that has ended, with its reply uncalled.
 
-use crate::control::{Answer, ControlError, ErrorKind, Request};
+use crate::control::{Answer, ControlError, ErrorKind, EventLog, Request};
 use std::{
     fmt, io,
     os::fd::{AsRawFd, RawFd},
@@ -36,6 +36,7 @@ pub struct Call {
 pub struct Control {
     calls: SyncSender<Call>,
     bell: Arc<EventFd>,
+    events: Arc<EventLog>,
 }
 
 /// The end of the loop.
@@ -50,18 +51,24 @@ impl fmt::Debug for Control {
     }
 }
 
-/// Both ends.
-pub fn channel() -> io::Result<(Control, Calls)> {
+/// Both ends, for a loop that writes to `events`.
+pub fn channel(events: Arc<EventLog>) -> io::Result<(Control, Calls)> {
     let bell = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
     let (sender, receiver) = sync_channel(WAITING);
     let control = Control {
         calls: sender,
         bell: bell.clone(),
+        events,
     };
     Ok((control, Calls { calls: receiver, bell }))
 }
 
 impl Control {
+    /// What happened to the machine.
+    pub fn events(&self) -> &Arc<EventLog> {
+        &self.events
+    }
+
     /// Asks; `reply` is called from the loop's thread, and must not wait.
     pub fn call(&self, request: Request, reply: impl FnOnce(Answer) + Send + 'static) {
         let call = Call {
@@ -116,7 +123,7 @@ mod tests {
 
     #[test]
     fn calls_are_answered_in_turn_and_too_many_at_once_are_refused() {
-        let (control, calls) = channel().unwrap();
+        let (control, calls) = channel(Arc::default()).unwrap();
         let (told, hear) = mpsc::channel();
         for n in 0..=WAITING {
             let told = told.clone();
@@ -136,7 +143,7 @@ mod tests {
 
     #[test]
     fn calls_to_a_loop_that_has_ended_are_told_so() {
-        let (control, calls) = channel().unwrap();
+        let (control, calls) = channel(Arc::default()).unwrap();
         let (told, hear) = mpsc::channel();
         let late = told.clone();
         control.call(Request::Describe, move |answer| told.send(answer).unwrap());

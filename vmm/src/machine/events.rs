@@ -3,6 +3,7 @@
 //! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
 //! [`Outcome`] and stops the loop. What clients of the API ask is done in `serve`.
 
+mod look;
 mod serve;
 
 use super::{
@@ -12,9 +13,11 @@ use super::{
     control::Calls,
     growth::Growth,
     operations::Operations,
+    tail::Tail,
 };
 use crate::{
-    control::Phase,
+    acpi::Table,
+    control::{EventLog, Happening, Phase},
     layout::map,
     vcpu::{Platform, Report, VcpuThreads},
 };
@@ -65,6 +68,12 @@ pub struct Loop {
     pub agent: Option<Agent>,
     /// What the API asks, if there is one.
     pub calls: Option<Calls>,
+    /// What happened.
+    pub events: Arc<EventLog>,
+    /// The last of the console's output, where it is kept.
+    pub tail: Arc<Tail>,
+    /// The ACPI tables that the guest was started with.
+    pub tables: Vec<Table>,
     /// The generic event device.
     pub acpi: Arc<AcpiDevice>,
     /// The NVDIMMs, if there are any.
@@ -153,6 +162,10 @@ struct Running {
     clock: serve::Clock,
     pending: Vec<serve::Pending>,
     operations: Operations,
+    /// Requests so far.
+    requests: u64,
+    /// Version of the NFIT that the guest had read at the last look.
+    fit_seen: u32,
 }
 
 /// Runs until something ends the machine; then its threads have stopped.
@@ -173,6 +186,8 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         clock: serve::Clock::start(),
         pending: vec![],
         operations: Operations::default(),
+        requests: 0,
+        fit_seen: 0,
     }));
     let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
     event_manager::SubscriberOps::add_subscriber(&mut manager, running.clone());
@@ -229,6 +244,7 @@ impl MutEventSubscriber for Running {
                 if self.phase == Phase::Pausing {
                     self.threads.kick();
                 }
+                self.note_fit();
             }
             Token::Typed => self.typed(ops),
             Token::SerialRoom => {
@@ -263,13 +279,20 @@ impl MutEventSubscriber for Running {
 impl Running {
     /// The first outcome counts.
     fn end(&mut self, outcome: Outcome) {
-        self.phase = Phase::Ending;
+        self.enter(Phase::Ending);
         self.outcome.get_or_insert(outcome);
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.note(Happening::State { state: phase });
+        }
     }
 
     /// The last words of guest and loop.
     fn finish(&mut self, outcome: &Outcome) -> io::Result<()> {
-        self.phase = Phase::Ending;
+        self.enter(Phase::Ending);
         self.settle();
         if matches!(outcome, Outcome::Quit | Outcome::QuitByControl) {
             // Whoever wants the end does not wait for a console that nobody reads.
@@ -281,6 +304,8 @@ impl Running {
         self.parts.serial.flush();
         self.threads.stop();
         self.parts.platform.drain_collected();
+        let outcome = outcome.to_string();
+        self.note(Happening::End { outcome });
         let lost = |e| {
             io::Error::other(format!(
                 "what the guest last stored to an encrypted NVDIMM cannot be written: {e}"

@@ -19,6 +19,7 @@ pub mod output;
 mod ranges;
 mod secure;
 pub mod socket;
+mod tail;
 pub mod terminal;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};

@@ -35,19 +35,21 @@ impl Operations {
         self.last
     }
 
-    /// Notes what the guest did, unless it is what it did last.
-    pub fn step(&mut self, id: u64, action: GuestAction, meaning: String, now_ms: u64) {
+    /// Notes what the guest did, unless it is what it did last; tells whether it was news.
+    pub fn step(&mut self, id: u64, action: GuestAction, meaning: String, now_ms: u64) -> bool {
         let Some(operation) = self.list.iter_mut().find(|o| o.id == id) else {
-            return;
+            return false;
         };
         let known = operation.steps.last().is_some_and(|step| step.action == action);
-        if !known && operation.steps.len() < STEPS {
+        let news = !known && operation.steps.len() < STEPS;
+        if news {
             operation.steps.push(GuestStep {
                 at_ms: now_ms,
                 action,
                 meaning,
             });
         }
+        news
     }
 
     /// Ends one, and forgets the oldest that ended when there are too many.

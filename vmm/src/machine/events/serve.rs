@@ -6,12 +6,12 @@
 //! - what takes a moment ([`Begun::Until`]) is answered when its goal is reached or, with everything undone, at its deadline;
 //! - what needs the guest ([`Begun::Operation`]) is answered at once with an operation, which the goal or the deadline ends.
 
-use super::{Outcome, Running};
+use super::{Outcome, Running, look};
 use crate::{
     control::{
-        Answer, ControlError, ErrorKind, GuestAction, LimitsRequest, MAX_WAIT, MachineInfo, NvdimmAdded, NvdimmInfo,
-        NvdimmList, NvdimmRequest, OperationKind, OperationList, OperationRequest, OperationResult, OperationState,
-        Phase, Request, Response, StateInfo, admit,
+        Answer, ControlError, ErrorKind, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo, NvdimmAdded,
+        NvdimmInfo, NvdimmList, NvdimmRequest, OperationKind, OperationList, OperationRequest, OperationResult,
+        OperationState, Phase, Request, Response, StateInfo, admit,
     },
     machine::{
         control::{Call, Reply},
@@ -136,13 +136,44 @@ impl Running {
         }
     }
 
+    /// Tells whoever follows what happens.
+    pub(super) fn note(&self, what: Happening) {
+        self.parts.events.push(self.clock.read().0, what);
+    }
+
+    fn note_operation(&self, id: u64) {
+        if let Ok(operation) = self.operations.get(id) {
+            let operation = Box::new(operation.clone());
+            self.note(Happening::Operation { operation });
+        }
+    }
+
+    /// Tells when the guest has read another version of the NFIT.
+    pub(super) fn note_fit(&mut self) {
+        let Some(first) = self.parts.nvdimm.first() else { return };
+        let (generation, seen) = (first.fit_generation(), first.fit_seen());
+        if seen != self.fit_seen {
+            self.fit_seen = seen;
+            self.note(Happening::FitSeen { generation, seen });
+        }
+    }
+
     fn call(&mut self, request: &Request, reply: Reply) {
-        match admit(self.phase, request).and_then(|()| self.begin(request)) {
+        self.requests += 1;
+        let begun = admit(self.phase, request).and_then(|()| self.begin(request));
+        if !request.is_look() {
+            self.note(Happening::Request {
+                request: request.name(),
+                done: begun.is_ok(),
+            });
+        }
+        match begun {
             Ok(Begun::Done(response)) => reply(Ok(response)),
             Err(error) => reply(Err(error)),
             Ok(Begun::Until(goal, limit)) => self.wait(Whose::Caller(reply), goal, limit),
             Ok(Begun::Operation(kind, target, goal, limit)) => {
                 let id = self.operations.begin(kind, target, self.clock.read().0);
+                self.note_operation(id);
                 self.wait(Whose::Operation(id), goal, limit);
                 reply(self.operation(id));
             }
@@ -169,11 +200,12 @@ impl Running {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
             Request::Operation(request) => return self.ask_operation(request),
+            Request::Look(request) => return self.look(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
-                self.phase = Phase::Pausing;
+                self.enter(Phase::Pausing);
                 self.threads.pause();
                 return Ok(Begun::Until(Goal::Paused, PAUSE_LIMIT));
             }
@@ -201,6 +233,17 @@ impl Running {
     fn nvdimm(&mut self, request: &NvdimmRequest) -> Result<Begun, ControlError> {
         match request {
             NvdimmRequest::List => Ok(Begun::Done(Response::Nvdimms(self.nvdimms()))),
+            NvdimmRequest::Show { id } => {
+                let found = self.nvdimms().dimms.into_iter().find(|dimm| dimm.id == *id);
+                let found = found.ok_or_else(|| no_nvdimm(id))?;
+                Ok(Begun::Done(Response::Nvdimm(Box::new(found))))
+            }
+            NvdimmRequest::Health { id } => {
+                let mut buses = self.parts.nvdimm.iter();
+                let found = buses.find_map(|bus| bus.with(|state| look::health(state, id)));
+                let found = found.ok_or_else(|| no_nvdimm(id))?;
+                Ok(Begun::Done(Response::Health(Box::new(found))))
+            }
             NvdimmRequest::Add(said) => {
                 self.room_for_pending()?;
                 let before = self.nvdimms().fit_seen;
@@ -239,7 +282,7 @@ impl Running {
         let done = self.parts.nvdimm.iter().find_map(|bus| bus.with(lock));
         let conflict = |why: &str| ControlError::new(ErrorKind::Conflict, format!("{id} {why}")).field("id");
         match done {
-            None => Err(ControlError::new(ErrorKind::NotFound, format!("there is no NVDIMM '{id}'")).field("id")),
+            None => Err(no_nvdimm(id)),
             Some(None) => Err(conflict("has no security functions, and cannot be locked")),
             Some(Some(Ok(()))) => Ok(()),
             Some(Some(Err(error @ SecurityError::Media(_)))) => Err(ControlError::new(
@@ -264,7 +307,7 @@ impl Running {
     fn resume(&mut self) {
         self.threads.resume();
         self.clock.resume();
-        self.phase = Phase::Running;
+        self.enter(Phase::Running);
     }
 
     fn describe(&self) -> MachineInfo {
@@ -321,12 +364,15 @@ impl Running {
             (Whose::Caller(reply), End::Failed(error)) => reply(Err(error)),
             (Whose::Operation(id), End::Confirmed(result)) => {
                 self.operations.end(id, OperationState::Done, Ok(result), now);
+                self.note_operation(id);
             }
             (Whose::Operation(id), End::Unanswered(result)) => {
                 self.operations.end(id, OperationState::Unanswered, Ok(result), now);
+                self.note_operation(id);
             }
             (Whose::Operation(id), End::Failed(error)) => {
                 self.operations.end(id, OperationState::Failed, Err(error), now);
+                self.note_operation(id);
             }
             (Whose::Caller(_), End::Confirmed(_) | End::Unanswered(_)) | (Whose::Operation(_), End::Answer(_)) => {
                 unreachable!("a goal of operations is no goal of callers")
@@ -349,7 +395,9 @@ impl Running {
                         "the guest has read version {generation} of the NFIT, and {wanted} is the one with the change"
                     );
                     let action = GuestAction::FitSeen { generation, wanted };
-                    self.operations.step(id, action, meaning, now);
+                    if self.operations.step(id, action, meaning, now) {
+                        self.note_operation(id);
+                    }
                 }
             }
             Goal::Paused | Goal::Ended(_) => {}
@@ -386,7 +434,7 @@ impl Running {
             Goal::Paused => {
                 let (standing, all) = self.threads.standing();
                 if standing == all {
-                    self.phase = Phase::Paused;
+                    self.enter(Phase::Paused);
                     self.clock.pause();
                     return Some(End::Answer(self.state()));
                 }
@@ -400,6 +448,10 @@ impl Running {
             }
         }
     }
+}
+
+fn no_nvdimm(id: &str) -> ControlError {
+    ControlError::new(ErrorKind::NotFound, format!("there is no NVDIMM '{id}'")).field("id")
 }
 
 fn nvdimm_infos(bus: u8, state: &BusState) -> Vec<NvdimmInfo> {
