@@ -24,7 +24,7 @@ use devices::{
 };
 use std::time::{Duration, Instant};
 
-/// How long vCPUs may take to leave the guest. One that waits for a console's reader takes its time.
+/// How long vCPUs may take to leave the guest.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the operation counts as unanswered.
 const FIT_LIMIT: Duration = Duration::from_secs(30);
@@ -443,7 +443,7 @@ impl Running {
                     let limit = PAUSE_LIMIT.as_secs();
                     let why = format!("{standing} of {all} vCPUs stood still within {limit} s; all of them run again");
                     let error = ControlError::new(ErrorKind::Deadline, why);
-                    End::Failed(error.hint("the others may wait for the reader of the guest's console"))
+                    End::Failed(error.hint("the host may be overloaded: try again"))
                 })
             }
         }
