@@ -649,7 +649,7 @@ mod tests {
     fn reached(written: &Written) -> (&'static str, Request) {
         let (path, query) = written.path.split_once('?').unwrap_or((&written.path, ""));
         let words: Vec<_> = path.split('/').collect();
-        let hits = ROUTES.iter().filter_map(|route| {
+        let mut hits = ROUTES.iter().filter_map(|route| {
             let pattern: Vec<_> = route.path.split('/').collect();
             let mut params = vec![];
             let fits = pattern.len() == words.len()
@@ -663,7 +663,7 @@ mod tests {
                 });
             (fits && route.method == written.method).then_some((route, params))
         });
-        let (route, params) = hits.last().expect("a route");
+        let (route, params) = hits.next_back().expect("a route");
         let query = query.split('&').filter(|pair| !pair.is_empty());
         let input = Input {
             params,

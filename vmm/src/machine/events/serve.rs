@@ -113,7 +113,7 @@ impl Clock {
     }
 
     /// Milliseconds since the start, and those in pauses.
-    fn read(&self) -> (u64, u64) {
+    pub(super) fn read(&self) -> (u64, u64) {
         let paused = self.paused.map_or(Duration::ZERO, |since| since.elapsed()) + self.paused_before;
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         (ms(self.started.elapsed()), ms(paused))
