@@ -288,6 +288,16 @@ impl<'de> Deserialize<'de> for TimeSpan {
     }
 }
 
+impl PartialSchema for TimeSpan {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let about = "A length of time such as 500ms, 2s or 5min, a day at most.";
+        text.description(Some(about)).pattern(Some("^[0-9]+(ms|s|min)$")).into()
+    }
+}
+
+impl ToSchema for TimeSpan {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

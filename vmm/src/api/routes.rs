@@ -2,11 +2,12 @@
 
 use super::serve::short;
 use crate::{
-    config::{LimitsConfig, NvdimmConfig},
+    config::{DiskFault, DiskThrottle, LimitsConfig, NvdimmConfig},
     control::{
-        CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, ErrorKind, Event, EventList, HealthInfo, LimitsInfo,
-        LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, Metrics, NodeList, NvdimmInfo, NvdimmList,
-        NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
+        CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, DiskInfo, DiskList, DiskRequest, ErrorKind, Event,
+        EventList, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MemoryRequest,
+        MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList,
+        OperationRequest, Request, StateInfo, TableInfo, TableList,
     },
 };
 use hyper::body::Bytes;
@@ -161,6 +162,22 @@ const NVDIMM_ID: Parameter = Parameter {
     about: "Name of the NVDIMM.",
     values: Values::Text,
 };
+/// The name of a disk in a path.
+const DISK_ID: Parameter = Parameter {
+    name: "id",
+    about: "Name of the disk.",
+    values: Values::Text,
+};
+const MEMORY_ID: Parameter = Parameter {
+    name: "id",
+    about: "Name of the memory device.",
+    values: Values::Text,
+};
+const FAULT_NUMBER: Parameter = Parameter {
+    name: "number",
+    about: "Number of the fault.",
+    values: Values::UpTo(u32::MAX as u64),
+};
 const SINCE: Parameter = Parameter {
     name: "since",
     about: "Number of the last event that is known.",
@@ -188,7 +205,7 @@ const WAIT: Parameter = Parameter {
 };
 
 use Does::{Ask, Document, Stream};
-use Method::{Get, Post, Put};
+use Method::{Delete, Get, Post, Put};
 
 /// All routes.
 pub static ROUTES: &[Route] = &[
@@ -374,6 +391,79 @@ pub static ROUTES: &[Route] = &[
     .with(&[NVDIMM_ID])
     .answers::<StateInfo>(),
     route(
+        Put,
+        "/memory/devices/{id}/target",
+        "setMemoryTarget",
+        "Asks the guest to have so much of a virtio-mem device plugged.",
+        Ask(|input| {
+            let MemoryTarget { size } = input.json()?;
+            let id = input.text("id");
+            Ok(Request::Memory(MemoryRequest::Target { id, size }))
+        }),
+    )
+    .with(&[MEMORY_ID])
+    .takes::<MemoryTarget>()
+    .begins(),
+    route(
+        Get,
+        "/disks",
+        "listDisks",
+        "The disks, their limits, faults and counts.",
+        Ask(|_| Ok(Request::Disk(DiskRequest::List))),
+    )
+    .answers::<DiskList>(),
+    route(
+        Post,
+        "/disks/{id}/faults",
+        "addDiskFault",
+        "Makes something wrong with a disk.",
+        Ask(|input| {
+            let (id, fault) = (input.text("id"), input.json()?);
+            Ok(Request::Disk(DiskRequest::AddFault { id, fault }))
+        }),
+    )
+    .with(&[DISK_ID])
+    .takes::<DiskFault>()
+    .answers::<DiskInfo>(),
+    route(
+        Delete,
+        "/disks/{id}/faults",
+        "removeDiskFaults",
+        "Takes all faults of a disk away; what hangs by them goes on.",
+        Ask(|input| {
+            let (id, number) = (input.text("id"), None);
+            Ok(Request::Disk(DiskRequest::RemoveFault { id, number }))
+        }),
+    )
+    .with(&[DISK_ID])
+    .answers::<DiskInfo>(),
+    route(
+        Delete,
+        "/disks/{id}/faults/{number}",
+        "removeDiskFault",
+        "Takes one fault of a disk away; what hangs by it goes on.",
+        Ask(|input| {
+            let number = u32::try_from(input.number("number")?).ok();
+            let id = input.text("id");
+            Ok(Request::Disk(DiskRequest::RemoveFault { id, number }))
+        }),
+    )
+    .with(&[DISK_ID, FAULT_NUMBER])
+    .answers::<DiskInfo>(),
+    route(
+        Put,
+        "/disks/{id}/throttle",
+        "throttleDisk",
+        "Sets the limits of a disk; what is not named has none.",
+        Ask(|input| {
+            let (id, throttle) = (input.text("id"), input.json()?);
+            Ok(Request::Disk(DiskRequest::Throttle { id, throttle }))
+        }),
+    )
+    .with(&[DISK_ID])
+    .takes::<DiskThrottle>()
+    .answers::<DiskInfo>(),
+    route(
         Get,
         "/limits",
         "limits",
@@ -470,6 +560,30 @@ pub fn written(request: &Request) -> Written {
             ..post("/nvdimms")
         },
         Request::Nvdimm(NvdimmRequest::Lock { id }) => post(&format!("/nvdimms/{}/lock", segment(id))),
+        Request::Memory(MemoryRequest::Target { id, size }) => Written {
+            method: Put,
+            body: Some(json!(MemoryTarget { size: *size })),
+            ..post(&format!("/memory/devices/{}/target", segment(id)))
+        },
+        Request::Disk(request) => match request {
+            DiskRequest::List => get("/disks"),
+            DiskRequest::AddFault { id, fault } => Written {
+                body: Some(json!(fault)),
+                ..post(&format!("/disks/{}/faults", segment(id)))
+            },
+            DiskRequest::RemoveFault { id, number } => Written {
+                method: Delete,
+                ..post(&match number {
+                    Some(number) => format!("/disks/{}/faults/{number}", segment(id)),
+                    None => format!("/disks/{}/faults", segment(id)),
+                })
+            },
+            DiskRequest::Throttle { id, throttle } => Written {
+                method: Put,
+                body: Some(json!(throttle)),
+                ..post(&format!("/disks/{}/throttle", segment(id)))
+            },
+        },
         Request::Limits(LimitsRequest::Get) => get("/limits"),
         Request::Limits(LimitsRequest::Set(limits)) => Written {
             method: Put,
@@ -634,6 +748,27 @@ mod tests {
             Request::Nvdimm(NvdimmRequest::Add(Box::new(nvdimm))),
             Request::Nvdimm(NvdimmRequest::Lock {
                 id: "../..%2f é".into(),
+            }),
+            Request::Memory(MemoryRequest::Target {
+                id: "grow".into(),
+                size: serde_json::from_value(json!("1G")).unwrap(),
+            }),
+            Request::Disk(DiskRequest::List),
+            Request::Disk(DiskRequest::AddFault {
+                id: "d".into(),
+                fault: serde_json::from_value(json!({"op": "read", "sectors": "1-2", "latency": "2s"})).unwrap(),
+            }),
+            Request::Disk(DiskRequest::RemoveFault {
+                id: "d".into(),
+                number: None,
+            }),
+            Request::Disk(DiskRequest::RemoveFault {
+                id: "d".into(),
+                number: Some(3),
+            }),
+            Request::Disk(DiskRequest::Throttle {
+                id: "d".into(),
+                throttle: serde_json::from_value(json!({"iops": 10})).unwrap(),
             }),
             Request::Limits(LimitsRequest::Get),
             Request::Limits(LimitsRequest::Set(

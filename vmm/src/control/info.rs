@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::{HealthInfo, LimitsInfo, OperationInfo, OperationList, Phase, Sight};
+use super::{DiskInfo, DiskList, HealthInfo, LimitsInfo, OperationInfo, OperationList, Phase, Sight, VirtioInfo};
 use crate::layout::map::Report;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,6 +25,10 @@ pub enum Response {
     Operation(Box<OperationInfo>),
     /// All operations.
     Operations(OperationList),
+    /// To `disk list`.
+    Disks(DiskList),
+    /// To what changes a disk.
+    Disk(Box<DiskInfo>),
     /// To `limits`.
     Limits(LimitsInfo),
 }
@@ -53,6 +57,8 @@ pub struct MachineInfo {
     pub plan: Report,
     /// NVDIMMs as they are.
     pub nvdimm: NvdimmList,
+    /// virtio devices that have something to say.
+    pub virtio: VirtioInfo,
 }
 
 /// The NVDIMMs, and what the guest knows of them.

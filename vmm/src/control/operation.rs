@@ -1,6 +1,6 @@
 //! Operations: what has been begun and needs the guest to come to an end.
 
-use super::{ControlError, NvdimmAdded};
+use super::{ControlError, MemoryTargetInfo, NvdimmAdded};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -10,6 +10,8 @@ use utoipa::ToSchema;
 pub enum OperationKind {
     /// One more NVDIMM.
     NvdimmAdd,
+    /// Another size of memory that grows and shrinks.
+    MemoryTarget,
 }
 
 /// How far an operation is.
@@ -73,6 +75,13 @@ pub enum GuestAction {
         /// Version that has what the operation changed.
         wanted: u32,
     },
+    /// It has so much memory of the device plugged.
+    Plugged {
+        /// Bytes.
+        plugged: u64,
+        /// Bytes that it is asked to have.
+        requested: u64,
+    },
 }
 
 /// What comes of operations that the guest confirmed, by kind.
@@ -81,6 +90,8 @@ pub enum GuestAction {
 pub enum OperationResult {
     /// Of `nvdimm-add`.
     NvdimmAdded(Box<NvdimmAdded>),
+    /// Of `memory-target`.
+    MemoryTarget(Box<MemoryTargetInfo>),
 }
 
 /// The operations that are remembered: all that are under way, and the last that ended.

@@ -5,6 +5,7 @@
 
 mod look;
 mod serve;
+mod virtio;
 
 use super::{
     Outcome,
@@ -14,6 +15,7 @@ use super::{
     growth::Growth,
     operations::Operations,
     tail::Tail,
+    virtio::LiveVirtio,
 };
 use crate::{
     acpi::Table,
@@ -64,6 +66,8 @@ pub struct Loop {
     pub virtio: Vec<Arc<VirtioMmio>>,
     /// Their doorbells: transport, queue, event.
     pub doorbells: Vec<(usize, u16, EventFd)>,
+    /// Those of the devices behind them that can be asked about.
+    pub live: LiveVirtio,
     /// The agent's channel, if there is one.
     pub agent: Option<Agent>,
     /// What the API asks, if there is one.

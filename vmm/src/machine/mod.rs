@@ -11,6 +11,7 @@ mod build;
 pub mod channel;
 pub mod console;
 pub mod control;
+mod disk;
 pub mod events;
 mod growth;
 mod nvdimm;
@@ -21,6 +22,7 @@ mod secure;
 pub mod socket;
 mod tail;
 pub mod terminal;
+mod virtio;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};
 

@@ -1,9 +1,10 @@
 //! Replies as people read them.
 
 use crate::control::{
-    ConsoleTail, DeviceList, Event, EventList, Happening, HealthInfo, LimitsInfo, LookRequest, MachineInfo, MapInfo,
-    Metrics, NodeList, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList,
-    OperationRequest, OperationResult, OperationState, Request, StateInfo, TableEntry, TableInfo, TableList,
+    ConsoleTail, DeviceList, DiskInfo, DiskList, DiskRequest, Event, EventList, Happening, HealthInfo, LimitsInfo,
+    LookRequest, MachineInfo, MapInfo, Metrics, NodeList, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest,
+    OperationInfo, OperationList, OperationRequest, OperationResult, OperationState, Request, StateInfo, TableEntry,
+    TableInfo, TableList,
 };
 use crate::memory::limits::MemoryUse;
 use devices::units::ByteSize;
@@ -17,10 +18,18 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Look(request) => sight(request, reply)?,
         Request::Nvdimm(NvdimmRequest::Show { .. }) => nvdimm(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Health { .. }) => health(&serde_json::from_value(reply)?),
-        Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
-        Request::Nvdimm(NvdimmRequest::Add(_)) | Request::Operation(OperationRequest::Show { .. }) => {
-            operation(&serde_json::from_value(reply)?)
+        Request::Disk(DiskRequest::List) => {
+            let DiskList { disks } = serde_json::from_value(reply)?;
+            match disks.is_empty() {
+                true => "no disks\n".to_owned(),
+                false => disks.iter().map(DiskInfo::to_string).collect(),
+            }
         }
+        Request::Disk(_) => serde_json::from_value::<DiskInfo>(reply)?.to_string(),
+        Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
+        Request::Nvdimm(NvdimmRequest::Add(_))
+        | Request::Memory(_)
+        | Request::Operation(OperationRequest::Show { .. }) => operation(&serde_json::from_value(reply)?),
         Request::Operation(OperationRequest::List) => operations(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
         Request::Limits(_) => limits(&serde_json::from_value(reply)?),
@@ -38,14 +47,15 @@ fn ms(n: u64) -> String {
 
 fn machine(m: &MachineInfo) -> String {
     format!(
-        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}",
+        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}{}",
         m.state,
         ms(m.uptime_ms),
         ms(m.paused_ms),
         m.version,
         m.pid,
         m.plan,
-        nvdimms(&m.nvdimm)
+        nvdimms(&m.nvdimm),
+        m.virtio
     )
 }
 
@@ -84,6 +94,7 @@ fn operation(o: &OperationInfo) -> String {
     }
     match o.result.clone() {
         Some(OperationResult::NvdimmAdded(nvdimm)) => text += &added(*nvdimm),
+        Some(OperationResult::MemoryTarget(target)) => text += &format!("  {target}"),
         None => {}
     }
     text

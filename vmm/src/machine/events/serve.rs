@@ -9,9 +9,9 @@
 use super::{Outcome, Running, look};
 use crate::{
     control::{
-        Answer, ControlError, ErrorKind, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo, NvdimmAdded,
-        NvdimmInfo, NvdimmList, NvdimmRequest, OperationKind, OperationList, OperationRequest, OperationResult,
-        OperationState, Phase, Request, Response, StateInfo, admit,
+        Answer, ControlError, ErrorKind, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo, MemoryRequest,
+        NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationKind, OperationList, OperationRequest,
+        OperationResult, OperationState, Phase, Request, Response, StateInfo, admit,
     },
     machine::{
         control::{Call, Reply},
@@ -21,6 +21,7 @@ use crate::{
 use devices::{
     acpi::AcpiEvent,
     nvdimm::{BusState, NvdimmPlan, Security, SpaPlan, security::SecurityError},
+    units::ByteSize,
 };
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ use std::time::{Duration, Instant};
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the operation counts as unanswered.
 const FIT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a guest may take to plug or unplug before the operation counts as unanswered.
+const PLUG_LIMIT: Duration = Duration::from_secs(30);
 /// Requests that are done before other events get their turn.
 const TURN: usize = 64;
 /// Requests and operations under way at a time.
@@ -55,6 +58,13 @@ enum Goal {
     Paused,
     /// An operation has ended.
     Ended(u64),
+    /// A virtio-mem device has as much plugged as was asked for.
+    Plugged {
+        /// Place of the device.
+        index: usize,
+        /// Bytes.
+        size: u64,
+    },
     /// The guest has read this version of a bus's NFIT.
     FitSeen {
         /// Slot of the DIMM that came with it.
@@ -77,7 +87,7 @@ enum Begun {
 }
 
 /// How something under way ends.
-enum End {
+pub(super) enum End {
     /// With this answer to the caller.
     Answer(Response),
     /// The guest has confirmed the operation.
@@ -201,6 +211,14 @@ impl Running {
             Request::Nvdimm(request) => return self.nvdimm(request),
             Request::Operation(request) => return self.ask_operation(request),
             Request::Look(request) => return self.look(request).map(Begun::Done),
+            Request::Memory(MemoryRequest::Target { id, size }) => {
+                self.room_for_pending()?;
+                let index = self.set_memory_target(id, *size)?;
+                let goal = Goal::Plugged { index, size: size.0 };
+                let (kind, target) = (OperationKind::MemoryTarget, id.clone());
+                return Ok(Begun::Operation(kind, target, goal, PLUG_LIMIT));
+            }
+            Request::Disk(request) => return self.disk(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
@@ -320,6 +338,7 @@ impl Running {
             paused_ms,
             plan: self.parts.plan.clone(),
             nvdimm: self.nvdimms(),
+            virtio: self.virtio(),
         }
     }
 
@@ -400,6 +419,22 @@ impl Running {
                     }
                 }
             }
+            Goal::Plugged { index, size } => {
+                let plugged = self
+                    .parts
+                    .live
+                    .mem
+                    .get(index)
+                    .map_or(0, |device| device.status().plugged);
+                let action = GuestAction::Plugged {
+                    plugged,
+                    requested: size,
+                };
+                let meaning = format!("the guest has {} of {} plugged", ByteSize(plugged), ByteSize(size));
+                if self.operations.step(id, action, meaning, now) {
+                    self.note_operation(id);
+                }
+            }
             Goal::Paused | Goal::Ended(_) => {}
         }
     }
@@ -413,6 +448,7 @@ impl Running {
             )));
         }
         match goal {
+            Goal::Plugged { index, size } => self.memory_target(index, size, late),
             Goal::FitSeen { slot, generation, .. } => {
                 let list = self.nvdimms();
                 let dimm = list.dimms.into_iter().find(|dimm| dimm.slot == slot)?;
