@@ -50,6 +50,7 @@ impl VmConfig {
         }
         let (boot, requested) = (self.boot_ram(), self.requested_memory());
         if let Ok(limits) = self.limits()
+            && requested.0 != 0
             && boot.0.saturating_add(requested.0) > limits.static_max.0
         {
             let why = format!(
