@@ -445,7 +445,9 @@ fn events_reach_every_reader_and_the_log_remembers_them() {
     let mut follower = std::process::Command::new(binary());
     follower.arg("ctl").arg("--api-socket").arg(socket(&guest));
     let follower = follower.args(["events", "--follow", "--since", "0"]);
-    let follower = follower.stdout(std::process::Stdio::piped()).spawn().expect("a client");
+    let followed = guest.file("followed");
+    let output = fs::File::create(&followed).expect("room");
+    let mut follower = follower.stdout(output).spawn().expect("a client");
     // Never reads what it asked for.
     let mut deaf = UnixStream::connect(socket(&guest)).expect("a client");
     deaf.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -79,6 +79,7 @@ pub struct Node {
     #[schema(value_type = u64)]
     pub memory: ByteSize,
     /// Distance to every node of the machine.
+    #[schema(value_type = BTreeMap<String, u8>)]
     pub distances: BTreeMap<u32, u8>,
 }
 
