@@ -10,7 +10,7 @@ use crate::{
     demo::guest::{Guest, tail},
     process,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use std::{
     collections::VecDeque,
     fs,
@@ -143,5 +143,5 @@ fn in_guest(plan: &Plan, job: &Job, files: &Files, release: &mut Option<String>)
         Buses::Mock => "mock",
         Buses::Real => "real",
     };
-    session::run(guest.client(), job, buses, &hooks, &files.log)
+    session::run(guest.client(), job, buses, &hooks, &files.log).map_err(|e| anyhow!("{e:#}; {}", guest.fate()))
 }

@@ -9,6 +9,7 @@
 mod hooks;
 mod inner;
 mod job;
+mod page;
 mod report;
 mod session;
 mod table;
@@ -45,7 +46,7 @@ pub struct Args {
     /// Only this guest kernel, repeatable [default: those of conformance/tests.toml]; as with --filter
     #[arg(long = "kernel", value_name = "NAME")]
     kernels: Vec<String>,
-    /// Take the results of tests that are not run now from the run before, and write the page
+    /// Take the results of tests that are not run now from the run before, or from the page, and write the page
     #[arg(long)]
     update: bool,
     /// Guests at a time
@@ -261,15 +262,21 @@ fn show(result: &TestResult) {
     );
 }
 
+/// The results of the run before here, if there was one, and of the run that the page is of, which is the older one.
+fn earlier(file: &Path) -> Result<Vec<Report>> {
+    let here = fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let text = fs::read_to_string(workspace::root().join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
+    let page = page::read(&text).with_context(|| format!("{PAGE} has no results of an earlier run"))?;
+    Ok(here.into_iter().chain([page]).collect())
+}
+
 fn finish(args: &Args, table: &Table, mut report: Report, dir: &Path) -> Result<ExitCode> {
     let whole = args.filters.is_empty() && args.kernels.is_empty();
     let file = dir.join("results.json");
     if args.update {
-        let before = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        report.keep(
-            before.with_context(|| format!("{} has no results of an earlier run", file.display()))?,
-            table,
-        )?;
+        for earlier in earlier(&file)? {
+            report.keep(earlier, table)?;
+        }
     }
     let json = serde_json::to_string_pretty(&report)? + "\n";
     fs::write(&file, json).with_context(|| format!("cannot write {}", file.display()))?;

@@ -4,7 +4,7 @@ use agent_protocol::client::Client;
 use anyhow::{Context, Result, bail};
 use std::{
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -16,12 +16,16 @@ const BOOT_LIMIT: Duration = Duration::from_secs(180);
 const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 /// From the request to the end of the process.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// A channel that closes is the first sign of an end; the reason follows.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Lines of a console that tell why.
 const TAIL: usize = 25;
 
 /// A guest that answers.
 pub struct Guest {
     monitor: Monitor,
+    /// What daxvisor says of itself.
+    messages: PathBuf,
     client: Client,
     /// Wall time from exec to the agent's hello.
     pub boot: Duration,
@@ -71,7 +75,12 @@ impl Guest {
         if let Some(problem) = client.hello().problems.first() {
             bail!("the guest's agent had a problem: {problem}");
         }
-        Ok(Self { monitor, client, boot })
+        Ok(Self {
+            monitor,
+            messages: messages.to_owned(),
+            client,
+            boot,
+        })
     }
 
     /// `uname -r`.
@@ -89,10 +98,23 @@ impl Guest {
         &mut self.client
     }
 
+    /// What became of daxvisor, whose channel closed or went quiet.
+    pub fn fate(&mut self) -> String {
+        let limit = Instant::now() + LAST_WORDS;
+        let mut ended = None;
+        while ended.is_none() && Instant::now() < limit {
+            ended = self.monitor.child.try_wait().ok().flatten();
+            thread::sleep(Duration::from_millis(10));
+        }
+        let ended = ended.map_or("still runs".to_owned(), |status| format!("ended with {status}"));
+        let said = fs::read_to_string(&self.messages).unwrap_or_default();
+        format!("daxvisor {ended}, and said: {}", said.trim())
+    }
+
     /// Runs a script that has to succeed; gives its standard output.
     pub fn sh(&mut self, script: &str) -> Result<String> {
         let output = self.client.sh_until(script, Instant::now() + COMMAND_LIMIT);
-        let output = output.with_context(|| format!("cannot run `{script}` in the guest"))?;
+        let output = output.with_context(|| format!("cannot run `{script}` in the guest; {}", self.fate()))?;
         if !output.success() {
             bail!("`{script}` failed in the guest: {output}");
         }
