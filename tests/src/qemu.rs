@@ -58,7 +58,7 @@ impl QemuBuilder {
             .args(["-accel", "kvm", "-cpu", "host", "-machine", "pc,nvdimm=on", "-smp", "1"])
             .args([
                 "-m",
-                "512M,slots=8,maxmem=8G",
+                "512M,slots=32,maxmem=8G",
                 "-nodefaults",
                 "-no-user-config",
                 "-no-reboot",

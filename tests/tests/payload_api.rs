@@ -473,10 +473,10 @@ fn events_reach_every_reader_and_the_log_remembers_them() {
     let told = get(&mut client, &format!("/vm/events?since={}", newest - 3));
     assert_eq!(told["events"].as_array(), Some(&seen));
     quit(running, &mut client);
-    let output = follower.wait_with_output().expect("its end");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = follower.wait().expect("its end");
+    let text = fs::read_to_string(&followed).expect("text");
     assert!(
-        output.status.success() && text.contains("the end: ended over the API"),
+        status.success() && text.contains("the end: ended over the API"),
         "{text}"
     );
     assert!(

@@ -13,6 +13,8 @@ use vmm::layout::{self, ports};
 const MAILBOX: u64 = layout::DSM_MAILBOX.start.0;
 /// Base of the first NVDIMM of a small machine: the first GiB above 4 GiB.
 const DIMM: u64 = layout::ABOVE_4G.0;
+/// Flush hint of the first NVDIMM.
+const HINT: u64 = layout::FLUSH_HINTS.start.0;
 const SECRET: u64 = 0x7465_7263_6573_2061;
 const ONES: [u8; 8] = [0xff; 8];
 /// Room for one call in the program's data.
@@ -121,6 +123,23 @@ fn killed_monitor_leaves_what_was_written_back() {
     assert!(!has_secret(&path));
     let sent = Calls::new().then(|script| script.load(DIMM + 0x5000, 8)).run(&flag);
     assert_eq!(sent, SECRET.to_le_bytes());
+}
+
+#[test]
+fn killed_monitor_leaves_all_that_was_flushed() {
+    let (_dir, path, flag) = encrypted();
+    // Each round stores and flushes; the monitor dies at once when the last one is told.
+    let store = |script: Script, n: u64| script.store(DIMM + n * 0x1000, 8, SECRET + n).store(HINT, 8, 1);
+    let script = (0..8).fold(Script::new().tables(), store).say("flushed").spin();
+    let calls = Calls { script, data: vec![] };
+    let guest = calls.guest(&flag);
+    let mut running = guest.start();
+    running.wait_for("flushed");
+    drop(running);
+    assert!(!has_secret(&path));
+    let loads = |script: Script| (0..8).fold(script, |script: Script, n| script.load(DIMM + n * 0x1000, 8));
+    let expected: Vec<u8> = (0..8).flat_map(|n| (SECRET + n).to_le_bytes()).collect();
+    assert_eq!(Calls::new().then(loads).run(&flag), expected);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     topology::Topology,
 };
 use devices::{
-    nvdimm::MailboxPlan,
+    nvdimm::{FlushHints, MailboxPlan},
     units::{ByteSize, Gpa, GpaRange},
 };
 
@@ -64,6 +64,11 @@ pub const MMIO_HOLE: GpaRange = GpaRange {
 pub const VIRTIO_MMIO: GpaRange = GpaRange {
     start: Gpa(0xd000_0000),
     len: 0x10_0000,
+};
+/// Flush hints of NVDIMMs, a page for each slot.
+pub const FLUSH_HINTS: GpaRange = GpaRange {
+    start: Gpa(0xd010_0000),
+    len: FlushHints::LEN,
 };
 /// I/O APIC registers.
 pub const IOAPIC: Gpa = Gpa(0xfec0_0000);

@@ -6,8 +6,8 @@ use crate::{
 };
 use devices::{
     nvdimm::{
-        NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, RootPlan,
-        plan::{Identity, MAX_SLOTS, SpaKind},
+        FlushHints, FlushMode, NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, RootPlan,
+        plan::{Identity, MAX_SLOTS, PersistenceDomain, SpaKind},
     },
     units::Hex,
 };
@@ -32,7 +32,7 @@ fn bus(config: &VmConfig, layout: &Layout, number: u8) -> NvdimmBusPlan {
         nfit: NfitPlan {
             dimms: dimms.collect(),
             spas: spas.map(|spa| spa.plan.clone()).collect(),
-            domain: said.map(|bus| bus.persistence).unwrap_or_default(),
+            domain: domain(config, number),
         },
         root: RootPlan {
             functions: said.and_then(|bus| bus.functions).map_or(root.functions, |mask| mask.0),
@@ -40,6 +40,18 @@ fn bus(config: &VmConfig, layout: &Layout, number: u8) -> NvdimmBusPlan {
             records: config.ars.records,
         },
     }
+}
+
+/// Where the persistence domain of a bus begins. Linux never writes to flush hints, nor flushes anything, where it begins at
+/// the processors' caches.
+fn domain(config: &VmConfig, number: u8) -> PersistenceDomain {
+    let said = config.nvdimm_bus.iter().find(|bus| bus.number == number);
+    let mut dimms = config.nvdimm.iter().filter(|dimm| dimm.bus == number);
+    let flushed = dimms.any(|dimm| dimm.flush_mode() != FlushMode::None);
+    said.and_then(|bus| bus.persistence).unwrap_or(match flushed {
+        true => PersistenceDomain::MemoryController,
+        false => PersistenceDomain::CpuCache,
+    })
 }
 
 /// Slots of a bus: those of its DIMMs, and on the first bus every free one, for DIMMs that are added later. A free slot has
@@ -73,8 +85,13 @@ fn dimm(config: &VmConfig, place: &NvdimmPlacement, said: &NvdimmConfig) -> Nvdi
         family: said.family,
         state: said.flags.iter().fold(plain.state, |flags, flag| flags | flag.bit()),
         physical_id: short(said.physical_id, plain.physical_id),
+        flush_hints: match said.flush_mode() {
+            FlushMode::None => vec![],
+            FlushMode::Count | FlushMode::Msync => vec![FlushHints::hint(layout::FLUSH_HINTS.start, slot)],
+        },
         functions: said.functions.map_or(plain.functions, |mask| mask.0),
         identity: identity(&plain.identity, said),
+        health: said.health_plan(),
         ..plain
     }
 }

@@ -2,6 +2,8 @@
 
 use super::{
     ars::{DEFAULT_RECORDS, DEFAULT_SCAN_TIME},
+    flush::FlushMode,
+    health_config::{AlarmName, HealthCondition},
     plan::{PersistenceDomain, SpaKind, StateFlags},
 };
 use crate::units::{ByteSize, Hex, TimeSpan};
@@ -39,6 +41,9 @@ pub struct NvdimmConfig {
     /// Contents of the backing file are encrypted; the keys are in a file of the same name with `.keys` appended.
     #[serde(default)]
     pub encrypt: bool,
+    /// What the guest's flushes do; default: msync for a DIMM whose contents are encrypted, else none.
+    #[serde(default)]
+    pub flush: Option<FlushMode>,
     /// Shortest time in seconds that an overwrite takes; default 5.
     #[serde(default)]
     pub overwrite_time: Option<u32>,
@@ -97,12 +102,53 @@ pub struct NvdimmConfig {
     /// Whose functions the DIMM speaks; default Intel's.
     #[serde(default)]
     pub family: DimmFamily,
+    /// Health of a new DIMM; default non-critical. This and what follows: see [`NvdimmConfig::health_plan`].
+    #[serde(default)]
+    pub health_condition: Option<HealthCondition>,
+    /// Spare capacity in percent; default 75.
+    #[serde(default)]
+    pub health_spares: Option<u8>,
+    /// Life used in percent; default 5.
+    #[serde(default)]
+    pub health_life_used: Option<u8>,
+    /// Temperature of the media in degrees Celsius; default 23.
+    #[serde(default)]
+    pub health_media_temperature: Option<i8>,
+    /// Temperature of the controller in degrees Celsius; default 25.
+    #[serde(default)]
+    pub health_controller_temperature: Option<i8>,
+    /// Unsafe shutdowns before the first power-on; default 42. Later ones count on in the state.
+    #[serde(default)]
+    pub health_shutdown_count: Option<u32>,
+    /// Alarms that are armed at the first power-on; default spares and media temperature.
+    #[serde(default)]
+    pub health_alarms: Option<Vec<AlarmName>>,
+    /// Alarm at or below this many percent of spare capacity; default 5.
+    #[serde(default)]
+    pub health_spares_threshold: Option<u8>,
+    /// Alarm at or above this temperature of the media; default 40.
+    #[serde(default)]
+    pub health_media_temperature_threshold: Option<i8>,
+    /// Alarm at or above this temperature of the controller; default 30.
+    #[serde(default)]
+    pub health_controller_temperature_threshold: Option<i8>,
 }
 
 impl NvdimmConfig {
     /// 128 KiB, the smallest area QEMU accepts.
     pub fn default_label() -> ByteSize {
         ByteSize::kib(128)
+    }
+
+    /// What the guest's flushes do. The memory of an encrypted DIMM is not its file: without flushes a guest could not even
+    /// bring its data past the end of the monitor.
+    pub fn flush_mode(&self) -> FlushMode {
+        let default = if self.encrypt {
+            FlushMode::Msync
+        } else {
+            FlushMode::None
+        };
+        self.flush.unwrap_or(default)
     }
 
     /// Where the keys are if the contents are encrypted: the name of the backing file with `.keys` appended.
@@ -276,9 +322,9 @@ pub struct NvdimmBusConfig {
     /// Its number, from 0.
     #[serde(default)]
     pub number: u8,
-    /// Where the persistence domain begins.
+    /// Where the persistence domain begins; default: at the processors' caches unless a DIMM of it has flush hints.
     #[serde(default)]
-    pub persistence: PersistenceDomain,
+    pub persistence: Option<PersistenceDomain>,
     /// `_DSM` functions of the root, bit n for function n; default: all.
     #[serde(default)]
     pub functions: Option<Hex>,

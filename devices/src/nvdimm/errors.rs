@@ -11,7 +11,7 @@ use super::{
     plan::SpaPlan,
 };
 use crate::units::{Dpa, Gpa, GpaRange};
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, io, ops::Range};
 
 /// A bad range with its places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -57,6 +57,17 @@ pub enum ErrorsError {
     /// A DIMM keeps no more.
     #[error(transparent)]
     Full(#[from] MediaFull),
+}
+
+/// Why a change of errors was not made, or was undone.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// It makes no sense.
+    #[error(transparent)]
+    Refused(#[from] ErrorsError),
+    /// The state of a DIMM cannot be written.
+    #[error("the state of an NVDIMM cannot be written, so nothing was changed")]
+    NotKept(#[from] io::Error),
 }
 
 /// A run of bad bytes in an SPA range.
@@ -139,6 +150,7 @@ pub(super) fn runs(dimms: &[Dimm], spa: &SpaPlan, within: GpaRange, state: Error
 pub struct Injected {
     /// First byte, first byte behind; ascending.
     records: Vec<(u64, u64)>,
+    changes: u64,
 }
 
 impl Injected {
@@ -149,9 +161,23 @@ impl Injected {
             .map(|(start, end)| GpaRange::new(Gpa(*start), end - start))
     }
 
+    /// Counts the changes since power-on: whoever stores the records compares.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Lists what was kept from an earlier run, as far as there is room.
+    pub(super) fn recall(&mut self, spas: GpaRange) {
+        let changes = self.changes;
+        // Too many are those that a guest injected on several DIMMs in runs of their own.
+        let _ = self.add(spas);
+        self.changes = changes;
+    }
+
     /// Of two with the same start the longer one stays.
     fn add(&mut self, spas: GpaRange) -> Result<(), MediaFull> {
         let (start, end) = (spas.start.0, spas.end().0);
+        self.changes += 1;
         match self.records.binary_search_by_key(&start, |record| record.0) {
             Ok(at) => self
                 .records
@@ -179,6 +205,7 @@ impl Injected {
         if left.len() > MAX_RANGES {
             return Err(MediaFull);
         }
+        self.changes += u64::from(left != self.records);
         self.records = left;
         Ok(())
     }
@@ -229,6 +256,7 @@ impl BusState {
         let (media, dpas) = self.media(slot, dpa, len)?;
         media.clear(dpas)?;
         let mut injected = std::mem::take(&mut self.injected);
+        injected.changes += 1;
         injected.records.retain(|&(start, end)| {
             let range = GpaRange::new(Gpa(start), end - start);
             self.first_error(range, ErrorState::Latent).is_some()
@@ -264,6 +292,24 @@ impl BusState {
             media.discover(dpas);
             Ok(())
         })
+    }
+
+    /// Makes a change that outlasts the run, or none: what cannot be kept is undone.
+    pub fn change_errors(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<(), ErrorsError>,
+    ) -> Result<(), ChangeError> {
+        let before: Vec<MediaState> = self.dimms.iter().map(|dimm| dimm.media.clone()).collect();
+        let injected = self.injected.clone();
+        change(self)?;
+        let Err(error) = self.keep() else { return Ok(()) };
+        for (dimm, before) in self.dimms.iter_mut().zip(before) {
+            dimm.media = before;
+        }
+        self.injected = injected;
+        // Of several DIMMs some may have been written.
+        self.rewrite_media();
+        Err(error.into())
     }
 
     /// What the guest injected and nobody cleared.

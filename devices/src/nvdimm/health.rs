@@ -272,6 +272,12 @@ impl Health {
         }
     }
 
+    /// Data has been lost, for as long as the power is on and whatever is injected.
+    pub fn lose_data(&mut self) {
+        self.plan.condition |= Condition::FATAL;
+        self.condition |= Condition::FATAL;
+    }
+
     /// What the sensors say.
     pub fn reading(&self) -> Reading {
         Reading {
@@ -390,6 +396,14 @@ mod tests {
             self::health().reading().trips,
             Alarms::SPARES | Alarms::MEDIA_TEMPERATURE
         );
+    }
+
+    #[test]
+    fn lost_data_stays_in_the_condition() {
+        let mut health = health();
+        health.lose_data();
+        health.inject(Injection::Condition(None));
+        assert_eq!(health.reading().condition, Condition::NON_CRITICAL | Condition::FATAL);
     }
 
     #[test]

@@ -1,6 +1,15 @@
 use super::*;
-use crate::nvdimm::guid::INTEL_DIMM_DSM;
-use serde_json::Value;
+use crate::{
+    nvdimm::{
+        errors::{ChangeError, ErrorsError},
+        guid::INTEL_DIMM_DSM,
+        media::{BadRange, ErrorSource, ErrorState, Mark},
+        state::{DimmState, StateStore},
+    },
+    units::{Dpa, Gpa, GpaRange},
+};
+use serde_json::{Value, json};
+use std::{io, sync::Arc};
 
 /// A store that counts its writes, or fails.
 #[derive(Default)]
@@ -32,9 +41,18 @@ fn bus(memory: &Arc<Memory>) -> BusState {
     let state = memory.state.lock().unwrap().clone();
     dimm.restore(&state.unwrap_or_else(|| DimmState::new(SERIAL)), memory.clone())
         .unwrap();
-    let mut bus = BusState::new(NfitPlan::default(), vec![dimm], clock);
+    let nfit = NfitPlan::plain([(dimm.plan.clone(), SPA, 0)]);
+    let mut bus = BusState::new(nfit, vec![dimm], clock);
+    bus.recall(|_| true);
     bus.keep().unwrap();
     bus
+}
+
+/// Where the guest sees the DIMM.
+const SPA: Gpa = Gpa(1 << 32);
+
+fn spas(offset: u64, len: u64) -> GpaRange {
+    GpaRange::new(Gpa(SPA.0 + offset), len)
 }
 
 fn call(bus: &mut BusState, function: u32, input: &[u8]) -> Vec<u8> {
@@ -107,4 +125,118 @@ fn a_damaged_section_changes_nothing() {
     state.put("health", Value::from(1));
     assert!(bus.dimms[0].restore(&state, memory.clone()).is_err());
     assert_eq!(shutdowns(&mut bus), (0, 42));
+}
+
+fn ranges(bus: &BusState) -> Vec<(u64, u64, ErrorSource, ErrorState)> {
+    let tuple = |r: BadRange| (r.dpa.0, r.len, r.source, r.state);
+    bus.dimms[0].media.ranges().map(tuple).collect()
+}
+
+#[test]
+fn errors_and_what_was_injected_outlast_the_run() {
+    use ErrorSource::{Guest, Host};
+    use ErrorState::{Known, Latent};
+    let memory = Arc::new(Memory::default());
+    let mut first = bus(&memory);
+    first.guest_injects(spas(0x1001, 8)).unwrap();
+    first
+        .change_errors(|bus| bus.inject_dimm(0, Dpa(0x4000), 64, Mark::latent(Host)))
+        .unwrap();
+    let mut second = bus(&memory);
+    let expected = [(0x1000, 64, Guest, Known), (0x4000, 64, Host, Latent)];
+    assert_eq!(ranges(&second), expected);
+    assert_eq!(second.injected().records().collect::<Vec<_>>(), [spas(0x1001, 8)]);
+    second.change_errors(|bus| bus.clear_errors(spas(0x1000, 64))).unwrap();
+    let third = bus(&memory);
+    assert_eq!(ranges(&third), expected[1..]);
+    assert_eq!(third.injected().records().count(), 0);
+}
+
+#[test]
+fn a_scrub_that_finds_an_error_is_remembered_and_one_that_does_not_writes_nothing() {
+    let memory = Arc::new(Memory::default());
+    let mut first = bus(&memory);
+    first
+        .change_errors(|bus| bus.inject(spas(0, 64), Mark::latent(ErrorSource::Host)))
+        .unwrap();
+    let writes = *memory.writes.lock().unwrap();
+    for _ in 0..2 {
+        first.discover(spas(0, 4096)).unwrap();
+        first.keep().unwrap();
+        assert_eq!(*memory.writes.lock().unwrap(), writes + 1);
+    }
+    assert_eq!(ranges(&bus(&memory)), [(0, 64, ErrorSource::Host, ErrorState::Known)]);
+}
+
+#[test]
+fn a_host_error_that_cannot_be_kept_is_not_made() {
+    let memory = Arc::new(Memory::default());
+    let mut bus = bus(&memory);
+    *memory.broken.lock().unwrap() = true;
+    let mark = Mark::known(ErrorSource::Host);
+    let refused = bus.change_errors(|bus| bus.inject(spas(0, 64), mark)).unwrap_err();
+    assert!(matches!(refused, ChangeError::NotKept(_)), "{refused}");
+    assert_eq!(ranges(&bus), []);
+    let refused = bus
+        .change_errors(|bus| bus.inject_dimm(9, Dpa(0), 64, mark))
+        .unwrap_err();
+    assert!(
+        matches!(refused, ChangeError::Refused(ErrorsError::NoDimm(9))),
+        "{refused}"
+    );
+    *memory.broken.lock().unwrap() = false;
+    bus.change_errors(|bus| bus.inject(spas(64, 64), mark)).unwrap();
+    assert_eq!(ranges(&self::bus(&memory)), ranges(&bus));
+}
+
+#[test]
+fn errors_that_the_dimm_cannot_have_are_refused_and_others_of_another_place_left_out() {
+    let memory = Arc::new(Memory::default());
+    let mut bus = bus(&memory);
+    let range = |dpa: u64, len: u64| json!({"dpa": dpa, "len": len, "source": "host", "state": "known"});
+    let at = |dpa: u64, len: u64| json!({"dpa": dpa, "len": len});
+    for (section, why) in [
+        (
+            json!({"ranges": [range(0, 64), range(1 << 24, 64)], "injected": []}),
+            "0x40 bad bytes at DPA 0x1000000",
+        ),
+        (
+            json!({"ranges": [range(u64::MAX - 63, 64)], "injected": []}),
+            "bad range 0x40 bytes",
+        ),
+        (
+            json!({"ranges": [range(1, 64)], "injected": []}),
+            "expected whole lines",
+        ),
+        (
+            json!({"ranges": [], "injected": [at(1 << 24, 1)]}),
+            "0x1 bad bytes at DPA 0x1000000",
+        ),
+        (
+            json!({"ranges": [], "injected": [at(0, 0)]}),
+            "0x0 bad bytes at DPA 0x0",
+        ),
+        (
+            json!({"ranges": [], "injected": vec![at(0, 1); 4097]}),
+            "4097 injected errors: expected at most 4096",
+        ),
+        (json!({"ranges": []}), "missing field"),
+    ] {
+        let mut state = DimmState::new(SERIAL);
+        state.put("media", section);
+        let error = bus.dimms[0].restore(&state, memory.clone()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("its section \"media\" is damaged: ") && error.contains(why),
+            "{error}"
+        );
+    }
+    // Bytes beyond the DIMM's range are no record of it any more.
+    let mut state = DimmState::new(SERIAL);
+    state.put(
+        "media",
+        json!({"ranges": [], "injected": [at(0, u64::MAX), at(64, 1 << 24), at(128, 1)]}),
+    );
+    bus.dimms[0].restore(&state, memory.clone()).unwrap();
+    bus.recall(|_| true);
+    assert_eq!(bus.injected().records().collect::<Vec<_>>(), [spas(128, 1)]);
 }

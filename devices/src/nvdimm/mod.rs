@@ -14,9 +14,12 @@ pub mod dsm;
 pub mod errors;
 mod events;
 pub mod firmware;
+pub mod flush;
 pub mod guid;
 pub mod health;
+pub mod health_config;
 mod interleave;
+mod kept;
 pub mod label;
 pub mod mailbox;
 pub mod media;
@@ -28,6 +31,7 @@ pub mod state;
 pub use aml::NvdimmAml;
 pub use ars::RootPlan;
 pub use events::PendingEvents;
+pub use flush::{FlushHints, FlushMode, FlushTarget};
 pub use interleave::DimmAddress;
 pub use label::{LabelArea, LabelStore};
 pub use mailbox::MailboxPlan;
@@ -40,14 +44,10 @@ use ars::Ars;
 use dsm::{Answer, DsmCall, DsmStatus, Tell, hpe1::Hpe1, root};
 use errors::Injected;
 use firmware::{Firmware, FirmwareState};
-use health::{Health, HealthState};
+use health::Health;
+use kept::Kept;
 use mailbox::{Mailbox, ROOT_HANDLE};
-use serde::Serialize;
-use state::{DimmState, StateError, StateStore};
-use std::{
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One live NVDIMM.
 pub struct Dimm {
@@ -68,18 +68,6 @@ pub struct Dimm {
     pub security: Option<Security>,
     kept: Option<Kept>,
 }
-
-/// Where a DIMM's state is kept, and what is there.
-struct Kept {
-    store: Arc<dyn StateStore>,
-    health: Option<HealthState>,
-    firmware: Option<FirmwareState>,
-}
-
-/// Name of the state's section with the [`HealthState`].
-const HEALTH_SECTION: &str = "health";
-/// Name of the state's section with the [`FirmwareState`].
-const FIRMWARE_SECTION: &str = "firmware";
 
 impl Dimm {
     /// The DIMM of `plan` with its labels in `store`.
@@ -104,41 +92,6 @@ impl Dimm {
         }
     }
 
-    /// Makes the DIMM the one that left `state`, powered on again, and keeps its state in `store` from the first
-    /// [`Dimm::keep`] on. An error changes nothing.
-    pub fn restore(&mut self, state: &DimmState, store: Arc<dyn StateStore>) -> Result<(), StateError> {
-        let health: Option<HealthState> = state.section(HEALTH_SECTION)?;
-        let firmware: Option<FirmwareState> = state.section(FIRMWARE_SECTION)?;
-        if let Some(left) = health {
-            self.health = Health::restore(self.plan.health, left);
-        }
-        self.firmware = Firmware::restore(firmware.unwrap_or_default());
-        self.kept = Some(Kept {
-            store,
-            health,
-            firmware,
-        });
-        Ok(())
-    }
-
-    /// Makes durable what changed of the state.
-    pub fn keep(&mut self) -> io::Result<()> {
-        let Some(kept) = &mut self.kept else { return Ok(()) };
-        keep_section(&*kept.store, HEALTH_SECTION, &mut kept.health, self.health.state())?;
-        keep_section(
-            &*kept.store,
-            FIRMWARE_SECTION,
-            &mut kept.firmware,
-            self.firmware.state(),
-        )
-    }
-
-    /// The guest shut down in an orderly way.
-    pub fn shut_down(&mut self) -> io::Result<()> {
-        self.health.shut_down();
-        self.keep()
-    }
-
     fn has_labels(&self) -> bool {
         self.labels.size() != 0
     }
@@ -152,19 +105,6 @@ impl Dimm {
     fn allows(&self, index: u32) -> bool {
         self.plan.functions & (1 << index) != 0
     }
-}
-
-fn keep_section<T: Serialize + PartialEq + Clone>(
-    store: &dyn StateStore,
-    name: &str,
-    kept: &mut Option<T>,
-    now: &T,
-) -> io::Result<()> {
-    if kept.as_ref() != Some(now) {
-        store.put(name, serde_json::to_value(now)?)?;
-        *kept = Some(now.clone());
-    }
-    Ok(())
 }
 
 /// Everything behind one NVDIMM root device that a guest or the machine can change. Mailbox calls work on it one at a
@@ -188,6 +128,8 @@ pub struct BusState {
     pub ars: Ars,
     /// What the guest injected.
     injected: Injected,
+    /// [`Injected::changes`] of what is kept.
+    injected_kept: u64,
     /// Time, for what takes some.
     pub clock: Clock,
 }
@@ -205,6 +147,7 @@ impl BusState {
             events: PendingEvents::default(),
             ars: Ars::default(),
             injected: Injected::default(),
+            injected_kept: 0,
             clock,
         }
     }
@@ -224,6 +167,7 @@ impl BusState {
         self.dimms.push(dimm);
         self.dimms.sort_by_key(|dimm| dimm.plan.slot);
         self.nfit = nfit;
+        self.recall(|added| added == slot);
         self.fit = fit;
         self.fit_generation += 1;
         self.events.nfit_update();
@@ -248,19 +192,12 @@ impl BusState {
         dsm::unknown(call, DsmStatus::HARDWARE_ERROR).bytes
     }
 
-    fn lasting(&self) -> Vec<(HealthState, FirmwareState)> {
-        let lasting = |dimm: &Dimm| (*dimm.health.state(), *dimm.firmware.state());
-        self.dimms.iter().map(lasting).collect()
-    }
-
-    /// Makes durable what changed of the DIMMs' states.
-    pub fn keep(&mut self) -> io::Result<()> {
-        self.dimms.iter_mut().try_for_each(Dimm::keep)
-    }
-
-    /// The guest shut down in an orderly way.
-    pub fn shut_down(&mut self) -> io::Result<()> {
-        self.dimms.iter_mut().try_for_each(Dimm::shut_down)
+    /// What the guest flushed on the DIMM in `slot` did not reach the host's storage: its health says so from now on.
+    pub fn flush_failed(&mut self, slot: u8) {
+        if let Some(dimm) = self.dimms.iter_mut().find(|dimm| dimm.plan.slot == slot) {
+            dimm.health.lose_data();
+            self.events.dimm_health(slot);
+        }
     }
 
     fn run(&mut self, call: &DsmCall<'_>) -> Vec<u8> {

@@ -17,7 +17,7 @@ const FORMAT: &str = "daxvisor-dimm";
 /// Newest version that is understood, and the one that is written.
 pub const VERSION: u64 = 1;
 /// Most bytes of an encoded state: far more than any has, and nothing to wait for.
-pub const MAX_LEN: usize = 1 << 20;
+pub const MAX_LEN: usize = 4 << 20;
 
 /// Why bytes are no state of this DIMM.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +187,7 @@ mod tests {
                 format!(r#"{{"format": "daxvisor-dimm", "version": 1, "serial": 7, "x": 1, {sections}}}"#),
                 "it is damaged: unknown field",
             ),
-            (" ".repeat(MAX_LEN + 1), "it is longer than the 1048576 bytes"),
+            (" ".repeat(MAX_LEN + 1), "it is longer than the 4194304 bytes"),
         ] {
             let error = text(&bytes).unwrap_err();
             assert!(error.starts_with(reason), "{error}");

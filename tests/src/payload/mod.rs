@@ -171,6 +171,12 @@ impl Script {
             .store(ICR[1], 4, STARTUP)
     }
 
+    /// Does all of `next` behind this.
+    pub fn then(mut self, next: Self) -> Self {
+        self.0.extend(next.0);
+        self
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let bytes: Vec<u8> = self.0.iter().flatten().flat_map(|w| w.to_le_bytes()).collect();
         assert!(

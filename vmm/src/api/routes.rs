@@ -5,9 +5,9 @@ use crate::{
     config::{DiskFault, DiskThrottle, LimitsConfig, NvdimmConfig},
     control::{
         CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, DiskInfo, DiskList, DiskRequest, ErrorKind, Event,
-        EventList, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MemoryRequest,
-        MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList,
-        OperationRequest, Request, StateInfo, TableInfo, TableList,
+        EventList, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList,
+        MediaInject, MediaRange, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList, NvdimmRequest,
+        OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
     },
 };
 use hyper::body::Bytes;
@@ -391,6 +391,40 @@ pub static ROUTES: &[Route] = &[
     .with(&[NVDIMM_ID])
     .answers::<StateInfo>(),
     route(
+        Get,
+        "/media-errors",
+        "listMediaErrors",
+        "The bad ranges of the NVDIMMs, with who made them and who knows of them.",
+        Ask(|input| {
+            let id = input.named("id");
+            Ok(Request::Nvdimm(NvdimmRequest::Errors { id }))
+        }),
+    )
+    .with(&[NVDIMM_ID])
+    .answers::<MediaErrorList>(),
+    route(
+        Post,
+        "/media-errors",
+        "injectMediaError",
+        "Makes bytes bad: of one NVDIMM, or of what the guest sees at an address.",
+        Ask(|input| {
+            let MediaInject { id, start, len, latent } = input.json()?;
+            let range = MediaRange { id, start, len };
+            Ok(Request::Nvdimm(NvdimmRequest::Inject { range, latent }))
+        }),
+    )
+    .takes::<MediaInject>()
+    .answers::<StateInfo>(),
+    route(
+        Post,
+        "/media-errors/clear",
+        "clearMediaErrors",
+        "Makes bytes good, whoever made them bad.",
+        Ask(|input| Ok(Request::Nvdimm(NvdimmRequest::Clear { range: input.json()? }))),
+    )
+    .takes::<MediaRange>()
+    .answers::<StateInfo>(),
+    route(
         Put,
         "/memory/devices/{id}/target",
         "setMemoryTarget",
@@ -560,6 +594,23 @@ pub fn written(request: &Request) -> Written {
             ..post("/nvdimms")
         },
         Request::Nvdimm(NvdimmRequest::Lock { id }) => post(&format!("/nvdimms/{}/lock", segment(id))),
+        Request::Nvdimm(NvdimmRequest::Errors { id }) => get(&match id {
+            Some(id) => format!("/media-errors?id={}", segment(id)),
+            None => "/media-errors".to_owned(),
+        }),
+        Request::Nvdimm(NvdimmRequest::Inject { range, latent }) => Written {
+            body: Some(json!(MediaInject {
+                id: range.id.clone(),
+                start: range.start,
+                len: range.len,
+                latent: *latent,
+            })),
+            ..post("/media-errors")
+        },
+        Request::Nvdimm(NvdimmRequest::Clear { range }) => Written {
+            body: Some(json!(range)),
+            ..post("/media-errors/clear")
+        },
         Request::Memory(MemoryRequest::Target { id, size }) => Written {
             method: Put,
             body: Some(json!(MemoryTarget { size: *size })),
@@ -660,6 +711,11 @@ impl Input {
         self.find(name).unwrap_or_default().to_owned()
     }
 
+    /// A parameter, if it is there.
+    pub fn named(&self, name: &str) -> Option<String> {
+        self.find(name).map(str::to_owned)
+    }
+
     /// A number; 0 when it is not there.
     pub fn number(&self, name: &'static str) -> Result<u64, ControlError> {
         Ok(self.given(name)?.unwrap_or(0))
@@ -748,6 +804,15 @@ mod tests {
             Request::Nvdimm(NvdimmRequest::Add(Box::new(nvdimm))),
             Request::Nvdimm(NvdimmRequest::Lock {
                 id: "../..%2f é".into(),
+            }),
+            Request::Nvdimm(NvdimmRequest::Errors { id: None }),
+            Request::Nvdimm(NvdimmRequest::Errors { id: Some("a".into()) }),
+            Request::Nvdimm(NvdimmRequest::Inject {
+                range: serde_json::from_value(json!({"id": "a", "start": 4096, "len": 64})).unwrap(),
+                latent: true,
+            }),
+            Request::Nvdimm(NvdimmRequest::Clear {
+                range: serde_json::from_value(json!({"start": 4096, "len": 64})).unwrap(),
             }),
             Request::Memory(MemoryRequest::Target {
                 id: "grow".into(),

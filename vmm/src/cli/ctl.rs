@@ -11,10 +11,10 @@ use crate::{
         client::{self, Client, ClientError},
         routes::{self, written},
     },
-    config::{DiskFault, DiskThrottle, LimitsConfig, NvdimmConfig, flags},
+    config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, NvdimmConfig, flags},
     control::{
-        CONSOLE_KEPT, ControlError, DiskRequest, LimitsRequest, LookRequest, MAX_WAIT, MemoryRequest, NvdimmRequest,
-        OperationInfo, OperationRequest, OperationState, Request,
+        CONSOLE_KEPT, ControlError, DiskRequest, LimitsRequest, LookRequest, MAX_WAIT, MediaRange, MemoryRequest,
+        NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
     },
 };
 use clap::{Args, Subcommand};
@@ -166,6 +166,46 @@ enum NvdimmVerb {
         /// Its name, as `list` shows it
         id: String,
     },
+    /// Make bytes bad: of one NVDIMM, or of what the guest sees at an address
+    Inject {
+        #[command(flatten)]
+        range: RangeArgs,
+        /// Do not tell the guest: it learns of the error when it scrubs or reads
+        #[arg(long)]
+        latent: bool,
+    },
+    /// Make bytes good, whoever made them bad
+    Clear {
+        #[command(flatten)]
+        range: RangeArgs,
+    },
+    /// List the bad ranges there are
+    Errors {
+        /// Those of one NVDIMM
+        #[arg(long, value_name = "ID")]
+        dimm: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct RangeArgs {
+    /// NVDIMM whose own addresses (DPAs) are meant; without it, guest physical addresses
+    #[arg(long, value_name = "ID")]
+    dimm: Option<String>,
+    /// First byte, such as 0x100001000 or 4K
+    start: HexAddress,
+    /// Bytes; errors are whole lines of 64
+    len: HexAddress,
+}
+
+impl RangeArgs {
+    fn range(&self) -> MediaRange {
+        MediaRange {
+            id: self.dimm.clone(),
+            start: self.start.0,
+            len: self.len.0,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -268,6 +308,12 @@ impl Verb {
             Self::Operation(OperationVerb::Show { id }) => {
                 Request::Operation(OperationRequest::Show { id: *id, wait: 0 })
             }
+            Self::Nvdimm(NvdimmVerb::Inject { range, latent }) => Request::Nvdimm(NvdimmRequest::Inject {
+                range: range.range(),
+                latent: *latent,
+            }),
+            Self::Nvdimm(NvdimmVerb::Clear { range }) => Request::Nvdimm(NvdimmRequest::Clear { range: range.range() }),
+            Self::Nvdimm(NvdimmVerb::Errors { dimm }) => Request::Nvdimm(NvdimmRequest::Errors { id: dimm.clone() }),
             Self::Memory(MemoryVerb::Target { id, size }) => Request::Memory(MemoryRequest::Target {
                 id: id.clone(),
                 size: *size,

@@ -65,6 +65,15 @@ mod tests {
             ("distance", "from=0,to=2,value=30"),
             ("nvdimm", "/tmp/a,,b.img,size=512M,node=2,label=256K"),
             ("nvdimm", "size=16M,readonly=off,label=0,id=scratch"),
+            (
+                "nvdimm",
+                "/x,size=16M,flush=count,health-alarms=[],health-media-temperature=-3,health-condition=ok",
+            ),
+            (
+                "nvdimm",
+                "/y,size=16M,flush=none,health-alarms=[spares,media-temperature],health-shutdown-count=0",
+            ),
+            ("nvdimm-bus", "0,persistence=memory-controller"),
             ("hmat", "initiator=0,target=2,read-latency=12.5ns,bandwidth=2GB/s"),
             ("hmat", "latency=100ns"),
             (

@@ -234,13 +234,13 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "nvdimm",
         value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND][,state=PATH]\
-                [,family=FAMILY][,encrypt=on]",
+                [,family=FAMILY][,encrypt=on][,flush=msync|none|count]",
         help: "An NVDIMM. size counts its label area (128K unless label= says otherwise, 0 for none); a missing file is \
                created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax. state= keeps \
                shutdown counts, thresholds and firmware from one run to the next. family= is that of its _DSM functions: intel, \
-               hpe1, msft, hyperv. Also bus=, handle=, \
+               hpe1, msft, hyperv. flush=msync: when the guest flushes, its data is on the host's storage. Also bus=, handle=, \
                mapped=, flags=, functions=, physical-id=, vendor=, device=, revision=, subsystem-vendor=, subsystem-device=, \
-               subsystem-revision=, serial=, location=, date=, format=: see docs/nvdimm.md; encrypt and overwrite-time=SECONDS: see docs/security.md",
+               subsystem-revision=, serial=, location=, date=, format=, health-condition= and other health- keys: see docs/nvdimm.md; encrypt and overwrite-time=SECONDS: see docs/security.md",
         repeatable: true,
         read: |c, texts| entries(&mut c.nvdimm, texts, NVDIMM, same_nvdimm),
         write: |c| {

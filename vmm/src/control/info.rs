@@ -1,7 +1,10 @@
 //! What replies carry.
 
-use super::{DiskInfo, DiskList, HealthInfo, LimitsInfo, OperationInfo, OperationList, Phase, Sight, VirtioInfo};
+use super::{
+    DiskInfo, DiskList, HealthInfo, LimitsInfo, MediaErrorList, OperationInfo, OperationList, Phase, Sight, VirtioInfo,
+};
 use crate::layout::map::Report;
+use devices::nvdimm::flush::FlushCounts;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -25,6 +28,8 @@ pub enum Response {
     Operation(Box<OperationInfo>),
     /// All operations.
     Operations(OperationList),
+    /// To `nvdimm errors`.
+    MediaErrors(MediaErrorList),
     /// To `disk list`.
     Disks(DiskList),
     /// To what changes a disk.
@@ -104,4 +109,7 @@ pub struct NvdimmInfo {
     pub label_size: u64,
     /// Whether the guest's stores stay out of the backing.
     pub readonly: bool,
+    /// How often the guest flushed it; none: it has no flush hint.
+    #[serde(default)]
+    pub flush: Option<FlushCounts>,
 }

@@ -16,6 +16,7 @@ mod event;
 mod info;
 mod limits;
 mod look;
+mod media;
 mod operation;
 mod virtio;
 
@@ -27,6 +28,7 @@ pub use look::{
     CONSOLE_KEPT, ConsoleTail, DeviceInfo, DeviceList, EVENTS_TOLD, Exits, HealthInfo, LookRequest, MapInfo, Metrics,
     NodeList, Sight, TableEntry, TableInfo, TableList, ThresholdsInfo,
 };
+pub use media::{MediaErrorInfo, MediaErrorList, MediaInject, MediaRange};
 pub use operation::{
     GuestAction, GuestStep, OperationInfo, OperationKind, OperationList, OperationResult, OperationState,
 };
@@ -113,6 +115,25 @@ pub enum NvdimmRequest {
         /// Its name.
         id: String,
     },
+    /// Make bytes bad.
+    Inject {
+        /// Which.
+        range: MediaRange,
+        /// The guest does not learn of it before it scrubs or reads them.
+        #[serde(default)]
+        latent: bool,
+    },
+    /// Make bytes good, whoever made them bad.
+    Clear {
+        /// Which.
+        range: MediaRange,
+    },
+    /// The bad ranges there are; answered by [`Response::MediaErrors`].
+    Errors {
+        /// Name of the one NVDIMM that is meant.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
 }
 
 /// Where a machine is in its life.
@@ -175,7 +196,10 @@ impl Request {
             | Self::Disk(DiskRequest::List) => true,
             Self::Nvdimm(request) => matches!(
                 request,
-                NvdimmRequest::List | NvdimmRequest::Show { .. } | NvdimmRequest::Health { .. }
+                NvdimmRequest::List
+                    | NvdimmRequest::Show { .. }
+                    | NvdimmRequest::Health { .. }
+                    | NvdimmRequest::Errors { .. }
             ),
             _ => false,
         }
@@ -190,16 +214,22 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
         (
             Request::Describe
             | Request::Quit
-            | Request::Nvdimm(
-                NvdimmRequest::List
-                | NvdimmRequest::Show { .. }
-                | NvdimmRequest::Health { .. }
-                | NvdimmRequest::Lock { .. },
-            )
             | Request::Operation(_)
             | Request::Look(_)
             | Request::Limits(_)
             | Request::Disk(_),
+            _,
+        )
+        | (
+            Request::Nvdimm(
+                NvdimmRequest::List
+                | NvdimmRequest::Show { .. }
+                | NvdimmRequest::Health { .. }
+                | NvdimmRequest::Lock { .. }
+                | NvdimmRequest::Inject { .. }
+                | NvdimmRequest::Clear { .. }
+                | NvdimmRequest::Errors { .. },
+            ),
             _,
         )
         | (
@@ -301,6 +331,40 @@ mod tests {
         }
         assert!(admit(Phase::Ending, &request).is_err());
         assert!(serde_json::from_str::<Request>(r#"{"nvdimm":{"lock":{}}}"#).is_err());
+    }
+
+    #[test]
+    fn errors_are_made_by_dpa_and_by_guest_address() {
+        let read = |text: &str| serde_json::from_str::<Request>(text).unwrap();
+        let range = MediaRange {
+            id: Some("a".into()),
+            start: 4096,
+            len: 64,
+        };
+        assert_eq!(
+            read(r#"{"nvdimm":{"inject":{"range":{"id":"a","start":4096,"len":64}}}}"#),
+            Request::Nvdimm(NvdimmRequest::Inject {
+                range: range.clone(),
+                latent: false
+            })
+        );
+        let range = MediaRange { id: None, ..range };
+        let clear = read(r#"{"nvdimm":{"clear":{"range":{"start":4096,"len":64}}}}"#);
+        assert_eq!(clear, Request::Nvdimm(NvdimmRequest::Clear { range }));
+        let errors = read(r#"{"nvdimm":{"errors":{}}}"#);
+        assert_eq!(errors, Request::Nvdimm(NvdimmRequest::Errors { id: None }));
+        for request in [clear, errors] {
+            admit(Phase::Paused, &request).unwrap();
+            assert!(admit(Phase::Ending, &request).is_err());
+        }
+        for bad in [
+            r#"{"nvdimm":{"inject":{"range":{"start":-1,"len":64}}}}"#,
+            r#"{"nvdimm":{"inject":{"range":{"start":0}}}}"#,
+            r#"{"nvdimm":{"clear":{"range":{"start":0,"len":1,"more":1}}}}"#,
+            r#"{"nvdimm":"errors"}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ use crate::{
 use devices::{
     Bus, BusError, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine},
-    nvdimm::{MailboxPlan, NvdimmBus},
+    nvdimm::{FlushHints, MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
     pvpanic::PvPanic,
     serial::SerialPort,
@@ -422,6 +422,7 @@ struct Devices {
     agent: Option<Agent>,
     acpi: Arc<AcpiDevice>,
     nvdimm: Vec<Arc<NvdimmBus>>,
+    flush_hints: Arc<FlushHints>,
 }
 
 pub(super) fn event() -> Result<EventFd, BuildError> {
@@ -471,20 +472,29 @@ impl Devices {
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
         let clock = Clock::default();
         let mut buses = Vec::new();
+        let flush_hints = Arc::new(FlushHints::default());
         for OpenBus {
             plan,
             labels,
             states,
             secured,
+            flushes,
         } in nvdimms
         {
+            let dimms = plan.nfit.dimms.clone();
             let doorbell = at(plan.mailbox.doorbell.into(), MailboxPlan::DOORBELL_PORTS);
             let line = EventLine(acpi.clone(), AcpiEvent::Nvdimm);
             let bus = Arc::new(NvdimmBus::new(memory.clone(), plan, labels, line, &clock));
             super::nvdimm::restore(&bus, states)?;
             super::secure::secure(&bus, secured, &clock)?;
+            for (dimm, flush) in dimms.iter().zip(flushes) {
+                super::nvdimm::add_hint(&flush_hints, &bus, dimm, flush);
+            }
             ports.insert(doorbell, bus.clone())?;
             buses.push(bus);
+        }
+        if !buses.is_empty() {
+            mmio.insert(layout::FLUSH_HINTS, flush_hints.clone())?;
         }
         let VirtioDevices { models, agent, live } = virtio;
         let mut virtio = Vec::new();
@@ -506,6 +516,7 @@ impl Devices {
             agent,
             acpi,
             nvdimm: buses,
+            flush_hints,
         })
     }
 
@@ -550,6 +561,7 @@ impl Devices {
             tables,
             acpi: self.acpi,
             nvdimm: self.nvdimm,
+            flush_hints: self.flush_hints,
             plan,
             deadline: None,
             growth,

@@ -4,6 +4,7 @@
 //! [`Outcome`] and stops the loop. What clients of the API ask is done in `serve`.
 
 mod look;
+mod media;
 mod serve;
 mod virtio;
 
@@ -26,7 +27,7 @@ use crate::{
 use devices::{
     Effect,
     acpi::AcpiDevice,
-    nvdimm::NvdimmBus,
+    nvdimm::{FlushHints, NvdimmBus},
     serial::SerialPort,
     virtio::{Progress, VirtioMmio, console},
 };
@@ -82,6 +83,8 @@ pub struct Loop {
     pub acpi: Arc<AcpiDevice>,
     /// The NVDIMMs, if there are any.
     pub nvdimm: Vec<Arc<NvdimmBus>>,
+    /// Where the guest flushes its NVDIMMs.
+    pub flush_hints: Arc<FlushHints>,
     /// What was planned, for whoever asks.
     pub plan: map::Report,
     /// End the run then.

@@ -8,7 +8,7 @@ use crate::{
     hv::Vm,
     layout::{Layout, NvdimmAsk, map::Report},
     machine::{
-        nvdimm::{LeftState, open_state},
+        nvdimm::{LeftState, add_hint, open_state},
         secure::{self, Contents, open_dimm},
     },
     memory::{GuestMap, backing::Opened, encrypted::writeback::WriteBack, limits::MemoryUse},
@@ -16,7 +16,7 @@ use crate::{
     topology::Topology,
 };
 use devices::{
-    nvdimm::{Dimm, NvdimmBus, NvdimmBusPlan},
+    nvdimm::{Dimm, FlushHints, NvdimmBus, NvdimmBusPlan, plan::PersistenceDomain},
     units::Hex,
 };
 use std::{fs, sync::Arc};
@@ -82,7 +82,12 @@ impl Growth {
     }
 
     /// Gives the machine one more NVDIMM, in the next free slot.
-    pub fn add_nvdimm(&mut self, buses: &[Arc<NvdimmBus>], said: &NvdimmConfig) -> Result<Added, ControlError> {
+    pub fn add_nvdimm(
+        &mut self,
+        buses: &[Arc<NvdimmBus>],
+        hints: &FlushHints,
+        said: &NvdimmConfig,
+    ) -> Result<Added, ControlError> {
         let slot = self.config.nvdimm.len();
         let mut said = said.clone();
         let bus = buses.iter().find(|bus| bus.number() == said.bus).ok_or_else(|| {
@@ -114,6 +119,7 @@ impl Growth {
             .into_iter()
             .find(|plan| plan.number == said.bus);
         let plan = plan.ok_or_else(|| internal("the bus has no plan"))?;
+        self.check_domain(&name, &said, plan.nfit.domain)?;
 
         let created = said.file.as_ref().filter(|path| !path.exists()).cloned();
         let dimm = plan
@@ -121,13 +127,15 @@ impl Growth {
             .dimm(ask.slot)
             .ok_or_else(|| internal("the DIMM has no plan"))?;
         let state = open_state(&config, dimm).map_err(|e| failed(&e))?;
-        let (opened, contents) = open_dimm(&said, facts).map_err(|e| failed(&e))?;
+        let (mut opened, contents) = open_dimm(&said, facts).map_err(|e| failed(&e))?;
+        let (flush, dimm) = (opened.flush.take(), dimm.clone());
         let done = self.show(bus, plan, (opened, contents), state, &config, (ask.slot, &layout));
         if let (Err(_), Some(path)) = (&done, created) {
             let _ = fs::remove_file(path);
             let _ = said.key_file().filter(|_| said.encrypt).map(fs::remove_file);
         }
         let generation = done?;
+        add_hint(hints, bus, &dimm, flush);
         (self.config, self.layout) = (config, layout);
         let slot = ask.slot;
         Ok(Added { slot, generation })
@@ -208,6 +216,26 @@ impl Growth {
             said.handle = Some(Hex(handle.0));
         }
         Ok(())
+    }
+
+    /// What the platform promises does not change while the guest runs.
+    fn check_domain(&self, name: &str, said: &NvdimmConfig, asked: PersistenceDomain) -> Result<(), ControlError> {
+        let buses = nvdimm::plan(&self.config, &self.layout);
+        let promised = buses
+            .iter()
+            .find(|bus| bus.number == said.bus)
+            .map(|bus| bus.nfit.domain);
+        if promised == Some(asked) {
+            return Ok(());
+        }
+        let number = said.bus;
+        let why = format!(
+            "{name} would have flush hints, and bus {number} has promised the guest since the start that none are needed"
+        );
+        let hint = format!(
+            "start the machine with `--nvdimm-bus {number},persistence=memory-controller`, or add the NVDIMM with flush=none"
+        );
+        Err(refused(why).field("flush").hint(hint))
     }
 
     /// A guest cannot put memory on a node that the SRAT has not told it of at boot.

@@ -18,7 +18,7 @@ use crate::{
     nvdimm,
 };
 use devices::{
-    nvdimm::{LabelStore, NvdimmBus, NvdimmBusPlan, NvdimmPlan, SpaPlan, state::DimmState},
+    nvdimm::{FlushHints, FlushTarget, LabelStore, NvdimmBus, NvdimmBusPlan, NvdimmPlan, SpaPlan, state::DimmState},
     units::ByteSize,
 };
 use std::{
@@ -40,6 +40,8 @@ pub struct OpenBus {
     pub states: Vec<LeftState>,
     /// What security acts on; none for a DIMM without it.
     pub secured: Vec<Option<Secured>>,
+    /// What the guest's flushes wait for.
+    pub flushes: Vec<Option<Arc<dyn FlushTarget>>>,
 }
 
 /// Buses, and the DIMMs whose contents have to be written back.
@@ -51,6 +53,7 @@ pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -
     let mut opened = BTreeMap::new();
     let mut labels = BTreeMap::new();
     let mut contents = BTreeMap::new();
+    let mut flushes = BTreeMap::new();
     for ((slot, nvdimm), facts) in (0u8..).zip(&config.nvdimm).zip(plans.backings) {
         let (mut dimm, security) = secure::open_dimm(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
             id: config.nvdimm_name(slot.into()),
@@ -58,6 +61,7 @@ pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -
         })?;
         let none: Box<dyn LabelStore> = Box::new(Vec::new());
         labels.insert(slot, dimm.labels.take().unwrap_or(none));
+        flushes.insert(slot, dimm.flush.take());
         opened.insert(slot, dimm);
         contents.extend(security.map(|contents| (slot, contents)));
     }
@@ -94,6 +98,7 @@ pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -
             labels: vec![],
             states: vec![],
             secured: vec![],
+            flushes: vec![],
             plan,
         };
         for dimm in &bus.plan.nfit.dimms {
@@ -104,6 +109,7 @@ pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -
             bus.secured.push(secured.transpose()?);
             bus.states.push(state);
             bus.labels.extend(labels.remove(&dimm.slot));
+            bus.flushes.push(flushes.remove(&dimm.slot).flatten());
         }
         buses.push(bus);
     }
@@ -123,6 +129,15 @@ pub fn open_state(config: &VmConfig, dimm: &NvdimmPlan) -> Result<LeftState, Bui
     })
 }
 
+/// Gives the DIMM in `slot` of `bus` its flush hint, if the plan has one.
+pub fn add_hint(hints: &FlushHints, bus: &Arc<NvdimmBus>, dimm: &NvdimmPlan, target: Option<Arc<dyn FlushTarget>>) {
+    if dimm.flush_hints.is_empty() {
+        return;
+    }
+    let (slot, bus) = (dimm.slot, bus.clone());
+    hints.add(slot, target, Box::new(move || bus.with(|bus| bus.flush_failed(slot))));
+}
+
 /// Gives the DIMMs of `bus` what they remember.
 pub fn restore(bus: &NvdimmBus, states: Vec<Option<(DimmState, Arc<StateFile>)>>) -> Result<(), BuildError> {
     bus.with(|bus| {
@@ -134,6 +149,7 @@ pub fn restore(bus: &NvdimmBus, states: Vec<Option<(DimmState, Arc<StateFile>)>>
                 source: StateFileError::Content(path, e),
             })?;
         }
+        bus.recall(|_| true);
         Ok(())
     })
 }

@@ -17,7 +17,7 @@ use crate::{
 use devices::{
     Clock,
     nvdimm::{
-        Dimm, LabelStore, NvdimmBus, NvdimmPlan, Security, SpaPlan,
+        Dimm, FlushMode, FlushTarget, LabelStore, NvdimmBus, NvdimmPlan, Security, SpaPlan,
         security::{MediaControl, SecurityState, Settings},
         state::{StateError, StateStore},
     },
@@ -87,6 +87,7 @@ pub fn open_dimm(config: &NvdimmConfig, facts: BackingFacts) -> Result<(Opened, 
         labels,
         access: Access::Logged,
         source,
+        flush: (config.flush_mode() == FlushMode::Msync).then(|| dimm.clone() as Arc<dyn FlushTarget>),
     };
     Ok((opened, Some(Contents::Encrypted(dimm))))
 }

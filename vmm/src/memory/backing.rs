@@ -10,10 +10,15 @@ use super::{
         EncryptedDimm,
         keys::{KeyError, KeyFile},
     },
+    flush::{DirectMemory, MappedFile, write_durably},
     ram::memory_file,
 };
 use crate::config::{NvdimmBacking, NvdimmConfig, probe::BackingFacts};
-use devices::{DeviceWrites, nvdimm::label::LabelStore, units::ByteSize};
+use devices::{
+    DeviceWrites,
+    nvdimm::{FlushMode, FlushTarget, label::LabelStore},
+    units::ByteSize,
+};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, fallocate, flock, fstat, fstatfs};
 use std::{
     fs, io,
@@ -89,6 +94,11 @@ pub enum BackingError {
     /// The key file.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// Nothing that a flush could reach.
+    #[error(
+        "NVDIMM backing {0} is on hugetlbfs, which is no storage that `flush=msync` could flush it to; hint: use `flush=count` or `flush=none`"
+    )]
+    NoStorage(PathBuf),
     /// mmap refused.
     #[error("cannot map {size} of NVDIMM backing {path}{hint}")]
     Map {
@@ -114,6 +124,8 @@ pub struct Opened {
     pub access: Access,
     /// For mappings of its parts.
     pub source: Source,
+    /// What the guest's flushes wait for; none: nothing.
+    pub flush: Option<Arc<dyn FlushTarget>>,
 }
 
 /// An opened backing as `mmap` wants it.
@@ -185,12 +197,20 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         flags: sharing | reserve,
         logged: false,
     };
+    let durable = config.flush_mode() == FlushMode::Msync;
+    let flush: Option<Arc<dyn FlushTarget>> = match kind {
+        _ if !durable => None,
+        Kind::File => Some(Arc::new(MappedFile(handle.clone()))),
+        Kind::Devdax => Some(Arc::new(DirectMemory)),
+        Kind::Hugetlbfs | Kind::Memory => return Err(BackingError::NoStorage(name)),
+    };
     let labels = match (config.label.0, kind) {
         (0, _) => None,
         (label, Kind::File | Kind::Memory) => Some(Box::new(FileLabels {
             file: handle,
             at: size.0 - label,
             label,
+            durable,
         }) as Box<_>),
         // Neither kind has read and write: the labels are reached through a mapping of their own.
         (label, Kind::Hugetlbfs | Kind::Devdax) => {
@@ -216,6 +236,7 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         labels,
         access,
         source,
+        flush,
     })
 }
 
@@ -450,6 +471,8 @@ struct FileLabels {
     file: Arc<fs::File>,
     at: u64,
     label: u64,
+    /// Whether a write is over only when it is on the storage.
+    durable: bool,
 }
 
 impl LabelStore for FileLabels {
@@ -460,7 +483,11 @@ impl LabelStore for FileLabels {
         self.file.read_exact_at(data, self.at + u64::from(offset))
     }
     fn write(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, self.at + u64::from(offset))
+        let at = self.at + u64::from(offset);
+        match self.durable {
+            true => write_durably(&self.file, data, at),
+            false => self.file.write_all_at(data, at),
+        }
     }
 }
 

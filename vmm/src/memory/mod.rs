@@ -5,6 +5,7 @@
 
 pub mod backing;
 pub mod encrypted;
+pub mod flush;
 pub mod interleave;
 pub mod limits;
 pub mod plain;

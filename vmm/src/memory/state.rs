@@ -28,7 +28,7 @@ pub enum StateFileError {
     /// It is not what it should be.
     #[error(
         "cannot use DIMM state {0}; hint: name another file with `state=`, or move this one away: the DIMM then starts as a \
-         new one, without its shutdown count, thresholds, firmware and passphrases"
+         new one, without its shutdown count, thresholds, firmware, errors and passphrases"
     )]
     Content(PathBuf, #[source] StateError),
 }

@@ -2,12 +2,18 @@
 
 use crate::control::{
     ConsoleTail, DeviceList, DiskInfo, DiskList, DiskRequest, Event, EventList, Happening, HealthInfo, LimitsInfo,
-    LookRequest, MachineInfo, MapInfo, Metrics, NodeList, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest,
-    OperationInfo, OperationList, OperationRequest, OperationResult, OperationState, Request, StateInfo, TableEntry,
-    TableInfo, TableList,
+    LookRequest, MachineInfo, MapInfo, MediaErrorInfo, MediaErrorList, Metrics, NodeList, NvdimmAdded, NvdimmInfo,
+    NvdimmList, NvdimmRequest, OperationInfo, OperationList, OperationRequest, OperationResult, OperationState,
+    Request, StateInfo, TableEntry, TableInfo, TableList,
 };
 use crate::memory::limits::MemoryUse;
-use devices::units::ByteSize;
+use devices::{
+    nvdimm::{
+        flush::FlushCounts,
+        media::{ErrorSource, ErrorState},
+    },
+    units::ByteSize,
+};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -32,6 +38,9 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         | Request::Operation(OperationRequest::Show { .. }) => operation(&serde_json::from_value(reply)?),
         Request::Operation(OperationRequest::List) => operations(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
+        Request::Nvdimm(NvdimmRequest::Inject { range, .. }) => format!("{range} are bad\n"),
+        Request::Nvdimm(NvdimmRequest::Clear { range }) => format!("{range} are good\n"),
+        Request::Nvdimm(NvdimmRequest::Errors { .. }) => errors(&serde_json::from_value(reply)?),
         Request::Limits(_) => limits(&serde_json::from_value(reply)?),
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Quit => {
@@ -43,6 +52,29 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
 
 fn ms(n: u64) -> String {
     format!("{}.{:01} s", n / 1000, n % 1000 / 100)
+}
+
+fn errors(list: &MediaErrorList) -> String {
+    if list.errors.is_empty() {
+        return "no errors\n".into();
+    }
+    let line = |error: &MediaErrorInfo| {
+        let spa = error
+            .spa
+            .map_or_else(String::new, |spa| format!(", the guest's {spa:#x}"));
+        let state = match error.state {
+            ErrorState::Latent => "latent",
+            ErrorState::Known => "known",
+        };
+        let source = match error.source {
+            ErrorSource::Guest => "the guest",
+            ErrorSource::Host => "the host",
+            ErrorSource::Backing => "the memory behind it",
+        };
+        let MediaErrorInfo { id, dpa, len, .. } = error;
+        format!("{id}: {len:#x} bytes at DPA {dpa:#x}{spa}, {state}, made by {source}\n")
+    };
+    list.errors.iter().map(line).collect()
 }
 
 fn machine(m: &MachineInfo) -> String {
@@ -274,6 +306,20 @@ fn added(added: NvdimmAdded) -> String {
     nvdimms(&list)
 }
 
+fn flushes(
+    FlushCounts {
+        writes,
+        flushes,
+        failed,
+    }: FlushCounts,
+) -> String {
+    let failed = match failed {
+        0 => String::new(),
+        n => format!(" ({n} failed)"),
+    };
+    format!(", {writes} writes to its flush hint, {flushes} flushes{failed}")
+}
+
 fn nvdimms(list: &NvdimmList) -> String {
     if list.dimms.is_empty() {
         return "no NVDIMMs\n".into();
@@ -293,6 +339,7 @@ fn nvdimms(list: &NvdimmList) -> String {
         node,
         label_size,
         readonly,
+        flush,
     } in &list.dimms
     {
         let labels = match label_size {
@@ -309,10 +356,11 @@ fn nvdimms(list: &NvdimmList) -> String {
         let place = start.map_or_else(String::new, |start| {
             format!(" at {start:#x}-{:#x}", start.saturating_add(len.saturating_sub(1)))
         });
+        let flush = flush.map_or_else(String::new, flushes);
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "  {id}: {bus}slot {slot}, handle {handle:#x}, {node}{}{place}, {labels}{readonly}",
+            "  {id}: {bus}slot {slot}, handle {handle:#x}, {node}{}{place}, {labels}{readonly}{flush}",
             ByteSize(*len)
         );
     }
@@ -328,18 +376,31 @@ mod tests {
     #[test]
     fn nvdimms_are_lines() {
         let dimm = json!({"id": "a", "bus": 0, "slot": 1, "handle": 2, "start": 0x1_0000_0000u64, "len": 1 << 30, "node": 3,
-            "label_size": 131_072, "readonly": true});
+            "label_size": 131_072, "readonly": true, "flush": {"writes": 7, "flushes": 3, "failed": 1}});
         let reply = json!({"fit_generation": 2, "fit_seen": 1, "dimms": [dimm]});
         let shown = text(&Request::Nvdimm(NvdimmRequest::List), reply).unwrap();
         assert_eq!(
             shown,
             "NFIT version 2, the guest has read version 1\n  a: slot 1, handle 0x2, node 3, 1G at \
-             0x100000000-0x13fffffff, labels 128K, read-only\n"
+             0x100000000-0x13fffffff, labels 128K, read-only, 7 writes to its flush hint, 3 flushes (1 failed)\n"
         );
         let none = json!({"fit_generation": 0, "fit_seen": 0, "dimms": []});
         assert_eq!(
             text(&Request::Nvdimm(NvdimmRequest::List), none).unwrap(),
             "no NVDIMMs\n"
+        );
+    }
+
+    #[test]
+    fn errors_are_lines() {
+        let request = Request::Nvdimm(NvdimmRequest::Errors { id: None });
+        assert_eq!(text(&request, json!({"errors": []})).unwrap(), "no errors\n");
+        let error = json!({"id": "a", "dpa": 4096, "len": 64, "spa": 1u64 << 32, "source": "host", "state": "latent"});
+        let lost = json!({"id": "b", "dpa": 0, "len": 128, "spa": null, "source": "guest", "state": "known"});
+        assert_eq!(
+            text(&request, json!({"errors": [error, lost]})).unwrap(),
+            "a: 0x40 bytes at DPA 0x1000, the guest's 0x100000000, latent, made by the host\n\
+             b: 0x80 bytes at DPA 0x0, known, made by the guest\n"
         );
     }
 

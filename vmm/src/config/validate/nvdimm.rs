@@ -6,7 +6,7 @@ use crate::{
     layout::MAX_NVDIMM_BUSES,
 };
 use devices::{
-    nvdimm::ars::MAX_RECORDS,
+    nvdimm::{FlushMode, ars::MAX_RECORDS, plan::PersistenceDomain},
     units::{ByteSize, Hex},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +70,22 @@ impl VmConfig {
                 format!("nvdimm bus {}", bus.number),
                 "is described twice; hint: describe it once".to_owned(),
             );
+        }
+        for bus in &self.nvdimm_bus {
+            let mut dimms = self
+                .nvdimm
+                .iter()
+                .enumerate()
+                .filter(|(_, dimm)| dimm.bus == bus.number);
+            let flushed = dimms.find(|(_, dimm)| dimm.flush_mode() != FlushMode::None);
+            if let Some((slot, _)) = flushed.filter(|_| bus.persistence == Some(PersistenceDomain::CpuCache)) {
+                let id = self.nvdimm_name(slot);
+                let why = format!(
+                    "has persistence=cpu-cache, with which no guest uses the flush hint of {id}; hint: leave out persistence=, or \
+                     give {id} flush=none"
+                );
+                bad(format!("nvdimm bus {}", bus.number), why);
+            }
         }
         let mut handles = BTreeMap::new();
         for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
@@ -226,6 +242,27 @@ fn check_nvdimm(id: &str, nvdimm: &NvdimmConfig, problems: &mut Vec<ConfigError>
             ),
         });
     }
+    if nvdimm.flush == Some(FlushMode::Msync)
+        && let Some(with) = unflushable(nvdimm)
+    {
+        problems.push(ConfigError::Nvdimm {
+            what: id(),
+            why: format!(
+                "has flush=msync and {with}: expected storage that stores can reach; hint: use flush=count, or leave out flush="
+            ),
+        });
+    }
+    let percents = [
+        ("health-spares", nvdimm.health_spares),
+        ("health-life-used", nvdimm.health_life_used),
+        ("health-spares-threshold", nvdimm.health_spares_threshold),
+    ];
+    for (key, value) in percents {
+        if let Some(value) = value.filter(|value| *value > 100) {
+            let why = format!("has {key}={value}: expected 0 to 100 percent");
+            problems.push(ConfigError::Nvdimm { what: id(), why });
+        }
+    }
     let Some(size) = nvdimm.size else {
         if nvdimm.file.is_none() || matches!(nvdimm.backing, Memfd | File | Hugetlbfs) {
             problems.push(ConfigError::NvdimmNoSize {
@@ -236,6 +273,17 @@ fn check_nvdimm(id: &str, nvdimm: &NvdimmConfig, problems: &mut Vec<ConfigError>
         return;
     };
     check_size(&id(), size, nvdimm.label, problems);
+}
+
+/// Why there is nothing that the contents of a DIMM could be flushed to.
+fn unflushable(nvdimm: &NvdimmConfig) -> Option<&'static str> {
+    match (nvdimm.backing, &nvdimm.file) {
+        _ if nvdimm.readonly => Some("readonly=on"),
+        (_, None) => Some("no file="),
+        (NvdimmBacking::Hugetlbfs, _) => Some("backing=hugetlbfs"),
+        (NvdimmBacking::Memfd, _) => Some("backing=memfd"),
+        (NvdimmBacking::Auto | NvdimmBacking::File | NvdimmBacking::Devdax, Some(_)) => None,
+    }
 }
 
 /// What keeps the contents of a DIMM from being encrypted.

@@ -259,6 +259,51 @@ fn nvdimm_backing_and_file_agree() {
 }
 
 #[test]
+fn flushes_need_storage_and_a_platform_that_asks_for_them() {
+    for (text, with) in [
+        ("size=16M,flush=msync", "no file="),
+        ("file=/x,size=16M,flush=msync,readonly=on", "readonly=on"),
+        ("file=/x,size=16M,flush=msync,backing=hugetlbfs", "backing=hugetlbfs"),
+    ] {
+        refused(
+            &[("nvdimm", text)],
+            &format!(
+                "nvdimm0 has flush=msync and {with}: expected storage that stores can reach; hint: use flush=count"
+            ),
+        );
+    }
+    accepted(&[("nvdimm", "size=16M,flush=count")]);
+    accepted(&[("nvdimm", "file=/dev/dax0.0,flush=msync,backing=devdax")]);
+    let cache = ("nvdimm-bus", "0,persistence=cpu-cache");
+    accepted(&[("nvdimm", "file=/x,size=16M"), cache]);
+    for dimm in [
+        "file=/x,size=16M,flush=msync",
+        "file=/x,size=16M,encrypt=on",
+        "size=16M,flush=count",
+    ] {
+        refused(
+            &[("nvdimm", dimm), cache],
+            "nvdimm bus 0 has persistence=cpu-cache, with which no guest uses the flush hint of nvdimm0; hint: leave out",
+        );
+        accepted(&[("nvdimm", dimm), ("nvdimm-bus", "0,persistence=none")]);
+        accepted(&[("nvdimm", dimm), ("nvdimm-bus", "1,persistence=cpu-cache")]);
+    }
+    accepted(&[("nvdimm", "file=/x,size=16M,encrypt=on,flush=none"), cache]);
+}
+
+#[test]
+fn health_is_in_percent_and_degrees() {
+    let dimm = "size=16M,health-condition=fatal,health-spares=100,health-media-temperature=-40,health-alarms=[]";
+    accepted(&[("nvdimm", dimm)]);
+    for key in ["health-spares", "health-life-used", "health-spares-threshold"] {
+        refused(
+            &[("nvdimm", &format!("size=16M,{key}=101"))],
+            &format!("nvdimm0 has {key}=101: expected 0 to 100 percent"),
+        );
+    }
+}
+
+#[test]
 fn only_written_files_can_be_encrypted() {
     for (text, with) in [
         ("size=16M,encrypt=on", "no file="),

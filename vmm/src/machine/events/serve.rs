@@ -6,7 +6,7 @@
 //! - what takes a moment ([`Begun::Until`]) is answered when its goal is reached or, with everything undone, at its deadline;
 //! - what needs the guest ([`Begun::Operation`]) is answered at once with an operation, which the goal or the deadline ends.
 
-use super::{Outcome, Running, look};
+use super::{Outcome, Running, look, media::Change};
 use crate::{
     control::{
         Answer, ControlError, ErrorKind, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo, MemoryRequest,
@@ -20,7 +20,7 @@ use crate::{
 };
 use devices::{
     acpi::AcpiEvent,
-    nvdimm::{BusState, NvdimmPlan, Security, SpaPlan, security::SecurityError},
+    nvdimm::{BusState, FlushHints, NvdimmPlan, Security, SpaPlan, security::SecurityError},
     units::ByteSize,
 };
 use std::time::{Duration, Instant};
@@ -266,7 +266,7 @@ impl Running {
                 self.room_for_pending()?;
                 let before = self.nvdimms().fit_seen;
                 let parts = &mut self.parts;
-                let added = parts.growth.add_nvdimm(&parts.nvdimm, said)?;
+                let added = parts.growth.add_nvdimm(&parts.nvdimm, &parts.flush_hints, said)?;
                 parts.plan = parts.growth.report();
                 let Added { slot, generation } = added;
                 let name = parts.growth.config.nvdimm_name(slot.into());
@@ -280,6 +280,18 @@ impl Running {
             NvdimmRequest::Lock { id } => {
                 self.lock_nvdimm(id)?;
                 Ok(Begun::Done(self.state()))
+            }
+            NvdimmRequest::Inject { range, latent } => {
+                self.change_media(range, Change::Inject { latent: *latent })?;
+                Ok(Begun::Done(self.state()))
+            }
+            NvdimmRequest::Clear { range } => {
+                self.change_media(range, Change::Clear)?;
+                Ok(Begun::Done(self.state()))
+            }
+            NvdimmRequest::Errors { id } => {
+                let errors = self.media_errors(id.as_deref())?;
+                Ok(Begun::Done(Response::MediaErrors(errors)))
             }
         }
     }
@@ -348,7 +360,7 @@ impl Running {
         };
         let buses = self.parts.nvdimm.iter();
         let mut dimms: Vec<_> = buses
-            .flat_map(|bus| bus.with(|state| nvdimm_infos(bus.number(), state)))
+            .flat_map(|bus| bus.with(|state| nvdimm_infos(bus.number(), state, &self.parts.flush_hints)))
             .collect();
         dimms.sort_by_key(|dimm: &NvdimmInfo| dimm.slot);
         NvdimmList {
@@ -490,7 +502,7 @@ fn no_nvdimm(id: &str) -> ControlError {
     ControlError::new(ErrorKind::NotFound, format!("there is no NVDIMM '{id}'")).field("id")
 }
 
-fn nvdimm_infos(bus: u8, state: &BusState) -> Vec<NvdimmInfo> {
+fn nvdimm_infos(bus: u8, state: &BusState, hints: &FlushHints) -> Vec<NvdimmInfo> {
     let info = |plan: &NvdimmPlan| {
         let has = |spa: &&SpaPlan| spa.mappings.iter().any(|mapping| mapping.slot == plan.slot);
         let first = state.nfit.spas.iter().find(has);
@@ -505,6 +517,7 @@ fn nvdimm_infos(bus: u8, state: &BusState) -> Vec<NvdimmInfo> {
             node: first.map(|spa| spa.proximity),
             label_size: plan.label_size.into(),
             readonly: plan.read_only,
+            flush: hints.counts(plan.slot),
         }
     };
     state.nfit.dimms.iter().map(info).collect()

@@ -1,6 +1,7 @@
 //! Moving the contents of an encrypted DIMM between its file and the memory that holds the plaintext.
 
 use super::{PAGE_BYTES, RUN, cipher::PageCipher};
+use crate::memory::flush::write_durably;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use std::{
     fs::File,
@@ -78,7 +79,7 @@ impl Contents {
         self.file.write_all_at(&pages, first * PAGE_BYTES)
     }
 
-    /// Lets `change` see the plaintext of `pages` pages at `at` in the file itself, and writes them if it says so.
+    /// Lets `change` see the plaintext of `pages` pages at `at` in the file itself, and writes them to the disk if it says so.
     pub fn change(
         &self,
         cipher: &PageCipher,
@@ -91,7 +92,7 @@ impl Contents {
         cipher.decrypt(&mut bytes, at / PAGE_BYTES);
         if change(&mut bytes) {
             cipher.encrypt(&mut bytes, at / PAGE_BYTES);
-            self.file.write_all_at(&bytes, at)?;
+            write_durably(&self.file, &bytes, at)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 //!
 //! While the DIMM is unlocked the guest works on the memory at full speed. Pages that it stored to are encrypted into the file
 //! by [`EncryptedDimm::write_back`], which the background thread calls, and by [`EncryptedDimm::flush`], which also waits for
-//! the disk; KVM's dirty log says which they are. Label writes go to the file at once. What a killed monitor leaves behind is
+//! the disk; KVM's dirty log says which they are. Label writes go to the disk at once. What a killed monitor leaves behind is
 //! what was written back: each page as it was at some moment since the last flush, or later; pages are not ordered among each
 //! other between flushes.
 //!
@@ -136,8 +136,8 @@ impl EncryptedDimm {
 
     /// The same, and waits until it is on the disk.
     pub fn flush(&self) -> io::Result<()> {
-        let state = self.lock();
-        self.write_back_locked(&state)?;
+        self.write_back()?;
+        // Without the lock: nobody else has to wait for the disk.
         self.contents.file.sync_data()
     }
 
