@@ -228,7 +228,7 @@ fn map_beyond_the_processor_is_refused_with_numbers() {
         code => {
             assert_eq!(code, Some(2), "{stderr}");
             assert!(
-                stderr.starts_with("error: the RAM of node 0 would lie at 0x100000000 with 67105792M"),
+                stderr.starts_with("error: the RAM of node 0 would lie at 0x100000000 with 65533G"),
                 "{stderr}"
             );
             assert!(stderr.contains("\nhint: use less or smaller memory"), "{stderr}");
