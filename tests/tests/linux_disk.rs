@@ -112,7 +112,7 @@ fn whole_disk(kernel: &str) -> Result<()> {
     );
     guest.check(
         "umount /m 2>/dev/null; dd if=/dev/urandom of=/dev/vda bs=1M count=4 conv=fsync 2>/dev/null; \
-                 blkdiscard -z -o 1048576 -l 1048576 /dev/vda",
+                 xfs_io -c 'fzero 1m 1m' /dev/vda",
     )?;
     let mut mega = vec![1; 1 << 20];
     File::open(&disk)?.read_exact_at(&mut mega, 1 << 20)?;
