@@ -99,3 +99,20 @@ fn folders_are_read_in_order_and_names_are_unique() {
     assert_eq!(names(&[dir.path().into()]).unwrap(), ["a", "b"]);
     assert!(names(&[dir.path().into(), dir.path().join("a.toml")]).unwrap_err().to_string().contains("two suites are called 'a'"));
 }
+
+#[test]
+fn shipped_suites_are_fine() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/suites");
+    for loaded in load(&[folder]).unwrap() {
+        let ready = expand(&loaded).unwrap_or_else(|e| panic!("{e:?}"));
+        assert!(!ready.is_empty(), "{}", loaded.name);
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/suites/{}.md", loaded.name));
+        let page = fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+        for scenario in &loaded.suite.scenario {
+            assert!(page.contains(&format!("`{}", scenario.name)), "docs/suites/{}.md says nothing of {}", loaded.name, scenario.name);
+            for commit in &scenario.commits {
+                assert!(page.contains(commit.as_str()), "docs/suites/{}.md says nothing of '{commit}'", loaded.name);
+            }
+        }
+    }
+}

@@ -17,6 +17,7 @@ use agent_protocol::{
     Exec, ExitStatus, FromAgent, ToAgent,
     client::{Client, ClientError},
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Write},
@@ -193,18 +194,25 @@ impl<'a> Guest<'a> {
                 }
             }
         };
-        // One greeting at a time: the wait for it must not outlast the machine.
-        let mut client = None;
-        while client.is_none() {
+        // The agent answers one greeting when it comes up. Only then is it greeted in earnest: that wait looks at nothing else.
+        let broken = |e: &dyn std::fmt::Display| Trouble::Broken(format!("cannot talk to the agent: {e}"));
+        if agent_protocol::send(&stream, &ToAgent::Hello).is_err() {
+            return Err(self.gone("the agent's hello"));
+        }
+        let look = Timespec::try_from(LOOK).map_err(|e| broken(&e))?;
+        loop {
             self.look(deadline, "the agent's hello")?;
-            let twin = stream.try_clone().map_err(|e| Trouble::Broken(format!("cannot talk to the agent: {e}")))?;
-            match Client::greet(twin, Instant::now() + LOOK * 5) {
-                Ok(found) => client = Some(found),
-                Err(ClientError::Deadline(_)) => {}
-                Err(e @ ClientError::Version(_)) => return Err(Trouble::Broken(e.to_string())),
-                Err(_) => return Err(self.gone("the agent's hello")),
+            let mut fds = [PollFd::new(&stream, PollFlags::IN)];
+            if poll(&mut fds, Some(&look)).is_ok_and(|ready| ready > 0) {
+                break;
             }
         }
+        let client = match Client::greet(stream, deadline.min(Instant::now() + ENDING)) {
+            Ok(client) => Some(client),
+            Err(e @ ClientError::Version(_)) => return Err(broken(&e)),
+            Err(ClientError::Deadline(_)) => return Err(Trouble::Late("the agent does not finish its hello".to_owned())),
+            Err(_) => return Err(self.gone("the agent's hello")),
+        };
         let hello = client.as_ref().map(|c| c.hello().clone());
         self.client = client;
         let hello = hello.ok_or_else(|| Trouble::Broken("there is no agent".to_owned()))?;
