@@ -72,6 +72,51 @@ fn quit(running: Running<'_>, client: &mut ControlClient) {
 }
 
 #[test]
+fn limits_are_read_and_the_dynamic_ones_changed() {
+    let guest = idle()
+        .flag("memory", "128M")
+        .flag("limits", "static-max=512M,dynamic-max=256M,dynamic-min=64M");
+    let (running, mut client) = started(&guest);
+    let get = json!({"limits": "get"});
+    let before = done(&mut client, get.clone());
+    let all = |max: &str, target: &str, min: &str| json!({"static-max": "512M", "dynamic-max": max, "target": target, "dynamic-min": min, "static-min": "64M"});
+    assert_eq!(before["limits"], all("256M", "128M", "64M"));
+    assert_eq!(
+        before["used"],
+        json!({"boot": "128M", "devices": "0", "resizable": "0"})
+    );
+    let changed = done(
+        &mut client,
+        json!({"limits": {"set": {"target": "300M", "dynamic-max": "512M"}}}),
+    );
+    assert_eq!(changed["limits"], all("512M", "300M", "64M"));
+    for (change, kind) in [
+        (json!({"static-max": "1G"}), "conflict"),
+        (json!({"static-min": "66M"}), "conflict"),
+        (json!({"dynamic-max": "514M"}), "conflict"),
+        (json!({"target": "514M"}), "conflict"),
+        (json!({"dynamic-min": "302M"}), "conflict"),
+        (json!({"target": "200M", "dynamic-min": "202M"}), "conflict"),
+        (json!({"target": "129M"}), "invalid-request"),
+        (json!({"target": "62M"}), "invalid-request"),
+        (json!({"target": -1}), "invalid-request"),
+        (json!({"target": "much"}), "invalid-request"),
+        (json!({"goal": "128M"}), "invalid-request"),
+    ] {
+        assert_eq!(
+            refused(&mut client, json!({"limits": {"set": change}})),
+            kind,
+            "{change}"
+        );
+        assert_eq!(done(&mut client, get.clone()), changed, "{change} must change nothing");
+    }
+    let shown = ctl(&binary(), &socket(&guest), &["limits", "set", "target=128M"]).expect("a client");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success() && text.contains("target: 128M"), "{text}");
+    quit(running, &mut client);
+}
+
+#[test]
 fn machine_describes_itself() {
     let program = Program::new(Script::new().say("on").halt());
     let guest = Guest::new(&program)
@@ -165,6 +210,29 @@ fn paused_guest_stands_still_and_goes_on() {
     done(&mut client, json!("resume"));
     grows(sent());
     quit(running, &mut client);
+}
+
+/// A reader that has stopped holds the guest's processors, and nothing else.
+#[test]
+fn console_that_nobody_reads_stops_neither_control_nor_a_pause() {
+    const SOON: Duration = Duration::from_secs(2);
+    let guest = counting().flag("console", "stdio");
+    let mut running = guest.start();
+    running.wait_for_full_pipe();
+    let mut client = ControlClient::connect(&socket(&guest)).expect("a control socket");
+    for _ in 0..5 {
+        let since = Instant::now();
+        assert_eq!(done(&mut client, json!("describe"))["state"], "running");
+        assert_eq!(done(&mut client, json!("pause"))["state"], "paused");
+        assert_eq!(done(&mut client, json!("resume"))["state"], "running");
+        assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+        // More than the pipe and the monitor hold: the guest has gone on.
+        running.read_some(300_000);
+        running.wait_for_full_pipe();
+    }
+    let since = Instant::now();
+    quit(running, &mut client);
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
 }
 
 #[test]

@@ -7,8 +7,8 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
-    config::{NvdimmConfig, flags},
-    control::{ControlError, NvdimmRequest, Request},
+    config::{LimitsConfig, NvdimmConfig, flags},
+    control::{ControlError, LimitsRequest, NvdimmRequest, Request},
 };
 use clap::{Args, Subcommand};
 use link::{Link, LinkError};
@@ -61,6 +61,9 @@ enum Verb {
     /// NVDIMMs
     #[command(subcommand)]
     Nvdimm(NvdimmVerb),
+    /// Limits of the machine's RAM
+    #[command(subcommand)]
+    Limits(LimitsVerb),
     /// Pass requests on as they are: lines of JSON from standard input, replies to standard output
     Raw,
 }
@@ -82,6 +85,22 @@ enum NvdimmVerb {
     },
 }
 
+#[derive(Subcommand)]
+enum LimitsVerb {
+    /// Show the limits, and how much RAM there is
+    Get,
+    /// Change the dynamic limits or the target
+    Set {
+        /// [dynamic-max=SIZE][,target=SIZE][,dynamic-min=SIZE]
+        #[arg(value_parser = limits)]
+        limits: LimitsConfig,
+    },
+}
+
+fn limits(text: &str) -> Result<LimitsConfig, String> {
+    flags::limits(text).map_err(|e| e.to_string())
+}
+
 fn nvdimm(text: &str) -> Result<Box<NvdimmConfig>, String> {
     flags::nvdimm(text).map(Box::new).map_err(|e| e.to_string())
 }
@@ -98,6 +117,8 @@ impl Verb {
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
             Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),
             Self::Nvdimm(NvdimmVerb::Lock { id }) => Request::Nvdimm(NvdimmRequest::Lock { id: id.clone() }),
+            Self::Limits(LimitsVerb::Get) => Request::Limits(LimitsRequest::Get),
+            Self::Limits(LimitsVerb::Set { limits }) => Request::Limits(LimitsRequest::Set(*limits)),
             Self::Raw => return None,
         })
     }

@@ -211,6 +211,9 @@ pub enum ConfigError {
     /// Latency, bandwidth, caches, initiators.
     #[error(transparent)]
     Hmat(#[from] super::HmatError),
+    /// Limits of RAM.
+    #[error(transparent)]
+    Limits(#[from] super::LimitsError),
     /// Ranges of the guest physical map.
     #[error(transparent)]
     Range(#[from] super::RangeError),

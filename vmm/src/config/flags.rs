@@ -8,8 +8,8 @@
 //! pair of nodes) whole, and is appended when the file has none.
 
 use super::{
-    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig,
-    NvdimmConfig, VmConfig,
+    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, LimitsConfig, MemoryRangeConfig, NumaConfig,
+    NvdimmBusConfig, NvdimmConfig, VmConfig,
     kv::{self, Shape},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -143,6 +143,14 @@ pub const FLAGS: &[Flag] = &[
         repeatable: false,
         read: |c, texts| merge(&mut c.memory, texts, MEMORY),
         write: |c| pairs(&c.memory, MEMORY),
+    },
+    Flag {
+        name: "limits",
+        value: "[static-max=SIZE][,dynamic-max=SIZE][,target=SIZE][,dynamic-min=SIZE][,static-min=SIZE]",
+        help: "What the machine's RAM may become while it runs: see docs/xen.md",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.limits, texts, KEYS),
+        write: |c| pairs(&c.limits, KEYS),
     },
     Flag {
         name: "numa",
@@ -390,6 +398,11 @@ fn entries<T: DeserializeOwned>(
         }
     }
     Ok(())
+}
+
+/// Limits from the text of their flag.
+pub fn limits(text: &str) -> Result<LimitsConfig, kv::Error> {
+    kv::from_str(text, KEYS)
 }
 
 /// An NVDIMM from the text of its flag.

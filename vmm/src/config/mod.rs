@@ -12,6 +12,7 @@ pub mod file;
 pub mod flags;
 mod hmat;
 pub mod kv;
+mod limits;
 pub mod probe;
 pub mod profile;
 mod ranges;
@@ -34,6 +35,7 @@ pub use hmat::{
     CacheAssociativity, CacheWritePolicy, GenericInitiatorConfig, HmatConfig, HmatError, MemoryCacheConfig,
     Performance, common_unit,
 };
+pub use limits::{LIMIT_UNIT, Limits, LimitsConfig, LimitsError, UNLIMITED};
 pub use ranges::{HexAddress, MemoryRangeConfig, RangeError, RangeKind};
 pub use rates::{Bandwidth, Latency};
 pub use text::{ConsoleConfig, CpuList, NodeDistances};
@@ -57,6 +59,9 @@ pub struct VmConfig {
     pub cpu: CpuModelConfig,
     /// Boot RAM.
     pub memory: MemoryConfig,
+    /// What the machine's RAM may become.
+    #[serde(skip_serializing_if = "LimitsConfig::is_empty")]
+    pub limits: LimitsConfig,
     /// NUMA nodes; empty: one node 0 with everything.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub numa: Vec<NumaConfig>,

@@ -17,7 +17,7 @@ pub const MAX_NODES: u32 = 64;
 pub const MAX_NVDIMMS: usize = 32;
 
 /// What a guest kernel of a distribution needs to reach its init with an initramfs.
-const MIN_RAM: ByteSize = ByteSize::mib(64);
+pub(super) const MIN_RAM: ByteSize = ByteSize::mib(64);
 /// 46 address bits: nothing larger has been seen, and sums of valid sizes cannot overflow.
 const MAX_RAM: ByteSize = ByteSize::gib(64 << 10);
 const RAM_UNIT: ByteSize = ByteSize::mib(2);
@@ -46,6 +46,7 @@ impl VmConfig {
         self.check_nodes(&mut problems);
         self.check_distances(&mut problems);
         self.check_memory(&mut problems);
+        self.check_limits(&mut problems);
         self.check_hotplug(&mut problems);
         self.check_hmat(&mut problems);
         self.check_ranges(&mut problems);

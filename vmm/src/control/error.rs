@@ -58,6 +58,14 @@ impl ControlError {
         }
     }
 
+    /// An error of `kind` from a message of this program, which carries its hint in the text.
+    pub fn split(kind: ErrorKind, text: &str) -> Self {
+        match text.split_once("; hint: ") {
+            Some((detail, hint)) => Self::new(kind, detail.to_owned()).hint(hint.to_owned()),
+            None => Self::new(kind, text.to_owned()),
+        }
+    }
+
     /// Names the offending field.
     pub fn field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
         self.field = Some(field.into());

@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::Phase;
+use super::{LimitsInfo, Phase};
 use crate::layout::map::Report;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ pub enum Response {
     Nvdimms(NvdimmList),
     /// To `nvdimm add`.
     NvdimmAdded(Box<NvdimmAdded>),
+    /// To `limits`.
+    Limits(LimitsInfo),
 }
 
 /// Where the machine is.

@@ -13,10 +13,12 @@
 
 mod error;
 mod info;
+mod limits;
 pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
 pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
+pub use limits::{LimitsInfo, LimitsRequest, change_limits};
 
 use crate::config::NvdimmConfig;
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,8 @@ pub enum Request {
     Quit,
     /// Something about the NVDIMMs.
     Nvdimm(NvdimmRequest),
+    /// Something about the limits of RAM; answered by [`Response::Limits`].
+    Limits(LimitsRequest),
 }
 
 /// What can be asked about NVDIMMs.
@@ -86,7 +90,13 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
     use Phase::{Ending, Paused, Pausing, Running};
     match (request, phase) {
         (_, Ending) => Err(ControlError::new(ErrorKind::Ending, "the machine is ending")),
-        (Request::Describe | Request::Quit | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. }), _)
+        (
+            Request::Describe
+            | Request::Quit
+            | Request::Limits(_)
+            | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. }),
+            _,
+        )
         | (Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)), Running)
         | (Request::Resume, Paused) => Ok(()),
         (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {
@@ -111,13 +121,14 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 6] = [
+    const ALL: [Request; 7] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
         Request::Resume,
         Request::Quit,
         Request::Nvdimm(NvdimmRequest::List),
+        Request::Limits(LimitsRequest::Get),
     ];
 
     #[test]
@@ -130,6 +141,7 @@ mod tests {
             r#""resume""#,
             r#""quit""#,
             r#"{"nvdimm":"list"}"#,
+            r#"{"limits":"get"}"#,
         ];
         assert_eq!(written, expected);
         for (request, text) in ALL.iter().zip(expected) {
@@ -140,11 +152,11 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Ending), [0; 6]);
+        // describe, power-button, pause, resume, quit, nvdimm list, limits get
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Ending), [0; 7]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::{
     },
     nvdimm,
     topology::Topology,
-    vcpu::{Platform, VcpuThreads},
+    vcpu::{Platform, Room, VcpuThreads},
 };
 use devices::{
     Bus, BusError, Clock, GuestMemory,
@@ -143,6 +143,9 @@ pub enum BuildError {
     /// The CPU model.
     #[error(transparent)]
     Cpuid(#[from] cpuid::CpuidError),
+    /// The limits.
+    #[error(transparent)]
+    Limits(#[from] crate::config::LimitsError),
     /// Tables.
     #[error(transparent)]
     Acpi(#[from] acpi::AcpiError),
@@ -244,6 +247,7 @@ impl Machine {
             topology: topology.clone(),
             layout: layout.clone(),
             phys_bits: plans.phys_bits,
+            limits: config.limits()?,
             memory: map,
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
@@ -267,7 +271,6 @@ impl Machine {
         hv::install_kick_handler()?;
         if let Some(limit) = limit {
             self.parts.deadline = Some(Instant::now() + limit);
-            self.parts.console.patience.limit(limit)?;
         }
         let platform = self.parts.platform.clone();
         let nvdimms = self.parts.nvdimm.clone();
@@ -490,7 +493,8 @@ impl Devices {
             None => None,
         };
         let wake = event()?;
-        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, twin(&wake)?);
+        let room = self.console.backlog.clone().map(|output| output as Arc<dyn Room>);
+        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, twin(&wake)?, room);
         Ok(Loop {
             platform,
             reports,

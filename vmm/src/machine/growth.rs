@@ -3,15 +3,15 @@
 //! Everything is decided and opened first; the guest learns of it last, and nothing is left of an addition that fails.
 
 use crate::{
-    config::{ConfigError, NvdimmConfig, VmConfig},
-    control::{ControlError, ErrorKind},
+    config::{ConfigError, Limits, LimitsConfig, NvdimmConfig, VmConfig},
+    control::{ControlError, ErrorKind, LimitsInfo, change_limits},
     hv::Vm,
     layout::{Layout, NvdimmAsk, map::Report},
     machine::{
         nvdimm::{LeftState, open_state},
         secure::{self, Contents, open_dimm},
     },
-    memory::{GuestMap, backing::Opened, encrypted::writeback::WriteBack},
+    memory::{GuestMap, backing::Opened, encrypted::writeback::WriteBack, limits::MemoryUse},
     nvdimm,
     topology::Topology,
 };
@@ -33,6 +33,8 @@ pub struct Growth {
     pub phys_bits: u8,
     /// Writes encrypted DIMMs back; dropped while their memory is still there.
     pub write_back: WriteBack,
+    /// What its RAM may become.
+    pub limits: Limits,
     /// Memory with its slots.
     pub memory: GuestMap,
     /// The virtual machine.
@@ -52,6 +54,30 @@ impl Growth {
     /// The plan of the machine as it is now.
     pub fn report(&self) -> Report {
         Report::new(&self.config, &self.topology, &self.layout, self.phys_bits)
+    }
+
+    /// RAM as it is counted against the limits.
+    pub fn memory_use(&self) -> MemoryUse {
+        MemoryUse {
+            boot: self.layout.ram_size(),
+            ..MemoryUse::default()
+        }
+    }
+
+    /// The limits, and how much RAM there is.
+    pub fn limits_info(&self) -> LimitsInfo {
+        let used = self.memory_use();
+        LimitsInfo {
+            limits: self.limits,
+            used,
+            total: used.total(),
+        }
+    }
+
+    /// Changes the limits that are named, all of them or none.
+    pub fn set_limits(&mut self, asked: &LimitsConfig) -> Result<(), ControlError> {
+        self.limits = change_limits(&self.limits, asked)?;
+        Ok(())
     }
 
     /// Gives the machine one more NVDIMM, in the next free slot.
@@ -151,7 +177,7 @@ impl Growth {
             }
             bus.grow(plan.nfit, dimm).map_err(|e| internal(&e.to_string()))?;
             bus.keep().map_err(|e| failed(&e))?;
-            Ok(bus.fit_generation)
+            Ok::<_, ControlError>(bus.fit_generation)
         })?;
         if let Some(dimm) = encrypted {
             self.write_back.add(dimm).map_err(|e| failed(&e))?;
@@ -202,7 +228,7 @@ impl Growth {
 }
 
 fn refused(detail: String) -> ControlError {
-    split_hint(ErrorKind::InvalidRequest, &detail)
+    ControlError::split(ErrorKind::InvalidRequest, &detail)
 }
 
 fn internal(detail: &str) -> ControlError {
@@ -217,20 +243,12 @@ fn failed(error: &dyn std::error::Error) -> ControlError {
         text = format!("{text}: {error}");
         cause = error.source();
     }
-    split_hint(ErrorKind::Internal, &text)
+    ControlError::split(ErrorKind::Internal, &text)
 }
 
 fn first(problems: &[ConfigError]) -> ControlError {
     let text = problems
         .first()
         .map_or_else(|| "it is not valid".to_owned(), ToString::to_string);
-    split_hint(ErrorKind::InvalidRequest, &text)
-}
-
-/// Our messages carry their hint in the text.
-fn split_hint(kind: ErrorKind, text: &str) -> ControlError {
-    match text.split_once("; hint: ") {
-        Some((detail, hint)) => ControlError::new(kind, detail.to_owned()).hint(hint.to_owned()),
-        None => ControlError::new(kind, text.to_owned()),
-    }
+    ControlError::split(ErrorKind::InvalidRequest, &text)
 }

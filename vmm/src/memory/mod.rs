@@ -6,6 +6,7 @@
 pub mod backing;
 pub mod encrypted;
 pub mod interleave;
+pub mod limits;
 pub mod plain;
 pub mod ram;
 pub mod state;

@@ -1,6 +1,7 @@
 //! Replies as people read them.
 
-use crate::control::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Request, StateInfo};
+use crate::control::{LimitsInfo, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Request, StateInfo};
+use crate::memory::limits::MemoryUse;
 use devices::units::ByteSize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -12,6 +13,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Add(_)) => added(serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
+        Request::Limits(_) => limits(&serde_json::from_value(reply)?),
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Quit => {
             let StateInfo { state } = serde_json::from_value(reply)?;
@@ -32,6 +34,23 @@ fn machine(m: &MachineInfo) -> String {
         m.plan,
         nvdimms(&m.nvdimm)
     )
+}
+
+fn limits(info: &LimitsInfo) -> String {
+    let MemoryUse {
+        boot,
+        devices,
+        resizable,
+    } = info.used;
+    let mut text = format!(
+        "RAM {}: {boot} at boot, {devices} in memory devices, {resizable} in virtio-mem\n",
+        info.total
+    );
+    for (name, size) in info.limits.named() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {name}: {size}");
+    }
+    text
 }
 
 fn added(added: NvdimmAdded) -> String {
@@ -91,6 +110,7 @@ fn nvdimms(list: &NvdimmList) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::LimitsRequest;
     use serde_json::json;
 
     #[test]
@@ -108,6 +128,20 @@ mod tests {
         assert_eq!(
             text(&Request::Nvdimm(NvdimmRequest::List), none).unwrap(),
             "no NVDIMMs\n"
+        );
+    }
+
+    #[test]
+    fn limits_are_a_line_each_from_the_highest() {
+        let limits =
+            json!({"static-max": "4G", "dynamic-max": "3G", "target": "2G", "dynamic-min": "1G", "static-min": "64M"});
+        let used = json!({"boot": "1G", "devices": "512M", "resizable": "0"});
+        let reply = json!({"limits": limits, "used": used, "total": "1536M"});
+        let shown = text(&Request::Limits(LimitsRequest::Get), reply).unwrap();
+        assert_eq!(
+            shown,
+            "RAM 1536M: 1G at boot, 512M in memory devices, 0 in virtio-mem\n  static-max: 4G\n  dynamic-max: 3G\n  \
+             target: 2G\n  dynamic-min: 1G\n  static-min: 64M\n"
         );
     }
 

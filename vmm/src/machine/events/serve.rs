@@ -6,8 +6,8 @@
 use super::{Outcome, Running, Token};
 use crate::{
     control::{
-        ControlError, ErrorKind, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Phase, Request,
-        Response, StateInfo, admit,
+        ControlError, ErrorKind, LimitsRequest, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Phase,
+        Request, Response, StateInfo, admit,
     },
     machine::{
         control::{ClientId, Watch},
@@ -22,7 +22,7 @@ use event_manager::{EventOps, EventSet, Events};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// How long vCPUs may take to leave the guest. One that waits for a console's reader takes its time.
+/// How long vCPUs may take to leave the guest.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the reply says that it has not.
 const FIT_LIMIT: Duration = Duration::from_secs(10);
@@ -143,6 +143,7 @@ impl Running {
         match request {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
+            Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
@@ -172,6 +173,14 @@ impl Running {
                 Ok(Begun::Done(self.state()))
             }
         }
+    }
+
+    fn limits(&mut self, request: &LimitsRequest) -> Answer {
+        let growth = &mut self.parts.growth;
+        if let LimitsRequest::Set(asked) = request {
+            growth.set_limits(asked)?;
+        }
+        Ok(Response::Limits(growth.limits_info()))
     }
 
     fn lock_nvdimm(&self, id: &str) -> Result<(), ControlError> {
@@ -285,7 +294,7 @@ impl Running {
                     let limit = PAUSE_LIMIT.as_secs();
                     let why = format!("{standing} of {all} vCPUs stood still within {limit} s; all of them run again");
                     let error = ControlError::new(ErrorKind::Deadline, why);
-                    Err(error.hint("the others may wait for the reader of the guest's console"))
+                    Err(error.hint("the host may be overloaded: try again"))
                 })
             }
         }
