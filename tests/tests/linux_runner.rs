@@ -135,7 +135,7 @@ fn each_end_of_a_guest_has_the_verdict_that_names_it() -> Result<()> {
         ("warning", "fail", "console (warning): WARNING: CPU: 0 PID: 1 at mm/a.c:3 f+0x1/0x2"),
         ("allowed-warning", "pass", ""),
         ("panic", "crash", "Kernel panic - not syncing: sysrq triggered crash in "),
-        ("hang", "timeout", "the end of `sleep 1000` was not there"),
+        ("hang", "timeout", "the end of `sleep 1000` was not there in time"),
         ("memory", "fail", "the guest is out of memory: "),
         ("leaves", "fail", "the guest powered off before the scenario's end"),
         ("unmet", "skip", "it needs module no_such_module, which the guest has not"),

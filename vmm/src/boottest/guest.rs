@@ -153,6 +153,7 @@ impl<'a> Guest<'a> {
         command.args(["--parent", &std::process::id().to_string()]);
         // Keys of the terminal are for the runner.
         command.process_group(0);
+        command.env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().map_err(|e| broken("start daxvisor", e))?;
         let console = Arc::new(Console {
@@ -234,7 +235,8 @@ impl<'a> Guest<'a> {
             return Err(self.gone(what));
         }
         if Instant::now() >= deadline {
-            return Err(Trouble::Late(format!("{what} was not there after {:.1} s", self.begun.elapsed().as_secs_f64())));
+            let at = self.begun.elapsed().as_secs_f64();
+            return Err(Trouble::Late(format!("{what} was not there in time, {at:.1} s after the machine's start")));
         }
         Ok(())
     }
