@@ -19,7 +19,7 @@ use std::{
 const SOON: Duration = Duration::from_secs(120);
 
 /// One guest for each end.
-const ENDS: &str = r#"
+const ENDS: &str = r##"
 about = "ends of guests"
 machine = { memory = { size = "256M" } }
 
@@ -81,7 +81,7 @@ step = [{ run = "true" }]
 name = "known"
 step = [{ run = "exit 7" }]
 expected-failure = [{ kernel = ">=6", contains = "exit status 7", reason = "this test wants it so" }]
-"#;
+"##;
 
 /// A runner that is about to be started, with everything of its in `files`.
 fn runner(files: &Scratch, suite: &str, more: &[&str]) -> Result<Command> {
@@ -115,7 +115,10 @@ fn results(out: &Path) -> Result<Vec<Value>> {
 }
 
 fn find<'a>(results: &'a [Value], scenario: &str) -> Result<&'a Value> {
-    results.iter().find(|r| r["scenario"] == scenario).with_context(|| format!("no result of {scenario}"))
+    results
+        .iter()
+        .find(|r| r["scenario"] == scenario)
+        .with_context(|| format!("no result of {scenario}"))
 }
 
 #[test]
@@ -123,7 +126,18 @@ fn each_end_of_a_guest_has_the_verdict_that_names_it() -> Result<()> {
     let files = Scratch::new("runner")?;
     let html = files.text("html");
     let junit = files.text("junit.xml");
-    let more = ["--kernel", &quick(), "--kernel", "/nonexistent/bzImage:gone", "--jobs", "2", "--html", &html, "--junit", &junit];
+    let more = [
+        "--kernel",
+        &quick(),
+        "--kernel",
+        "/nonexistent/bzImage:gone",
+        "--jobs",
+        "2",
+        "--html",
+        &html,
+        "--junit",
+        &junit,
+    ];
     let output = runner(&files, ENDS, &more)?.output()?;
     ensure!(output.status.code() == Some(1), "{}", said(&output));
     let all = results(&files.join("out"))?;
@@ -131,35 +145,64 @@ fn each_end_of_a_guest_has_the_verdict_that_names_it() -> Result<()> {
     for (scenario, verdict, reason) in [
         ("pass", "pass", ""),
         ("expectation", "fail", "sum: stdout is '3', expected '4'"),
-        ("subtest", "fail", "tests: 1 of 2 sub-tests failed, first two (it broke)"),
-        ("warning", "fail", "console (warning): WARNING: CPU: 0 PID: 1 at mm/a.c:3 f+0x1/0x2"),
+        (
+            "subtest",
+            "fail",
+            "tests: 1 of 2 sub-tests failed, first two (it broke)",
+        ),
+        (
+            "warning",
+            "fail",
+            "console (warning): WARNING: CPU: 0 PID: 1 at mm/a.c:3 f+0x1/0x2",
+        ),
         ("allowed-warning", "pass", ""),
-        ("panic", "crash", "Kernel panic - not syncing: sysrq triggered crash in "),
+        (
+            "panic",
+            "crash",
+            "Kernel panic - not syncing: sysrq triggered crash in ",
+        ),
         ("hang", "timeout", "the end of `sleep 1000` was not there in time"),
         ("memory", "fail", "the guest is out of memory: "),
         ("leaves", "fail", "the guest powered off before the scenario's end"),
-        ("unmet", "skip", "it needs module no_such_module, which the guest has not"),
+        (
+            "unmet",
+            "skip",
+            "it needs module no_such_module, which the guest has not",
+        ),
         ("old", "skip", "it needs a kernel <3; this one is 6."),
         ("known", "fail", "exit status 7, expected 0"),
     ] {
         let here: Vec<_> = all.iter().filter(|r| r["kernel"] == "quick").cloned().collect();
         let result = find(&here, scenario)?;
-        ensure!(result["verdict"] == verdict, "{scenario}: {result:#}\n{}", said(&output));
+        ensure!(
+            result["verdict"] == verdict,
+            "{scenario}: {result:#}\n{}",
+            said(&output)
+        );
         let told = result["reason"].as_str().unwrap_or_default();
-        ensure!(told.contains(reason) && told.is_empty() == reason.is_empty(), "{scenario}: {told}");
+        ensure!(
+            told.contains(reason) && told.is_empty() == reason.is_empty(),
+            "{scenario}: {told}"
+        );
     }
     let here: Vec<_> = all.iter().filter(|r| r["kernel"] == "quick").cloned().collect();
     let gone = all.iter().filter(|r| r["kernel"] == "gone");
     for result in gone {
         let told = result["reason"].as_str().unwrap_or_default();
-        ensure!(result["verdict"] == "error" && told.contains("cannot read kernel /nonexistent/bzImage"), "{result}");
+        ensure!(
+            result["verdict"] == "error" && told.contains("cannot read kernel /nonexistent/bzImage"),
+            "{result}"
+        );
     }
     ensure!(find(&here, "known")?["expected"] == "this test wants it so");
     ensure!(find(&here, "pass")?["subtests"].as_array().map(Vec::len) == Some(2));
     // The report of the kernel that died, from its console alone.
     let panic = find(&here, "panic")?;
     let trace = panic["oops"]["trace"].to_string();
-    ensure!(trace.contains("sysrq_handle_crash+0x") && trace.contains("write_sysrq_trigger+0x"), "{panic:#}");
+    ensure!(
+        trace.contains("sysrq_handle_crash+0x") && trace.contains("write_sysrq_trigger+0x"),
+        "{panic:#}"
+    );
     let folder = files.join("out").join("quick/suite/panic");
     for (file, part) in [
         ("console.log", "sysrq triggered crash"),
@@ -175,7 +218,10 @@ fn each_end_of_a_guest_has_the_verdict_that_names_it() -> Result<()> {
     ensure!(folder.join("acpi/apic.dat").is_file());
     ensure!(fs::read_to_string(files.join("out").join("quick/suite/pass/dmesg.log"))?.contains("Linux version 6.1"));
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(table.contains("suite/panic") && table.contains("24 cases: ") && table.contains("trace: "), "{table}");
+    ensure!(
+        table.contains("suite/panic") && table.contains("24 cases: ") && table.contains("trace: "),
+        "{table}"
+    );
     ensure!(fs::read_to_string(&junit)?.contains("type=\"crash\""));
     ensure!(fs::read_to_string(files.join("html/index.html"))?.contains("class='crash'"));
     nothing_is_left(&files)?;
@@ -230,11 +276,16 @@ fn wait(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
 /// Starts a runner of [`TWO`] and waits until its second guest is up.
 fn until_the_second(files: &Scratch, more: &[&str]) -> Result<Child> {
     let quick = quick();
-    let more: Vec<_> = ["--kernel", &quick, "--jobs", "1"].into_iter().chain(more.iter().copied()).collect();
+    let more: Vec<_> = ["--kernel", &quick, "--jobs", "1"]
+        .into_iter()
+        .chain(more.iter().copied())
+        .collect();
     let mut child = runner(files, TWO, &more)?.stdout(Stdio::null()).spawn()?;
     let up = wait("the second guest", || {
         ensure!(child.try_wait()?.is_none(), "the runner ended");
-        Ok(processes(files)?.iter().any(|p| p.contains(" run ") && p.contains("/suite/second")))
+        Ok(processes(files)?
+            .iter()
+            .any(|p| p.contains(" run ") && p.contains("/suite/second")))
     });
     if up.is_err() {
         child.kill()?;
@@ -268,14 +319,26 @@ fn a_runner_that_is_killed_or_interrupted_leaves_no_guest_and_is_resumed() -> Re
     let output = runner(&files, &ends, &["--kernel", &quick(), "--resume"])?.output()?;
     ensure!(output.status.code() == Some(0), "{}", said(&output));
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(told.contains("1 of 2 cases have a result already") && !told.contains("suite/first@"), "{told}");
+    ensure!(
+        told.contains("1 of 2 cases have a result already") && !told.contains("suite/first@"),
+        "{told}"
+    );
     ensure!(results(&files.join("out"))?.iter().all(|r| r["verdict"] == "pass"));
     nothing_is_left(&files)?;
 
     // Shards are put together again.
     let part = files.join("out");
-    let merge = Command::new(guest::program()?).args(["test", "merge"]).arg(&part).arg("--out").arg(files.join("all")).output()?;
-    ensure!(merge.status.code() == Some(0) && results(&files.join("all"))?.len() == 2, "{}", said(&merge));
+    let merge = Command::new(guest::program()?)
+        .args(["test", "merge"])
+        .arg(&part)
+        .arg("--out")
+        .arg(files.join("all"))
+        .output()?;
+    ensure!(
+        merge.status.code() == Some(0) && results(&files.join("all"))?.len() == 2,
+        "{}",
+        said(&merge)
+    );
     Ok(())
 }
 
@@ -308,9 +371,15 @@ fn a_full_disk_and_a_missing_kernel_are_errors_of_the_host_and_never_of_the_kern
     let output = runner(&files, suite, &["--kernel", &quick(), "--out", &text])?.output()?;
     ensure!(output.status.code() == Some(3), "{}", said(&output));
     let told = said(&output);
-    ensure!(told.contains("error: suite/loud@quick: cannot write") && told.contains("No space left on device"), "{told}");
+    ensure!(
+        told.contains("error: suite/loud@quick: cannot write") && told.contains("No space left on device"),
+        "{told}"
+    );
     nothing_is_left(&files)?;
-    for (flags, code) in [(&["--kernel", "/nonexistent/k"][..], 3), (&["--kernel", "/nonexistent/k", "--bisect"], 125)] {
+    for (flags, code) in [
+        (&["--kernel", "/nonexistent/k"][..], 3),
+        (&["--kernel", "/nonexistent/k", "--bisect"], 125),
+    ] {
         let output = runner(&files, TWO, flags)?.output()?;
         ensure!(output.status.code() == Some(code), "{}", said(&output));
     }

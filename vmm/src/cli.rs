@@ -200,7 +200,9 @@ fn follow(parent: i32) -> Result<(), Failure> {
     if getppid().map(Pid::as_raw_pid) == Some(parent) {
         return Ok(());
     }
-    let gone = anyhow::anyhow!("--parent {parent} is not the parent of this process; hint: it has ended already, or is another one");
+    let gone = anyhow::anyhow!(
+        "--parent {parent} is not the parent of this process; hint: it has ended already, or is another one"
+    );
     Err(Failure::new(ExitCode::BadConfig, gone))
 }
 

@@ -1,8 +1,8 @@
 //! daxvisor: a virtual machine monitor for people who work on Linux memory. ARCHITECTURE.md has the layers.
 
 pub mod acpi;
-pub mod boottest;
 pub mod boot;
+pub mod boottest;
 pub mod cli;
 pub mod config;
 pub mod control;

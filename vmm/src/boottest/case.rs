@@ -68,22 +68,40 @@ pub struct Context<'a> {
 impl Case {
     /// `suite/scenario[shape]@kernel`, with `#n` when it is repeated.
     pub fn id(&self) -> String {
-        let time = if self.time == 0 { String::new() } else { format!("#{}", self.time) };
+        let time = if self.time == 0 {
+            String::new()
+        } else {
+            format!("#{}", self.time)
+        };
         format!("{}@{}{time}", self.ready.name(), self.kernel.label)
     }
 
     /// Folder of its files, relative to the results.
     pub fn folder(&self) -> String {
-        let time = if self.time == 0 { String::new() } else { format!("#{}", self.time) };
+        let time = if self.time == 0 {
+            String::new()
+        } else {
+            format!("#{}", self.time)
+        };
         let shape = self.ready.shape.replace('/', "_");
-        format!("{}/{}/{}{shape}{time}", self.kernel.label, self.ready.suite, self.ready.scenario)
+        format!(
+            "{}/{}/{}{shape}{time}",
+            self.kernel.label, self.ready.suite, self.ready.scenario
+        )
     }
 
     /// vCPUs and bytes of memory that it takes from the host.
     pub fn weight(&self) -> (u64, u64) {
         let machine = &self.ready.machine;
-        let nvdimms = machine.nvdimm.iter().filter_map(|n| n.size).fold(0, |sum: u64, s| sum.saturating_add(s.0));
-        (machine.cpus.count.into(), machine.ram().0.saturating_add(nvdimms).saturating_add(256 << 20))
+        let nvdimms = machine
+            .nvdimm
+            .iter()
+            .filter_map(|n| n.size)
+            .fold(0, |sum: u64, s| sum.saturating_add(s.0));
+        (
+            machine.cpus.count.into(),
+            machine.ram().0.saturating_add(nvdimms).saturating_add(256 << 20),
+        )
     }
 
     /// The machine, with its files in `dir`.
@@ -126,7 +144,9 @@ impl Case {
         let mut result = self.result();
         let mut lines = Vec::new();
         let trouble = self.attempt(context, &mut result, &mut lines).err();
-        let bad = Forbidden::new(&self.ready.allow).ok().and_then(|f| f.first(lines.iter().map(String::as_str)));
+        let bad = Forbidden::new(&self.ready.allow)
+            .ok()
+            .and_then(|f| f.first(lines.iter().map(String::as_str)));
         let oops = bad.as_ref().map(|(bad, _)| self.explain(bad, &lines));
         result.seconds = begun.elapsed().as_secs_f64();
         let (verdict, reason) = verdict::decide(trouble.as_ref(), bad.as_ref(), oops.as_ref())?;
@@ -176,7 +196,11 @@ impl Case {
         let mut guest = Guest::start(&launch, forbidden, self.ready.timeout, context.stop)?;
         let begun = Instant::now();
         let done = self.drive(&mut guest, &private.path().join("agent"), begun, result);
-        let log = if done == Err(Trouble::Interrupted) { None } else { guest.dmesg() };
+        let log = if done == Err(Trouble::Interrupted) {
+            None
+        } else {
+            guest.dmesg()
+        };
         let off = if done.is_ok() { guest.power_off() } else { Ok(()) };
         let disk = guest.disk_trouble();
         *lines = guest.end();
@@ -184,7 +208,11 @@ impl Case {
             write(&folder, "dmesg.log", log.as_bytes())?;
             // Warnings reach the console as well, unless the scenario made it quiet.
             let seen: std::collections::HashSet<&str> = lines.iter().map(|l| console::bare(l)).collect();
-            let new: Vec<String> = log.lines().filter(|l| !seen.contains(console::bare(l))).map(str::to_owned).collect();
+            let new: Vec<String> = log
+                .lines()
+                .filter(|l| !seen.contains(console::bare(l)))
+                .map(str::to_owned)
+                .collect();
             lines.extend(new);
         }
         match disk {
@@ -196,14 +224,22 @@ impl Case {
     fn wants_release(&self, release: &str) -> Result<(), Trouble> {
         for wanted in self.ready.requires.iter().filter_map(|r| r.kernel.as_deref()) {
             if !version::satisfies(release, wanted).map_err(Trouble::Broken)? {
-                return Err(Trouble::Unmet(format!("it needs a kernel {wanted}; this one is {release}")));
+                return Err(Trouble::Unmet(format!(
+                    "it needs a kernel {wanted}; this one is {release}"
+                )));
             }
         }
         Ok(())
     }
 
     /// Everything between the machine's start and its end.
-    fn drive(&self, guest: &mut Guest<'_>, agent: &Path, begun: Instant, result: &mut CaseResult) -> Result<(), Trouble> {
+    fn drive(
+        &self,
+        guest: &mut Guest<'_>,
+        agent: &Path,
+        begun: Instant,
+        result: &mut CaseResult,
+    ) -> Result<(), Trouble> {
         let (release, uptime) = guest.hello(agent, self.ready.boot_timeout)?;
         result.boot_seconds = Some(begun.elapsed().as_secs_f64());
         result.guest_boot_seconds = Some(uptime.as_secs_f64());
@@ -267,7 +303,10 @@ impl Case {
         let text = config::file::print(config).map_err(|e| Trouble::Broken(e.to_string()))?;
         write(folder, "config.toml", text.as_bytes())?;
         let path = folder.join("config.toml");
-        let script = format!("#!/bin/sh\n# The machine of {}\ncd \"$(dirname \"$0\")\" && exec daxvisor run --config config.toml \"$@\"\n", self.id());
+        let script = format!(
+            "#!/bin/sh\n# The machine of {}\ncd \"$(dirname \"$0\")\" && exec daxvisor run --config config.toml \"$@\"\n",
+            self.id()
+        );
         write(folder, "reproduce.sh", script.as_bytes())?;
         let prepared = (context.prepare)(config.clone()).map_err(Trouble::Broken)?;
         let map = serde_json::to_vec_pretty(&prepared.report).map_err(|e| Trouble::Broken(e.to_string()))?;
@@ -286,8 +325,17 @@ impl Case {
 fn failure(step: &str, tests: &[Subtest]) -> Option<String> {
     let failed: Vec<_> = tests.iter().filter(|t| t.status == Status::Fail).collect();
     let first = failed.first()?;
-    let detail = if first.detail.is_empty() { String::new() } else { format!(" ({})", first.detail) };
-    Some(format!("{step}: {} of {} sub-tests failed, first {}{detail}", failed.len(), tests.len(), first.name))
+    let detail = if first.detail.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", first.detail)
+    };
+    Some(format!(
+        "{step}: {} of {} sub-tests failed, first {}{detail}",
+        failed.len(),
+        tests.len(),
+        first.name
+    ))
 }
 
 fn make_folder(path: &Path) -> Result<(), Trouble> {

@@ -16,22 +16,54 @@ pub enum Severity {
 /// Name, severity and regular expression of every pattern that fails a scenario.
 pub const FORBIDDEN: &[(&str, Severity, &str)] = &[
     ("panic", Severity::Crash, r"Kernel panic - not syncing"),
-    ("oops", Severity::Crash, r"\bOops: |general protection fault|unable to handle (kernel|page fault)|invalid opcode: |double fault: "),
+    (
+        "oops",
+        Severity::Crash,
+        r"\bOops: |general protection fault|unable to handle (kernel|page fault)|invalid opcode: |double fault: ",
+    ),
     ("kernel-bug", Severity::Crash, r"kernel BUG at "),
-    ("mce-panic", Severity::Crash, r"mce: \[Hardware Error\].*(panic|Fatal)|Fatal machine check"),
+    (
+        "mce-panic",
+        Severity::Crash,
+        r"mce: \[Hardware Error\].*(panic|Fatal)|Fatal machine check",
+    ),
     ("kasan", Severity::Complaint, r"BUG: KASAN:"),
     ("kcsan", Severity::Complaint, r"BUG: KCSAN:"),
     ("kmsan", Severity::Complaint, r"BUG: KMSAN:"),
     ("kfence", Severity::Complaint, r"BUG: KFENCE:"),
     ("ubsan", Severity::Complaint, r"UBSAN: "),
-    ("soft-lockup", Severity::Complaint, r"watchdog: BUG: soft lockup|hard LOCKUP"),
-    ("rcu-stall", Severity::Complaint, r"rcu: INFO: .*(stall|expedited)|detected .*stalls? on CPUs"),
+    (
+        "soft-lockup",
+        Severity::Complaint,
+        r"watchdog: BUG: soft lockup|hard LOCKUP",
+    ),
+    (
+        "rcu-stall",
+        Severity::Complaint,
+        r"rcu: INFO: .*(stall|expedited)|detected .*stalls? on CPUs",
+    ),
     ("hung-task", Severity::Complaint, r"INFO: task .* blocked for more than"),
-    ("lockdep", Severity::Complaint, r"possible (circular|recursive|irq lock inversion) |WARNING: (suspicious RCU|inconsistent lock|bad unlock)|INFO: trying to register non-static key"),
-    ("leak", Severity::Complaint, r"kmemleak: \d+ new suspected|kernel memory leak"),
-    ("oom", Severity::Complaint, r"invoked oom-killer|Out of memory: Killed process|System is deadlocked on memory"),
+    (
+        "lockdep",
+        Severity::Complaint,
+        r"possible (circular|recursive|irq lock inversion) |WARNING: (suspicious RCU|inconsistent lock|bad unlock)|INFO: trying to register non-static key",
+    ),
+    (
+        "leak",
+        Severity::Complaint,
+        r"kmemleak: \d+ new suspected|kernel memory leak",
+    ),
+    (
+        "oom",
+        Severity::Complaint,
+        r"invoked oom-killer|Out of memory: Killed process|System is deadlocked on memory",
+    ),
     ("bug", Severity::Complaint, r"\bBUG: "),
-    ("warning", Severity::Complaint, r"WARNING: (CPU: \d+ PID: \d+ )?(at )?[\w./-]+(:\d+|\.[ch])|------------\[ cut here \]------------"),
+    (
+        "warning",
+        Severity::Complaint,
+        r"WARNING: (CPU: \d+ PID: \d+ )?(at )?[\w./-]+(:\d+|\.[ch])|------------\[ cut here \]------------",
+    ),
 ];
 
 /// The first line that ought not to be there.
@@ -59,7 +91,10 @@ impl Forbidden {
         for Allow { pattern, line, reason } in allow {
             if !FORBIDDEN.iter().any(|(name, ..)| name == pattern) {
                 let known: Vec<_> = FORBIDDEN.iter().map(|(name, ..)| *name).collect();
-                return Err(format!("allow: there is no pattern '{pattern}'; expected one of {}", known.join(", ")));
+                return Err(format!(
+                    "allow: there is no pattern '{pattern}'; expected one of {}",
+                    known.join(", ")
+                ));
             }
             if reason.trim().is_empty() {
                 return Err(format!("allow: the exception to '{pattern}' has no reason"));
@@ -88,7 +123,9 @@ impl Forbidden {
         let mut found: Option<(BadLine, Severity)> = None;
         let mut cut = false;
         for (index, line) in lines.into_iter().enumerate() {
-            let Some((name, severity)) = self.matching(line) else { continue };
+            let Some((name, severity)) = self.matching(line) else {
+                continue;
+            };
             let mark = line.contains("[ cut here ]");
             let better = match &found {
                 None => true,
@@ -96,7 +133,11 @@ impl Forbidden {
                 Some((_, Severity::Crash)) => false,
             };
             if better {
-                let bad = BadLine { pattern: name.to_owned(), line: bare(line).to_owned(), index };
+                let bad = BadLine {
+                    pattern: name.to_owned(),
+                    line: bare(line).to_owned(),
+                    index,
+                };
                 found = Some((bad, severity));
                 cut = mark;
             }
@@ -162,9 +203,15 @@ mod tests {
             "[    1.5] WARNING: CPU: 0 PID: 1 at b.c:3 f+0x1/0x2",
         ];
         let (bad, severity) = forbidden.first(lines).unwrap();
-        assert_eq!((bad.line.as_str(), severity), ("WARNING: CPU: 0 PID: 1 at a.c:3 f+0x1/0x2", Severity::Complaint));
+        assert_eq!(
+            (bad.line.as_str(), severity),
+            ("WARNING: CPU: 0 PID: 1 at a.c:3 f+0x1/0x2", Severity::Complaint)
+        );
         let (bad, severity) = forbidden.first(lines.into_iter().chain(["Oops: 0 [#1]"])).unwrap();
-        assert_eq!((bad.pattern.as_str(), bad.index, severity), ("oops", 3, Severity::Crash));
+        assert_eq!(
+            (bad.pattern.as_str(), bad.index, severity),
+            ("oops", 3, Severity::Crash)
+        );
     }
 
     #[test]
@@ -177,8 +224,16 @@ mod tests {
         let forbidden = Forbidden::new(&[allow("warning", "at a.c:3", "known since 6.1")]).unwrap();
         assert_eq!(forbidden.matching("WARNING: CPU: 0 PID: 1 at a.c:3 f"), None);
         assert!(forbidden.matching("WARNING: CPU: 0 PID: 1 at b.c:3 f").is_some());
-        assert!(Forbidden::new(&[allow("warn", "x", "y")]).unwrap_err().contains("there is no pattern 'warn'"));
-        assert!(Forbidden::new(&[allow("warning", "x", " ")]).unwrap_err().contains("has no reason"));
+        assert!(
+            Forbidden::new(&[allow("warn", "x", "y")])
+                .unwrap_err()
+                .contains("there is no pattern 'warn'")
+        );
+        assert!(
+            Forbidden::new(&[allow("warning", "x", " ")])
+                .unwrap_err()
+                .contains("has no reason")
+        );
         assert!(Forbidden::new(&[allow("warning", "(", "y")]).is_err());
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{
     console,
-    scenario::{Allow, ExpectedFailure, Expect, Requires, Scenario, Step, Suite, TextExpect},
+    scenario::{Allow, Expect, ExpectedFailure, Requires, Scenario, Step, Suite, TextExpect},
     version,
 };
 use crate::{config::VmConfig, control::Request};
@@ -231,9 +231,16 @@ fn shapes(scenario: &Scenario) -> Result<Vec<(String, Values, toml::Table)>, Str
         shapes.clear();
         for variant in &scenario.variant {
             if !is_name(&variant.name) || !names.insert(&variant.name) {
-                return Err(format!("variant '{}' has no name of its own, of letters, digits, '-', '_' and '.'", variant.name));
+                return Err(format!(
+                    "variant '{}' has no name of its own, of letters, digits, '-', '_' and '.'",
+                    variant.name
+                ));
             }
-            shapes.push((vec![variant.name.clone()], variant.values.clone(), variant.machine.clone()));
+            shapes.push((
+                vec![variant.name.clone()],
+                variant.values.clone(),
+                variant.machine.clone(),
+            ));
         }
     }
     for (name, choices) in &scenario.parameters {
@@ -254,8 +261,17 @@ fn shapes(scenario: &Scenario) -> Result<Vec<(String, Values, toml::Table)>, Str
         };
         shapes = shapes.iter().flat_map(with).collect();
     }
-    let name = |words: Vec<String>| if words.is_empty() { String::new() } else { format!("[{}]", words.join(",")) };
-    Ok(shapes.into_iter().map(|(words, values, machine)| (name(words), values, machine)).collect())
+    let name = |words: Vec<String>| {
+        if words.is_empty() {
+            String::new()
+        } else {
+            format!("[{}]", words.join(","))
+        }
+    };
+    Ok(shapes
+        .into_iter()
+        .map(|(words, values, machine)| (name(words), values, machine))
+        .collect())
 }
 
 fn ready_one(
@@ -270,7 +286,9 @@ fn ready_one(
     machine.extend(variant);
     for key in ["kernel", "initrd", "console", "agent-socket", "control-socket"] {
         if machine.contains_key(key) {
-            return Err(format!("machine.{key} is the runner's; hint: kernels are given with --kernel"));
+            return Err(format!(
+                "machine.{key} is the runner's; hint: kernels are given with --kernel"
+            ));
         }
     }
     let machine = substitute(Value::Table(machine), values)?;
@@ -322,7 +340,9 @@ fn unroll(step: &Step, values: &Values, suite: &Path, into: &mut Vec<ReadyStep>)
     ];
     let label = step.name.clone().unwrap_or_default();
     if actions.iter().filter(|a| **a).count() != 1 {
-        return Err(format!("step '{label}': exactly one of run, file, console, host, push and steps is needed"));
+        return Err(format!(
+            "step '{label}': exactly one of run, file, console, host, push and steps is needed"
+        ));
     }
     if !step.steps.is_empty() {
         for time in 1..=step.times.unwrap_or(1) {
@@ -360,14 +380,26 @@ fn unroll(step: &Step, values: &Values, suite: &Path, into: &mut Vec<ReadyStep>)
             _ => return Err(format!("step '{label}': push needs one of from and content")),
         };
         let mode = if push.executable { 0o755 } else { 0o644 };
-        (Action::Push { to: to.clone(), from, mode }, format!("push {to}"))
+        (
+            Action::Push {
+                to: to.clone(),
+                from,
+                mode,
+            },
+            format!("push {to}"),
+        )
     } else {
         return Err(format!("step '{label}' does nothing"));
     };
     if into.len() >= MAX_STEPS {
         return Err(format!("it has more than {MAX_STEPS} steps"));
     }
-    let first = what.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default().to_owned();
+    let first = what
+        .lines()
+        .map(str::trim)
+        .find(|l| !l.is_empty())
+        .unwrap_or_default()
+        .to_owned();
     let name = match &step.name {
         Some(name) => replace(name, values)?,
         None => first.chars().take(80).collect(),
@@ -386,7 +418,13 @@ fn unroll(step: &Step, values: &Values, suite: &Path, into: &mut Vec<ReadyStep>)
 fn expectation(expect: &Expect, values: &Values) -> Result<Expect, String> {
     let mut expect = expect.clone();
     for text in [&mut expect.stdout, &mut expect.stderr] {
-        let TextExpect { equals, contains, lacks, matches, .. } = text;
+        let TextExpect {
+            equals,
+            contains,
+            lacks,
+            matches,
+            ..
+        } = text;
         for text in equals.iter_mut().chain(contains).chain(lacks).chain(matches.iter_mut()) {
             *text = replace(text, values)?;
         }
@@ -419,7 +457,11 @@ fn substitute(value: Value, values: &Values) -> Result<Value, String> {
             Some(name) if values.contains_key(name) => values[name].clone(),
             _ => Value::String(replace(&text, values)?),
         },
-        Value::Array(items) => items.into_iter().map(|v| substitute(v, values)).collect::<Result<_, _>>().map(Value::Array)?,
+        Value::Array(items) => items
+            .into_iter()
+            .map(|v| substitute(v, values))
+            .collect::<Result<_, _>>()
+            .map(Value::Array)?,
         Value::Table(table) => {
             let pairs = table.into_iter().map(|(k, v)| Ok((k, substitute(v, values)?)));
             Value::Table(pairs.collect::<Result<_, String>>()?)

@@ -33,7 +33,11 @@ pub fn check(expect: &Expect, got: &Got) -> Result<(), String> {
         return Ok(());
     }
     // ndctl says nothing at all when there is nothing to list.
-    let text = if got.stdout.trim().is_empty() { "[]" } else { got.stdout.as_str() };
+    let text = if got.stdout.trim().is_empty() {
+        "[]"
+    } else {
+        got.stdout.as_str()
+    };
     let value: Value = serde_json::from_str(text).map_err(|e| format!("stdout is no JSON ({e}): {}", quote(text)))?;
     expect.json.iter().try_for_each(|json| check_json(json, &value))
 }
@@ -52,8 +56,16 @@ fn check_status(expect: &Expect, status: ExitStatus, got: &Got) -> Result<(), St
         ExitStatus::Code(code) => format!("exit status {code}"),
         ExitStatus::Signal(signal) => format!("killed by signal {signal}"),
     };
-    let wanted = if expect.fails { "a failure".to_owned() } else { wanted.to_string() };
-    let said = if got.stderr.trim().is_empty() { &got.stdout } else { &got.stderr };
+    let wanted = if expect.fails {
+        "a failure".to_owned()
+    } else {
+        wanted.to_string()
+    };
+    let said = if got.stderr.trim().is_empty() {
+        &got.stdout
+    } else {
+        &got.stderr
+    };
     Err(format!("{was}, expected {wanted}: {}", quote(said)))
 }
 
@@ -103,7 +115,11 @@ fn check_json(expect: &JsonExpect, value: &Value) -> Result<(), String> {
     let whole = || quote(&value.to_string());
     match expect.count {
         Some(count) if found.len() != count => {
-            return Err(format!("{path} has {} values, expected {count}: {}", found.len(), whole()));
+            return Err(format!(
+                "{path} has {} values, expected {count}: {}",
+                found.len(),
+                whole()
+            ));
         }
         None if found.is_empty() => return Err(format!("{path} is not there: {}", whole())),
         _ => {}
@@ -163,21 +179,36 @@ mod tests {
     #[test]
     fn nothing_said_means_exit_status_0() {
         check(&Expect::default(), &got("x")).unwrap();
-        let bad = Got { status: Some(ExitStatus::Code(3)), stderr: "no such device\n".into(), ..got("") };
+        let bad = Got {
+            status: Some(ExitStatus::Code(3)),
+            stderr: "no such device\n".into(),
+            ..got("")
+        };
         assert_eq!(
             check(&Expect::default(), &bad).unwrap_err(),
             "exit status 3, expected 0: 'no such device'"
         );
         check(&expect("status = 3"), &bad).unwrap();
         check(&expect("fails = true"), &bad).unwrap();
-        let killed = Got { status: Some(ExitStatus::Signal(9)), ..got("") };
-        assert!(check(&expect("fails = true"), &killed).unwrap_err().contains("signal 9"));
+        let killed = Got {
+            status: Some(ExitStatus::Signal(9)),
+            ..got("")
+        };
+        assert!(
+            check(&expect("fails = true"), &killed)
+                .unwrap_err()
+                .contains("signal 9")
+        );
     }
 
     #[test]
     fn texts_are_compared_without_blanks_at_their_ends() {
         check(&expect("stdout.equals = 'a b'"), &got("a b\n")).unwrap();
-        check(&expect("stdout = { contains = ['a'], lacks = ['c'], matches = ['^b$'] }"), &got("a\nb\n")).unwrap();
+        check(
+            &expect("stdout = { contains = ['a'], lacks = ['c'], matches = ['^b$'] }"),
+            &got("a\nb\n"),
+        )
+        .unwrap();
         check(&expect("stdout.at-least = 16"), &got("0x10\n")).unwrap();
         fails("stdout.equals = 'a'", "b", "stdout is 'b', expected 'a'");
         fails("stdout.lacks = ['b']", "b", "has 'b'");
@@ -189,12 +220,28 @@ mod tests {
     #[test]
     fn json_is_looked_into_by_path() {
         let text = r#"[{"dev":"region0","size":4096},{"dev":"region1","size":8192}]"#;
-        check(&expect("json = [{ path = '$[*].dev', count = 2, matches = '^region' }]"), &got(text)).unwrap();
-        check(&expect("json = [{ path = '$[0].size', equals = 4096, at-least = 1 }]"), &got(text)).unwrap();
+        check(
+            &expect("json = [{ path = '$[*].dev', count = 2, matches = '^region' }]"),
+            &got(text),
+        )
+        .unwrap();
+        check(
+            &expect("json = [{ path = '$[0].size', equals = 4096, at-least = 1 }]"),
+            &got(text),
+        )
+        .unwrap();
         check(&expect("json = [{ path = '$[*]', count = 0 }]"), &got("")).unwrap();
         fails("json = [{ path = '$[2]' }]", text, "$[2] is not there");
-        fails("json = [{ path = '$[0].dev', equals = 'x' }]", text, "is \"region0\", expected \"x\"");
-        fails("json = [{ path = '$[*].size', at-most = 5000 }]", text, "8192, expected at most 5000");
+        fails(
+            "json = [{ path = '$[0].dev', equals = 'x' }]",
+            text,
+            "is \"region0\", expected \"x\"",
+        );
+        fails(
+            "json = [{ path = '$[*].size', at-most = 5000 }]",
+            text,
+            "8192, expected at most 5000",
+        );
         fails("json = [{ path = '$' }]", "{", "is no JSON");
     }
 }

@@ -134,7 +134,11 @@ impl Parser<'_> {
         }
         if self.take(&["("]) {
             let inner = self.or(depth + 1)?;
-            return if self.take(&[")"]) { Ok(inner) } else { Err("a ) is missing".to_owned()) };
+            return if self.take(&[")"]) {
+                Ok(inner)
+            } else {
+                Err("a ) is missing".to_owned())
+            };
         }
         match self.peek().map(str::to_owned) {
             None => Err("a term is missing at the end".to_owned()),
@@ -160,7 +164,11 @@ fn term(word: &str) -> Result<Filter, String> {
         "kernel" => Field::Kernel,
         "tag" => Field::Tag,
         "name" => Field::Name,
-        other => return Err(format!("there is no field '{other}'; expected suite, scenario, kernel, tag or name")),
+        other => {
+            return Err(format!(
+                "there is no field '{other}'; expected suite, scenario, kernel, tag or name"
+            ));
+        }
     };
     Ok(Filter::Field(field, pattern.to_owned()))
 }
@@ -186,7 +194,9 @@ impl Filter {
 fn glob(pattern: &str, text: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
     let mut last = None;
     for piece in pieces {
         if let Some(before) = last.replace(piece) {
@@ -209,10 +219,14 @@ pub struct Shard {
 impl FromStr for Shard {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        let parts = text
+            .split_once('/')
+            .and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
         match parts {
             Some((index, of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
-            _ => Err(format!("'{text}' is no shard: expected i/n with i from 1 to n, such as 2/3")),
+            _ => Err(format!(
+                "'{text}' is no shard: expected i/n with i from 1 to n, such as 2/3"
+            )),
         }
     }
 }
@@ -243,11 +257,26 @@ mod tests {
 
     #[test]
     fn terms_are_joined_and_fields_compared() {
-        for yes in ["online", "suite=kmem", "kernel=6.* and tag=dax", "x or size=64M]", "!(x|y)", "not x & kmem/online", "name=kmem/*@6.1", "online[size=64M]"] {
+        for yes in [
+            "online",
+            "suite=kmem",
+            "kernel=6.* and tag=dax",
+            "x or size=64M]",
+            "!(x|y)",
+            "not x & kmem/online",
+            "name=kmem/*@6.1",
+            "online[size=64M]",
+        ] {
             let ok = yes == "x or size=64M]" || holds(yes);
             assert!(ok, "{yes}");
         }
-        for no in ["offline", "suite=km", "kernel=6.1 and tag=slow", "not online", "scenario=on*x"] {
+        for no in [
+            "offline",
+            "suite=km",
+            "kernel=6.1 and tag=slow",
+            "not online",
+            "scenario=on*x",
+        ] {
             assert!(!holds(no), "{no}");
         }
     }

@@ -69,7 +69,12 @@ impl Console {
 
     fn line(&self, log: &mut File, begun: Instant, bytes: &[u8]) -> io::Result<()> {
         let text = String::from_utf8_lossy(bytes);
-        let text: String = text.trim_end().chars().filter(|c| !c.is_control() || *c == '\t').take(LONGEST_LINE).collect();
+        let text: String = text
+            .trim_end()
+            .chars()
+            .filter(|c| !c.is_control() || *c == '\t')
+            .take(LONGEST_LINE)
+            .collect();
         let mut lines = lock(&self.lines);
         if lines.len() >= MOST_LINES {
             return Ok(());
@@ -136,15 +141,32 @@ pub struct Guest<'a> {
 
 impl<'a> Guest<'a> {
     /// Starts the machine.
-    pub fn start(launch: &Launch<'_>, forbidden: Forbidden, deadline: Duration, stop: &'a AtomicBool) -> Result<Self, Trouble> {
+    pub fn start(
+        launch: &Launch<'_>,
+        forbidden: Forbidden,
+        deadline: Duration,
+        stop: &'a AtomicBool,
+    ) -> Result<Self, Trouble> {
         let begun = Instant::now();
         let broken = |what: &str, e: io::Error| Trouble::Broken(format!("cannot {what}: {e}"));
         let vmm_log = launch.folder.join("vmm.log");
         let log = File::create(&vmm_log).map_err(|e| broken("write vmm.log", e))?;
-        let console_log = File::create(launch.folder.join("console.log")).map_err(|e| broken("write console.log", e))?;
+        let console_log =
+            File::create(launch.folder.join("console.log")).map_err(|e| broken("write console.log", e))?;
         let control = launch.sockets.join("control");
         let mut command = Command::new(launch.program);
-        command.args(["--log", "info", "run", "--host", "kvm", "--console", "stdio", "--config"]).arg(launch.config);
+        command
+            .args([
+                "--log",
+                "info",
+                "run",
+                "--host",
+                "kvm",
+                "--console",
+                "stdio",
+                "--config",
+            ])
+            .arg(launch.config);
         command.arg("--agent-socket").arg(launch.sockets.join("agent"));
         if launch.control {
             command.arg("--control-socket").arg(&control);
@@ -165,7 +187,9 @@ impl<'a> Guest<'a> {
         });
         let reader = child.stdout.take().map(|from| {
             let console = Arc::clone(&console);
-            thread::Builder::new().name("console".into()).spawn(move || console.read(from, console_log, begun))
+            thread::Builder::new()
+                .name("console".into())
+                .spawn(move || console.read(from, console_log, begun))
         });
         let mut guest = Self {
             child,
@@ -211,7 +235,9 @@ impl<'a> Guest<'a> {
         let client = match Client::greet(stream, deadline.min(Instant::now() + ENDING)) {
             Ok(client) => Some(client),
             Err(e @ ClientError::Version(_)) => return Err(broken(&e)),
-            Err(ClientError::Deadline(_)) => return Err(Trouble::Late("the agent does not finish its hello".to_owned())),
+            Err(ClientError::Deadline(_)) => {
+                return Err(Trouble::Late("the agent does not finish its hello".to_owned()));
+            }
             Err(_) => return Err(self.gone("the agent's hello")),
         };
         let hello = client.as_ref().map(|c| c.hello().clone());
@@ -236,7 +262,9 @@ impl<'a> Guest<'a> {
         }
         if Instant::now() >= deadline {
             let at = self.begun.elapsed().as_secs_f64();
-            return Err(Trouble::Late(format!("{what} was not there in time, {at:.1} s after the machine's start")));
+            return Err(Trouble::Late(format!(
+                "{what} was not there in time, {at:.1} s after the machine's start"
+            )));
         }
         Ok(())
     }
@@ -245,7 +273,9 @@ impl<'a> Guest<'a> {
     fn gone(&mut self, what: &str) -> Trouble {
         match self.end_code(ENDING) {
             Some(code) => self.ended(code),
-            None => Trouble::Failed(format!("the agent's channel closed before {what}, and the machine runs on")),
+            None => Trouble::Failed(format!(
+                "the agent's channel closed before {what}, and the machine runs on"
+            )),
         }
     }
 
@@ -293,7 +323,8 @@ impl<'a> Guest<'a> {
             return Err(self.gone(&what));
         }
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let keep = |to: &mut Vec<u8>, data: Vec<u8>| to.extend(data.into_iter().take(MOST_OUTPUT.saturating_sub(to.len())));
+        let keep =
+            |to: &mut Vec<u8>, data: Vec<u8>| to.extend(data.into_iter().take(MOST_OUTPUT.saturating_sub(to.len())));
         let status = loop {
             let Some(client) = self.client.as_mut() else {
                 return Err(Trouble::Broken("there is no agent".to_owned()));
@@ -310,7 +341,10 @@ impl<'a> Guest<'a> {
                     if let Err(trouble) = self.look(deadline, &what) {
                         if let (Trouble::Late(_), Some(client)) = (&trouble, self.client.as_mut()) {
                             const SIGKILL: i32 = 9;
-                            let _ = client.send(&ToAgent::Signal { id: ours, signal: SIGKILL });
+                            let _ = client.send(&ToAgent::Signal {
+                                id: ours,
+                                signal: SIGKILL,
+                            });
                         }
                         return Err(trouble);
                     }
@@ -319,7 +353,11 @@ impl<'a> Guest<'a> {
             }
         };
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Got { status: Some(status), stdout: text(stdout), stderr: text(stderr) })
+        Ok(Got {
+            status: Some(status),
+            stdout: text(stdout),
+            stderr: text(stderr),
+        })
     }
 
     /// Does a step; gives what came of it when its expectation held.
@@ -345,7 +383,11 @@ impl<'a> Guest<'a> {
     }
 
     fn act(&mut self, action: &Action, within: Duration) -> Result<Got, Trouble> {
-        let done = |stdout: String| Got { status: None, stdout, stderr: String::new() };
+        let done = |stdout: String| Got {
+            status: None,
+            stdout,
+            stderr: String::new(),
+        };
         match action {
             Action::Run(script) => self.exec(&["sh", "-c", script], within),
             Action::File(path) => {
@@ -371,7 +413,9 @@ impl<'a> Guest<'a> {
             }
             Action::Push { to, from, mode } => {
                 let data = match from {
-                    Ok(path) => fs::read(path).map_err(|e| Trouble::Broken(format!("cannot read {}: {e}", path.display())))?,
+                    Ok(path) => {
+                        fs::read(path).map_err(|e| Trouble::Broken(format!("cannot read {}: {e}", path.display())))?
+                    }
                     Err(content) => content.clone().into_bytes(),
                 };
                 let Some(client) = self.client.as_mut() else {
@@ -424,7 +468,10 @@ impl<'a> Guest<'a> {
     fn kill(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             // It removes its sockets when it is asked to end.
-            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_child(&self.child),
+                rustix::process::Signal::TERM,
+            );
             if self.end_code(ENDING / 2).is_none() {
                 let _ = self.child.kill();
             }
@@ -443,6 +490,10 @@ impl Drop for Guest<'_> {
 }
 
 fn first_line(script: &str) -> String {
-    let line = script.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
+    let line = script
+        .lines()
+        .map(str::trim)
+        .find(|l| !l.is_empty())
+        .unwrap_or_default();
     line.chars().take(80).collect()
 }

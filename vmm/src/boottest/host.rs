@@ -22,12 +22,17 @@ pub fn call(socket: &Path, request: &Request, within: Duration) -> Result<String
     let limit = Some(within.max(Duration::from_millis(1)));
     stream.set_read_timeout(limit).map_err(failed)?;
     stream.set_write_timeout(limit).map_err(failed)?;
-    let call = Call { id: Value::from(1), request: request.clone() };
+    let call = Call {
+        id: Value::from(1),
+        request: request.clone(),
+    };
     let mut line = serde_json::to_vec(&call).map_err(|e| e.to_string())?;
     line.push(b'\n');
     stream.write_all(&line).map_err(failed)?;
     let mut answer = Vec::new();
-    BufReader::new(stream.take(MAX_ANSWER)).read_until(b'\n', &mut answer).map_err(failed)?;
+    BufReader::new(stream.take(MAX_ANSWER))
+        .read_until(b'\n', &mut answer)
+        .map_err(failed)?;
     let answer: Answer = serde_json::from_slice(&answer).map_err(|e| format!("the answer is none: {e}"))?;
     match (answer.ok, answer.error) {
         (_, Some(error)) => Err(error.to_string()),

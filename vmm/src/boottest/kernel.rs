@@ -25,7 +25,9 @@ impl FromStr for KernelArg {
             Some((kernel, label)) if !label.contains('/') => (kernel, Some(label)),
             _ => (text, None),
         };
-        let file = Path::new(kernel.trim_start_matches('@')).file_name().and_then(|n| n.to_str());
+        let file = Path::new(kernel.trim_start_matches('@'))
+            .file_name()
+            .and_then(|n| n.to_str());
         let label = label.or(file).unwrap_or_default();
         let fine = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
         if kernel.is_empty() || label.is_empty() || label.starts_with('.') || !label.chars().all(fine) {
@@ -33,7 +35,10 @@ impl FromStr for KernelArg {
                 "'{text}' is no kernel: expected PATH, @NAME or one of them with :LABEL, a label of letters, digits, '-', '_', '.' and '+'"
             ));
         }
-        Ok(Self { kernel: kernel.to_owned(), label: label.to_owned() })
+        Ok(Self {
+            kernel: kernel.to_owned(),
+            label: label.to_owned(),
+        })
     }
 }
 
@@ -71,7 +76,10 @@ fn fill(kernel: &mut Kernel, arg: &KernelArg, map: Option<&Path>) -> Result<(), 
         let text = fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         kernel.map = SystemMap::parse(&String::from_utf8_lossy(&text));
         if kernel.map.is_empty() {
-            return Err(format!("{} has no symbol; hint: a System.map has lines such as 'ffffffff81000000 T _text'", path.display()));
+            return Err(format!(
+                "{} has no symbol; hint: a System.map has lines such as 'ffffffff81000000 T _text'",
+                path.display()
+            ));
         }
     }
     if let Some(name) = arg.kernel.strip_prefix('@') {
@@ -87,8 +95,13 @@ fn fill(kernel: &mut Kernel, arg: &KernelArg, map: Option<&Path>) -> Result<(), 
     if kernel.initrd.is_none() {
         // Any image's agent serves a kernel whose virtio drivers are built in.
         let manifest = Manifest::load(&images::default_dir()).map_err(|e| e.to_string())?;
-        let same = manifest.kernels.iter().find(|(_, image)| Some(&image.release) == kernel.release.as_ref());
-        let (name, _) = same.or(manifest.kernels.first_key_value()).ok_or("there is no guest image; hint: run `cargo xtask images`")?;
+        let same = manifest
+            .kernels
+            .iter()
+            .find(|(_, image)| Some(&image.release) == kernel.release.as_ref());
+        let (name, _) = same
+            .or(manifest.kernels.first_key_value())
+            .ok_or("there is no guest image; hint: run `cargo xtask images`")?;
         kernel.initrd = Some(PathBuf::from(format!("@{name}")));
     }
     Ok(())
@@ -110,7 +123,10 @@ mod tests {
     #[test]
     fn kernels_have_labels() {
         let label = |text: &str| text.parse::<KernelArg>().map(|k| (k.kernel, k.label)).unwrap();
-        assert_eq!(label("@debian-6.1-amd64"), ("@debian-6.1-amd64".into(), "debian-6.1-amd64".into()));
+        assert_eq!(
+            label("@debian-6.1-amd64"),
+            ("@debian-6.1-amd64".into(), "debian-6.1-amd64".into())
+        );
         assert_eq!(label("a:b/bzImage"), ("a:b/bzImage".into(), "bzImage".into()));
         assert_eq!(label("/x/bzImage:patched"), ("/x/bzImage".into(), "patched".into()));
         for bad in ["", ":x", "/", "a: b", "a:"] {
@@ -122,7 +138,12 @@ mod tests {
     fn a_missing_kernel_is_a_problem_and_no_panic() {
         let arg = "/nonexistent/bzImage:x".parse().unwrap();
         let kernel = look(&arg, None, None);
-        assert!(kernel.problem.unwrap().contains("cannot read kernel /nonexistent/bzImage"));
+        assert!(
+            kernel
+                .problem
+                .unwrap()
+                .contains("cannot read kernel /nonexistent/bzImage")
+        );
     }
 
     #[test]

@@ -45,7 +45,10 @@ pub fn parse(text: &str) -> Result<Vec<Subtest>, String> {
     for line in text.lines() {
         let trimmed = line.trim_start();
         let indent = line.len() - trimmed.len();
-        if let Some(count) = trimmed.strip_prefix("1..").and_then(|n| n.split_whitespace().next()?.parse().ok()) {
+        if let Some(count) = trimmed
+            .strip_prefix("1..")
+            .and_then(|n| n.split_whitespace().next()?.parse().ok())
+        {
             if plan.is_none_or(|(at, _)| indent <= at) {
                 plan = Some((indent, count));
             }
@@ -56,7 +59,13 @@ pub fn parse(text: &str) -> Result<Vec<Subtest>, String> {
             }
             let first = pending.iter().rposition(|n| n.indent <= indent).map_or(0, |at| at + 1);
             let below: Vec<_> = pending.split_off(first).into_iter().flat_map(Node::flat).collect();
-            pending.push(Node { indent, name, status, detail, below });
+            pending.push(Node {
+                indent,
+                name,
+                status,
+                detail,
+                below,
+            });
         } else if trimmed.starts_with("Bail out!") {
             return Err(trimmed.to_owned());
         }
@@ -77,7 +86,13 @@ pub fn parse(text: &str) -> Result<Vec<Subtest>, String> {
 
 impl Node {
     fn flat(self) -> Vec<Subtest> {
-        let Self { name, status, detail, mut below, .. } = self;
+        let Self {
+            name,
+            status,
+            detail,
+            mut below,
+            ..
+        } = self;
         for test in &mut below {
             test.name = format!("{name}/{}", test.name);
         }
@@ -123,7 +138,10 @@ mod tests {
     fn nested_results_belong_to_the_result_behind_them() {
         let text = "KTAP version 1\n1..2\n  KTAP version 1\n  1..2\n    # Subtest: inner\n    ok 1 a\n  ok 1 inner\n  not ok 2 b # it broke\n# b: failed\nnot ok 1 suite\nok 2 - other # SKIP no device\n";
         let tests = parse(text).unwrap();
-        let seen: Vec<_> = tests.iter().map(|t| (t.name.as_str(), t.status, t.detail.as_str())).collect();
+        let seen: Vec<_> = tests
+            .iter()
+            .map(|t| (t.name.as_str(), t.status, t.detail.as_str()))
+            .collect();
         assert_eq!(
             seen,
             [
@@ -136,7 +154,10 @@ mod tests {
 
     #[test]
     fn tests_that_are_missing_are_told() {
-        assert_eq!(parse("1..2\nok 1 a\n").unwrap_err(), "it promised 2 tests and has results of 1");
+        assert_eq!(
+            parse("1..2\nok 1 a\n").unwrap_err(),
+            "it promised 2 tests and has results of 1"
+        );
         assert_eq!(parse("hello\n").unwrap_err(), "it has no result");
         assert_eq!(parse("1..0 # SKIP\n").unwrap(), []);
         assert!(parse("1..1\nBail out! no memory\n").unwrap_err().contains("no memory"));

@@ -24,7 +24,12 @@ pub struct Oops {
 fn call() -> &'static Regex {
     static CALL: OnceLock<Regex> = OnceLock::new();
     // Constant patterns of this file, covered by its tests.
-    CALL.get_or_init(|| Regex::new(r"^\s*(\? )?(?:\[<?([0-9a-f]{8,16})>?\] )?((?:0x[0-9a-f]{8,16})|(?:[\w.$]+\+0x[0-9a-f]+/0x[0-9a-f]+))").expect("constant pattern"))
+    CALL.get_or_init(|| {
+        Regex::new(
+            r"^\s*(\? )?(?:\[<?([0-9a-f]{8,16})>?\] )?((?:0x[0-9a-f]{8,16})|(?:[\w.$]+\+0x[0-9a-f]+/0x[0-9a-f]+))",
+        )
+        .expect("constant pattern")
+    })
 }
 
 fn rip() -> &'static Regex {
@@ -36,7 +41,10 @@ fn rip() -> &'static Regex {
 pub fn extract(lines: &[&str], at: usize, map: Option<&SystemMap>) -> Oops {
     let title = lines.get(at).map(|l| bare(l).trim().to_owned()).unwrap_or_default();
     let rest = lines.iter().skip(at + 1).take(REPORT).map(|l| bare(l));
-    let mut oops = Oops { title, ..Oops::default() };
+    let mut oops = Oops {
+        title,
+        ..Oops::default()
+    };
     let mut tracing = false;
     // Behind "end trace" another report may begin.
     for line in rest {
@@ -48,7 +56,12 @@ pub fn extract(lines: &[&str], at: usize, map: Option<&SystemMap>) -> Oops {
             tracing = false;
         } else if line.trim_start().starts_with("Call Trace:") {
             tracing = oops.trace.is_empty();
-        } else if tracing && !matches!(line.trim(), "<TASK>" | "</TASK>" | "<IRQ>" | "</IRQ>" | "<NMI>" | "</NMI>" | "<#DF>" | "</#DF>") {
+        } else if tracing
+            && !matches!(
+                line.trim(),
+                "<TASK>" | "</TASK>" | "<IRQ>" | "</IRQ>" | "<NMI>" | "</NMI>" | "<#DF>" | "</#DF>"
+            )
+        {
             match call().captures(line) {
                 Some(found) if found.get(1).is_none() => {
                     let text = found.get(3).map(|m| m.as_str()).unwrap_or_default();
@@ -67,19 +80,33 @@ pub fn extract(lines: &[&str], at: usize, map: Option<&SystemMap>) -> Oops {
 impl Oops {
     /// The function that the report is about: the place, or the first of the trace that does not belong to reporting.
     pub fn culprit(&self) -> Option<&str> {
-        const REPORTING: [&str; 9] =
-            ["dump_stack", "panic", "show_", "__warn", "report_bug", "die", "exc_", "asm_exc_", "sysrq_handle_crash"];
+        const REPORTING: [&str; 9] = [
+            "dump_stack",
+            "panic",
+            "show_",
+            "__warn",
+            "report_bug",
+            "die",
+            "exc_",
+            "asm_exc_",
+            "sysrq_handle_crash",
+        ];
         let symbol = |entry: &String| entry.split('+').next().map(str::to_owned);
         let named = self.trace.iter().find(|e| {
             let name = symbol(e).unwrap_or_default();
             !REPORTING.iter().any(|r| name.starts_with(r))
         });
-        self.rip.as_deref().or(named.map(String::as_str)).or(self.trace.first().map(String::as_str))
+        self.rip
+            .as_deref()
+            .or(named.map(String::as_str))
+            .or(self.trace.first().map(String::as_str))
     }
 }
 
 fn decode(text: &str, map: Option<&SystemMap>) -> String {
-    let address = text.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let address = text
+        .strip_prefix("0x")
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
     let symbol = address.and_then(|a| map?.symbol(a));
     symbol.unwrap_or_else(|| text.to_owned())
 }
@@ -120,7 +147,12 @@ impl SystemMap {
             .split_once("Kernel Offset: 0x")
             .and_then(|(_, rest)| u64::from_str_radix(rest.split_whitespace().next()?, 16).ok())
             .unwrap_or(0);
-        Self(self.0.iter().map(|(a, n)| (a.wrapping_add(offset), n.clone())).collect())
+        Self(
+            self.0
+                .iter()
+                .map(|(a, n)| (a.wrapping_add(offset), n.clone()))
+                .collect(),
+        )
     }
 }
 
@@ -151,9 +183,15 @@ mod tests {
         let lines: Vec<_> = NULL.lines().collect();
         let map = SystemMap::parse("ffffffff81000000 T _text\nffffffff82000000 D data\nrubbish\n");
         let oops = extract(&lines, 0, Some(&map));
-        assert_eq!(oops.title, "BUG: kernel NULL pointer dereference, address: 0000000000000000");
+        assert_eq!(
+            oops.title,
+            "BUG: kernel NULL pointer dereference, address: 0000000000000000"
+        );
         assert_eq!(oops.rip.as_deref(), Some("lkdtm_BUG+0x8/0x10"));
-        assert_eq!(oops.trace, ["direct_entry+0x11/0x20", "vfs_write+0xb6/0x3d0", "_text+0x10"]);
+        assert_eq!(
+            oops.trace,
+            ["direct_entry+0x11/0x20", "vfs_write+0xb6/0x3d0", "_text+0x10"]
+        );
         assert_eq!(oops.culprit(), Some("lkdtm_BUG+0x8/0x10"));
     }
 

@@ -73,10 +73,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Runs the cases in order, some beside each other.
 pub fn run(cases: Vec<Case>, context: &Context<'_>, options: &Options, observer: &dyn Observer) -> io::Result<Ran> {
-    let journal = OpenOptions::new().create(true).append(true).open(context.out.join(JOURNAL))?;
+    let journal = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(context.out.join(JOURNAL))?;
     let threads = options.jobs.clamp(1, cases.len().max(1));
     let shop = Shop {
-        queue: Mutex::new(Queue { cases: cases.into(), running: 0, cores: 0, memory: 0, ran: Ran::default() }),
+        queue: Mutex::new(Queue {
+            cases: cases.into(),
+            running: 0,
+            cores: 0,
+            memory: 0,
+            ran: Ran::default(),
+        }),
         changed: Condvar::new(),
         journal: Mutex::new(journal),
         context,
@@ -108,7 +117,10 @@ impl Shop<'_> {
                 None => queue.ran.left += 1,
                 Some(result) => {
                     if let Err(e) = self.note(&result) {
-                        queue.ran.unwritten.get_or_insert(format!("cannot write {JOURNAL}: {e}"));
+                        queue
+                            .ran
+                            .unwritten
+                            .get_or_insert(format!("cannot write {JOURNAL}: {e}"));
                     }
                     if self.options.fail_fast && !result.is_fine() {
                         queue.ran.left += queue.cases.len();
@@ -155,7 +167,10 @@ impl Shop<'_> {
                 result.earlier = earlier;
                 return Some(result);
             }
-            earlier.push(Attempt { verdict: result.verdict, reason: result.reason });
+            earlier.push(Attempt {
+                verdict: result.verdict,
+                reason: result.reason,
+            });
         }
     }
 
@@ -190,9 +205,19 @@ mod tests {
     fn a_journal_keeps_the_last_result_of_a_case_and_forgives_half_a_line() {
         let dir = tempfile::tempdir().unwrap();
         let line = |id, verdict| serde_json::to_string(&result(id, verdict)).unwrap() + "\n";
-        let text = line("a/b@k", Verdict::Error) + &line("a/c@k", Verdict::Pass) + &line("a/b@k", Verdict::Pass) + "{\"id\":\"a/d";
+        let text = line("a/b@k", Verdict::Error)
+            + &line("a/c@k", Verdict::Pass)
+            + &line("a/b@k", Verdict::Pass)
+            + "{\"id\":\"a/d";
         std::fs::write(dir.path().join(JOURNAL), text).unwrap();
-        let found: Vec<_> = journal(dir.path()).unwrap().into_iter().map(|r| (r.id, r.verdict)).collect();
-        assert_eq!(found, [("a/c@k".to_owned(), Verdict::Pass), ("a/b@k".to_owned(), Verdict::Pass)]);
+        let found: Vec<_> = journal(dir.path())
+            .unwrap()
+            .into_iter()
+            .map(|r| (r.id, r.verdict))
+            .collect();
+        assert_eq!(
+            found,
+            [("a/c@k".to_owned(), Verdict::Pass), ("a/b@k".to_owned(), Verdict::Pass)]
+        );
     }
 }

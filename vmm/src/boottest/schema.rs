@@ -2,14 +2,20 @@
 
 use super::scenario::Suite;
 use serde_json::{Map, Value, json};
-use utoipa::{PartialSchema, ToSchema, openapi::{RefOr, schema::Schema}};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, schema::Schema},
+};
 
 /// The schema as a document of its own (JSON Schema 2020-12).
 pub fn suite() -> Value {
     let mut found: Vec<(String, RefOr<Schema>)> = vec![];
     <Suite as ToSchema>::schemas(&mut found);
     let value = |schema: &RefOr<Schema>| serde_json::to_value(schema).unwrap_or_default();
-    let mut defs: Map<String, Value> = found.iter().map(|(name, schema)| (name.clone(), value(schema))).collect();
+    let mut defs: Map<String, Value> = found
+        .iter()
+        .map(|(name, schema)| (name.clone(), value(schema)))
+        .collect();
     defs.sort_keys();
     let mut whole = value(&<Suite as PartialSchema>::schema());
     if let Value::Object(map) = &mut whole {
@@ -48,7 +54,11 @@ mod tests {
             fs::write(&path, &made).unwrap();
         }
         let committed = fs::read_to_string(&path).unwrap_or_default();
-        assert!(committed == made, "{} is stale; hint: cargo xtask bless", path.display());
+        assert!(
+            committed == made,
+            "{} is stale; hint: cargo xtask bless",
+            path.display()
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@ use crate::layout::map::Report;
 use std::fmt::Write;
 
 /// Colours of nodes; more nodes take them again.
-const COLOURS: [&str; 8] = ["#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#76b7b2", "#edc948", "#9c755f", "#ff9da7"];
+const COLOURS: [&str; 8] = [
+    "#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#76b7b2", "#edc948", "#9c755f", "#ff9da7",
+];
 const OTHER: &str = "#c8c8c8";
 const WIDTH: f64 = 960.0;
 const BAR: f64 = 46.0;
@@ -23,18 +25,34 @@ pub fn map(report: &Report) -> String {
     let mut body = String::new();
     for entry in &ranges {
         let w = width(entry.last - entry.start) / total * WIDTH;
-        let colour = entry.node.map_or(OTHER, |n| COLOURS[usize::try_from(n).unwrap_or(0) % COLOURS.len()]);
+        let colour = entry
+            .node
+            .map_or(OTHER, |n| COLOURS[usize::try_from(n).unwrap_or(0) % COLOURS.len()]);
         let node = entry.node.map(|n| format!(", node {n}")).unwrap_or_default();
         let name = entry.name.as_deref().map(|n| format!(" {n}")).unwrap_or_default();
-        let title = escape(&format!("{:#x}-{:#x} {}{name}{node}", entry.start, entry.last, entry.kind));
-        let dash = if entry.kind.starts_with("NVDIMM") { " stroke-dasharray='3 2'" } else { "" };
+        let title = escape(&format!(
+            "{:#x}-{:#x} {}{name}{node}",
+            entry.start, entry.last, entry.kind
+        ));
+        let dash = if entry.kind.starts_with("NVDIMM") {
+            " stroke-dasharray='3 2'"
+        } else {
+            ""
+        };
         let _ = write!(
             body,
             "<rect x='{x:.2}' y='0' width='{w:.2}' height='{BAR}' fill='{colour}' stroke='#222' stroke-width='0.5'{dash}><title>{title}</title></rect>"
         );
         if w > 60.0 {
-            let label = entry.node.map_or_else(|| entry.kind.to_string(), |n| format!("{} n{n}", entry.kind));
-            let _ = write!(body, "<text x='{:.2}' y='28' font-size='11' text-anchor='middle'>{}</text>", x + w / 2.0, escape(&label));
+            let label = entry
+                .node
+                .map_or_else(|| entry.kind.to_string(), |n| format!("{} n{n}", entry.kind));
+            let _ = write!(
+                body,
+                "<text x='{:.2}' y='28' font-size='11' text-anchor='middle'>{}</text>",
+                x + w / 2.0,
+                escape(&label)
+            );
         }
         x += w;
     }

@@ -30,7 +30,14 @@ pub enum Verdict {
 
 impl Verdict {
     /// In the order of tables.
-    pub const ALL: [Self; 6] = [Self::Pass, Self::Fail, Self::Crash, Self::Timeout, Self::Error, Self::Skip];
+    pub const ALL: [Self; 6] = [
+        Self::Pass,
+        Self::Fail,
+        Self::Crash,
+        Self::Timeout,
+        Self::Error,
+        Self::Skip,
+    ];
 }
 
 impl fmt::Display for Verdict {
@@ -64,7 +71,11 @@ pub enum Trouble {
 }
 
 /// The verdict and its reason in one sentence; none when there is none because the user stopped it.
-pub fn decide(trouble: Option<&Trouble>, bad: Option<&(BadLine, Severity)>, oops: Option<&Oops>) -> Option<(Verdict, String)> {
+pub fn decide(
+    trouble: Option<&Trouble>,
+    bad: Option<&(BadLine, Severity)>,
+    oops: Option<&Oops>,
+) -> Option<(Verdict, String)> {
     let quoted = bad.map(|(bad, _)| format!("console ({}): {}", bad.pattern, bad.line));
     let with = |reason: String| match &quoted {
         Some(line) => format!("{reason}; {line}"),
@@ -75,20 +86,27 @@ pub fn decide(trouble: Option<&Trouble>, bad: Option<&(BadLine, Severity)>, oops
         (Some(Trouble::Broken(why)), _) => (Verdict::Error, why.clone()),
         (Some(Trouble::Unmet(why)), _) => (Verdict::Skip, why.clone()),
         (_, Some((bad, Severity::Crash))) => {
-            let place = oops.and_then(Oops::culprit).map(|c| format!(" in {c}")).unwrap_or_default();
+            let place = oops
+                .and_then(Oops::culprit)
+                .map(|c| format!(" in {c}"))
+                .unwrap_or_default();
             (Verdict::Crash, format!("{}{place}", bad.line))
         }
         (Some(Trouble::Gone(4)), _) => (Verdict::Crash, with("the guest's kernel panicked".to_owned())),
         (Some(Trouble::Gone(5)), _) => (Verdict::Crash, with("triple fault in the guest".to_owned())),
         (Some(Trouble::Gone(code @ (0 | 3))), _) => {
             let how = if *code == 0 { "powered off" } else { "reset" };
-            (Verdict::Fail, with(format!("the guest {how} before the scenario's end")))
+            (
+                Verdict::Fail,
+                with(format!("the guest {how} before the scenario's end")),
+            )
         }
         (Some(Trouble::Gone(124)), _) => (Verdict::Timeout, with("the machine's time was over".to_owned())),
         (Some(Trouble::Gone(code)), _) => (Verdict::Error, with(format!("daxvisor ended with exit code {code}"))),
-        (Some(Trouble::Failed(why) | Trouble::Late(why)), Some((bad, _))) if bad.pattern == "oom" => {
-            (Verdict::Fail, format!("the guest is out of memory: {}; {why}", bad.line))
-        }
+        (Some(Trouble::Failed(why) | Trouble::Late(why)), Some((bad, _))) if bad.pattern == "oom" => (
+            Verdict::Fail,
+            format!("the guest is out of memory: {}; {why}", bad.line),
+        ),
         (Some(Trouble::Late(why)), _) => (Verdict::Timeout, with(why.clone())),
         (Some(Trouble::Failed(why)), _) => (Verdict::Fail, with(why.clone())),
         (None, Some((bad, _))) => (Verdict::Fail, format!("console ({}): {}", bad.pattern, bad.line)),
@@ -114,7 +132,10 @@ pub fn settle(
     };
     match verdict {
         Verdict::Pass => {
-            let why = format!("it passed, and was expected to fail on '{}': {}; hint: remove the entry", expected.kernel, expected.reason);
+            let why = format!(
+                "it passed, and was expected to fail on '{}': {}; hint: remove the entry",
+                expected.kernel, expected.reason
+            );
             (Verdict::Fail, why, None)
         }
         Verdict::Fail | Verdict::Crash | Verdict::Timeout

@@ -1,12 +1,19 @@
 use super::*;
 
 fn line(pattern: &str, severity: Severity) -> (BadLine, Severity) {
-    let bad = BadLine { pattern: pattern.into(), line: format!("a {pattern} line"), index: 3 };
+    let bad = BadLine {
+        pattern: pattern.into(),
+        line: format!("a {pattern} line"),
+        index: 3,
+    };
     (bad, severity)
 }
 
 fn verdict(trouble: Option<Trouble>, bad: Option<(BadLine, Severity)>) -> (Verdict, String) {
-    let oops = Oops { rip: Some("f+0x1/0x2".into()), ..Oops::default() };
+    let oops = Oops {
+        rip: Some("f+0x1/0x2".into()),
+        ..Oops::default()
+    };
     decide(trouble.as_ref(), bad.as_ref(), bad.is_some().then_some(&oops)).unwrap()
 }
 
@@ -40,8 +47,15 @@ fn each_end_of_a_guest_has_its_verdict() {
     }
     assert_eq!(decide(Some(&Trouble::Interrupted), None, None), None);
     assert_eq!(verdict(None, crash()).1, "a oops line in f+0x1/0x2");
-    assert_eq!(verdict(Some(Failed(why())), complaint()).1, "why; console (warning): a warning line");
-    assert!(verdict(Some(Late(why())), Some(line("oom", Severity::Complaint))).1.starts_with("the guest is out of memory"));
+    assert_eq!(
+        verdict(Some(Failed(why())), complaint()).1,
+        "why; console (warning): a warning line"
+    );
+    assert!(
+        verdict(Some(Late(why())), Some(line("oom", Severity::Complaint)))
+            .1
+            .starts_with("the guest is out of memory")
+    );
 }
 
 fn known(text: &str) -> Vec<ExpectedFailure> {
@@ -51,7 +65,8 @@ fn known(text: &str) -> Vec<ExpectedFailure> {
 #[test]
 fn known_failures_are_expected_only_where_and_as_they_are_known() {
     let entry = known("kernel = '<6.2'\ncase = 'small'\ncontains = 'too big'\nreason = 'fixed in 6.2'");
-    let settle = |verdict, reason: &str, case: &str, release: &str| settle(verdict, reason.into(), &entry, case, ("k", release));
+    let settle =
+        |verdict, reason: &str, case: &str, release: &str| settle(verdict, reason.into(), &entry, case, ("k", release));
     let (verdict, _, expected) = settle(Verdict::Fail, "it is too big", "a/b[small]", "6.1.0");
     assert_eq!((verdict, expected.as_deref()), (Verdict::Fail, Some("fixed in 6.2")));
     assert_eq!(settle(Verdict::Fail, "other", "a/b[small]", "6.1.0").2, None);
@@ -59,7 +74,10 @@ fn known_failures_are_expected_only_where_and_as_they_are_known() {
     assert_eq!(settle(Verdict::Fail, "it is too big", "a/b[small]", "6.12.0").2, None);
     let (verdict, reason, _) = settle(Verdict::Pass, "", "a/b[small]", "6.1.0");
     assert_eq!(verdict, Verdict::Fail);
-    assert!(reason.contains("it passed, and was expected to fail on '<6.2': fixed in 6.2"), "{reason}");
+    assert!(
+        reason.contains("it passed, and was expected to fail on '<6.2': fixed in 6.2"),
+        "{reason}"
+    );
     assert_eq!(settle(Verdict::Error, "too big", "a/b[small]", "6.1.0").2, None);
     assert_eq!(settle(Verdict::Pass, "", "a/b[small]", "6.12.0").0, Verdict::Pass);
 }
@@ -74,7 +92,11 @@ pub(in super::super) fn result(id: &str, verdict: Verdict) -> CaseResult {
         kernel: kernel.into(),
         release: Some("6.1.0".into()),
         verdict,
-        reason: if verdict == Verdict::Pass { String::new() } else { "because & <why>".into() },
+        reason: if verdict == Verdict::Pass {
+            String::new()
+        } else {
+            "because & <why>".into()
+        },
         expected: None,
         earlier: vec![],
         bad_line: None,
@@ -104,7 +126,10 @@ fn exit_codes_tell_failures_from_what_could_not_be_tested() {
     assert_eq!(code(&[Skip], false), 3);
     assert_eq!(code(&[], true), 125);
     let mut flaky = result("a/b@k", Pass);
-    flaky.earlier.push(Attempt { verdict: Fail, reason: "x".into() });
+    flaky.earlier.push(Attempt {
+        verdict: Fail,
+        reason: "x".into(),
+    });
     assert_eq!((exit_code([&flaky], false), flaky.word().as_str()), (1, "flaky"));
     let mut known = result("a/b@k", Fail);
     known.expected = Some("x".into());

@@ -15,7 +15,9 @@ pub fn satisfies(release: &str, wanted: &str) -> Result<bool, String> {
 
 fn compare(have: &[u32], comparison: &str) -> Result<bool, String> {
     const OPERATORS: [&str; 5] = [">=", "<=", ">", "<", "="];
-    let bad = || format!("'{comparison}' is no comparison of versions: expected >=, <=, >, < or = and numbers, such as >=5.10");
+    let bad = || {
+        format!("'{comparison}' is no comparison of versions: expected >=, <=, >, < or = and numbers, such as >=5.10")
+    };
     let (operator, version) = OPERATORS
         .iter()
         .find_map(|o| Some((*o, comparison.strip_prefix(o)?.trim())))
@@ -23,7 +25,12 @@ fn compare(have: &[u32], comparison: &str) -> Result<bool, String> {
     let number = |n: &str| n.parse::<u32>().map_err(|_| bad());
     let wanted: Vec<u32> = version.split('.').map(number).collect::<Result<_, _>>()?;
     let zero = std::iter::repeat(0);
-    let order = have.iter().copied().chain(zero).take(wanted.len()).cmp(wanted.iter().copied());
+    let order = have
+        .iter()
+        .copied()
+        .chain(zero)
+        .take(wanted.len())
+        .cmp(wanted.iter().copied());
     Ok(match operator {
         ">=" => order != Ordering::Less,
         "<=" => order != Ordering::Greater,
@@ -35,7 +42,9 @@ fn compare(have: &[u32], comparison: &str) -> Result<bool, String> {
 
 /// `6.12.95+deb12-amd64` -> 6, 12, 95.
 fn numbers(release: &str) -> Vec<u32> {
-    let end = release.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(release.len());
+    let end = release
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(release.len());
     release[..end].split('.').map_while(|n| n.parse().ok()).collect()
 }
 

@@ -123,7 +123,9 @@ enum Verb {
 }
 
 fn pair(text: &str) -> Result<(String, PathBuf), String> {
-    let pair = text.split_once('=').filter(|(label, file)| !label.is_empty() && !file.is_empty());
+    let pair = text
+        .split_once('=')
+        .filter(|(label, file)| !label.is_empty() && !file.is_empty());
     let (label, file) = pair.ok_or_else(|| format!("'{text}' is no map: expected LABEL=FILE"))?;
     Ok((label.to_owned(), file.into()))
 }
@@ -147,7 +149,8 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
     if args.list {
         return super::say(&cases.iter().map(|c| c.id() + "\n").collect::<String>());
     }
-    fs::create_dir_all(&args.out).map_err(|e| infrastructure(args, &format!("cannot make folder {}: {e}", args.out.display())))?;
+    fs::create_dir_all(&args.out)
+        .map_err(|e| infrastructure(args, &format!("cannot make folder {}: {e}", args.out.display())))?;
     match nested::choose(args.host) {
         Place::Here => run_here(args, cases),
         Place::Nested(announcement) => {
@@ -164,7 +167,10 @@ fn usage(problem: String) -> Failure {
 }
 
 fn infrastructure(args: &TestArgs, problem: &str) -> Failure {
-    Failure::new(ExitCode::PassedOn(if args.bisect { 125 } else { 3 }), anyhow::anyhow!("{problem}"))
+    Failure::new(
+        ExitCode::PassedOn(if args.bisect { 125 } else { 3 }),
+        anyhow::anyhow!("{problem}"),
+    )
 }
 
 fn suites(args: &TestArgs) -> Result<Vec<Ready>, Failure> {
@@ -196,7 +202,11 @@ fn cases(args: &TestArgs, ready: Vec<Ready>) -> Result<Vec<Case>, Failure> {
         for kernel in &kernels {
             for time in 1..=args.repeat {
                 let time = if args.repeat == 1 { 0 } else { time };
-                cases.push(Case { ready: Arc::clone(&ready), kernel: Arc::clone(kernel), time });
+                cases.push(Case {
+                    ready: Arc::clone(&ready),
+                    kernel: Arc::clone(kernel),
+                    time,
+                });
             }
         }
     }
@@ -212,7 +222,9 @@ fn cases(args: &TestArgs, ready: Vec<Ready>) -> Result<Vec<Case>, Failure> {
         });
     }
     if cases.is_empty() {
-        return Err(usage("no case is left to run; hint: --list without --filter shows them all".to_owned()));
+        return Err(usage(
+            "no case is left to run; hint: --list without --filter shows them all".to_owned(),
+        ));
     }
     if let Some(shard) = args.shard {
         let mut place = 0..;
@@ -223,13 +235,19 @@ fn cases(args: &TestArgs, ready: Vec<Ready>) -> Result<Vec<Case>, Failure> {
 
 fn kernels(args: &TestArgs) -> Result<Vec<Arc<Kernel>>, Failure> {
     if args.kernels.is_empty() {
-        return Err(usage("there is no kernel to test; hint: --kernel PATH or --kernel @NAME, see `cargo xtask images --list`".to_owned()));
+        return Err(usage(
+            "there is no kernel to test; hint: --kernel PATH or --kernel @NAME, see `cargo xtask images --list`"
+                .to_owned(),
+        ));
     }
     let maps: BTreeMap<_, _> = args.system_map.iter().cloned().collect();
     let mut kernels: Vec<Arc<Kernel>> = Vec::new();
     for arg in &args.kernels {
         if kernels.iter().any(|k| k.label == arg.label) {
-            return Err(usage(format!("two kernels are called '{}'; hint: give them labels, --kernel PATH:LABEL", arg.label)));
+            return Err(usage(format!(
+                "two kernels are called '{}'; hint: give them labels, --kernel PATH:LABEL",
+                arg.label
+            )));
         }
         let map = maps.get(&arg.label).map(PathBuf::as_path);
         kernels.push(Arc::new(kernel::look(arg, args.initrd.as_deref(), map)));
@@ -245,7 +263,11 @@ fn prepare(config: VmConfig) -> Result<Prepared, String> {
     let plan = MachinePlan::prepare(config, Purpose::Plan).map_err(|failure| failure.sentence())?;
     let report = map::Report::new(&plan.config, &plan.topology, &plan.layout, plan.phys_bits);
     let tables = acpi::assemble(&acpi_input(&plan.config, &plan.topology, &plan.layout)).map_err(|e| e.to_string())?;
-    let tables = tables.tables.into_iter().map(|t| (t.signature.to_owned(), t.bytes)).collect();
+    let tables = tables
+        .tables
+        .into_iter()
+        .map(|t| (t.signature.to_owned(), t.bytes))
+        .collect();
     Ok(Prepared { report, tables })
 }
 
@@ -264,10 +286,16 @@ fn watch_signals(stop: &'static AtomicBool) -> io::Result<()> {
 fn run_here(args: &TestArgs, cases: Vec<Case>) -> Result<ExitCode, Failure> {
     static STOP: AtomicBool = AtomicBool::new(false);
     watch_signals(&STOP).map_err(Failure::vmm)?;
-    let out = args.out.canonicalize().map_err(|e| infrastructure(args, &format!("cannot use folder {}: {e}", args.out.display())))?;
+    let out = args
+        .out
+        .canonicalize()
+        .map_err(|e| infrastructure(args, &format!("cannot use folder {}: {e}", args.out.display())))?;
     let order: Vec<_> = cases.iter().map(Case::id).collect();
     let kept = kept(args, &out, &order)?;
-    let todo: Vec<_> = cases.into_iter().filter(|c| kept.iter().all(|r| r.id != c.id())).collect();
+    let todo: Vec<_> = cases
+        .into_iter()
+        .filter(|c| kept.iter().all(|r| r.id != c.id()))
+        .collect();
     let context = Context {
         program: std::env::current_exe().map_err(Failure::vmm)?,
         out: out.clone(),
@@ -295,7 +323,11 @@ fn run_here(args: &TestArgs, cases: Vec<Case>) -> Result<ExitCode, Failure> {
         }
     }
     let code = exit_code(&results, args.bisect);
-    let unwritten = args.reports.write(&results, &out, &BTreeMap::new()).err().or(ran.unwritten);
+    let unwritten = args
+        .reports
+        .write(&results, &out, &BTreeMap::new())
+        .err()
+        .or(ran.unwritten);
     if let Some(why) = unwritten {
         return Err(infrastructure(args, &why));
     }
@@ -337,20 +369,34 @@ fn run_nested(args: &TestArgs, cases: &[Case]) -> Result<ExitCode, Failure> {
     host.memory = ByteSize(largest.saturating_mul(guests).saturating_add(ByteSize::gib(2).0)).max(ByteSize::gib(4));
     let mut folders = vec![args.out.clone()];
     folders.extend(args.reports.folders());
-    let files = cases.iter().flat_map(|c| [Some(&c.kernel.kernel), c.kernel.initrd.as_ref()]).flatten();
-    let pushed = args.suites.iter().chain(files).chain(args.system_map.iter().map(|(_, f)| f));
+    let files = cases
+        .iter()
+        .flat_map(|c| [Some(&c.kernel.kernel), c.kernel.initrd.as_ref()])
+        .flatten();
+    let pushed = args
+        .suites
+        .iter()
+        .chain(files)
+        .chain(args.system_map.iter().map(|(_, f)| f));
     folders.extend(nested::folders_of_hidden(pushed).map_err(failed)?);
     let cwd = std::env::current_dir().map_err(Failure::vmm)?;
     let shares = nested::plan_shares(&cwd, &folders).map_err(failed)?;
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     for attempt in 1.. {
-        let request = Reexec { args: arguments.clone(), shares: shares.clone(), interactive: false, host: host.clone() };
+        let request = Reexec {
+            args: arguments.clone(),
+            shares: shares.clone(),
+            interactive: false,
+            host: host.clone(),
+        };
         match nested::reexec_in_host(&request, None) {
             Ok(outcome) => return Ok(ExitCode::PassedOn(outcome.code())),
             Err(e @ HostError::Interrupted(_)) => return Err(Failure::new(ExitCode::PassedOn(130), e)),
             Err(e) if attempt == 2 => return Err(failed(e)),
             Err(e) => {
-                eprintln!("RETRY: the nested host failed, which says nothing of the kernels; going on with what is left: {e}");
+                eprintln!(
+                    "RETRY: the nested host failed, which says nothing of the kernels; going on with what is left: {e}"
+                );
                 if !args.resume && attempt == 1 {
                     arguments.push("--resume".to_owned());
                 }

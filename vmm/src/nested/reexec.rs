@@ -99,7 +99,10 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
 /// The folders of files that are only read, where the nested host hides them behind its own.
 pub fn folders_of_hidden<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>, HostError> {
     let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
-    let folders: BTreeSet<_> = files.into_iter().filter_map(|file| needed_folder(&cwd, file, false)).collect();
+    let folders: BTreeSet<_> = files
+        .into_iter()
+        .filter_map(|file| needed_folder(&cwd, file, false))
+        .collect();
     Ok(folders.into_iter().collect())
 }
 

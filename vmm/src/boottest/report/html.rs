@@ -1,7 +1,10 @@
 //! One static page: the matrix, timings, consoles and memory maps. It needs no network and no script.
 
 use super::{cell, kernels, scenario, scenarios};
-use crate::boottest::{svg::escape, verdict::{CaseResult, Verdict}};
+use crate::boottest::{
+    svg::escape,
+    verdict::{CaseResult, Verdict},
+};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Bytes of a console that the page shows, its end.
@@ -27,7 +30,12 @@ td,th{border:1px solid #bbb;padding:.25em .6em;text-align:left;vertical-align:to
 pub fn page(results: &[CaseResult], files: &BTreeMap<String, Files>) -> String {
     let mut body = String::from("<h1>Boot tests</h1>");
     let good = results.iter().filter(|r| r.is_fine()).count();
-    let _ = write!(body, "<p id='counts'>{} cases, {} to be looked at.</p>", results.len(), results.len() - good);
+    let _ = write!(
+        body,
+        "<p id='counts'>{} cases, {} to be looked at.</p>",
+        results.len(),
+        results.len() - good
+    );
     matrix(&mut body, results);
     timings(&mut body, results);
     let empty = Files::default();
@@ -44,8 +52,17 @@ fn matrix(body: &mut String, results: &[CaseResult]) {
     let kernels = kernels(results);
     body.push_str("<table id='matrix'><tr><th>scenario</th>");
     for kernel in &kernels {
-        let release = results.iter().find(|r| r.kernel == *kernel).and_then(|r| r.release.as_deref()).unwrap_or("-");
-        let _ = write!(body, "<th>{}<br><small>{}</small></th>", escape(kernel), escape(release));
+        let release = results
+            .iter()
+            .find(|r| r.kernel == *kernel)
+            .and_then(|r| r.release.as_deref())
+            .unwrap_or("-");
+        let _ = write!(
+            body,
+            "<th>{}<br><small>{}</small></th>",
+            escape(kernel),
+            escape(release)
+        );
     }
     body.push_str("</tr>");
     for name in scenarios(results) {
@@ -106,7 +123,12 @@ fn case(body: &mut String, at: usize, result: &CaseResult, files: &Files) {
         let _ = write!(body, "<p>Expected: {}</p>", escape(expected));
     }
     for attempt in &result.earlier {
-        let _ = write!(body, "<p>Attempt before: {}: {}</p>", attempt.verdict, escape(&attempt.reason));
+        let _ = write!(
+            body,
+            "<p>Attempt before: {}: {}</p>",
+            attempt.verdict,
+            escape(&attempt.reason)
+        );
     }
     if let Some(oops) = &result.oops {
         let trace: String = oops.trace.iter().map(|t| format!("{}\n", escape(t))).collect();
@@ -118,21 +140,38 @@ fn case(body: &mut String, at: usize, result: &CaseResult, files: &Files) {
         body.push_str("<details><summary>steps</summary><table>");
         for step in &result.steps {
             let ok = if step.ok { Verdict::Pass } else { Verdict::Fail };
-            let _ = write!(body, "<tr class='{ok}'><td>{}</td><td class='num'>{:.2}</td></tr>", escape(&step.name), step.seconds);
+            let _ = write!(
+                body,
+                "<tr class='{ok}'><td>{}</td><td class='num'>{:.2}</td></tr>",
+                escape(&step.name),
+                step.seconds
+            );
         }
         body.push_str("</table></details>");
     }
     if !result.subtests.is_empty() {
         body.push_str("<details><summary>sub-tests</summary><table>");
         for test in &result.subtests {
-            let _ = write!(body, "<tr><td>{}</td><td>{:?}</td><td>{}</td></tr>", escape(&test.name), test.status, escape(&test.detail));
+            let _ = write!(
+                body,
+                "<tr><td>{}</td><td>{:?}</td><td>{}</td></tr>",
+                escape(&test.name),
+                test.status,
+                escape(&test.detail)
+            );
         }
         body.push_str("</table></details>");
     }
     for (what, text) in [("console", &files.console), ("configuration", &files.config)] {
         if !text.is_empty() {
-            let from = (text.len().saturating_sub(CONSOLE)..=text.len()).find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-            let _ = write!(body, "<details><summary>{what}</summary><pre>{}</pre></details>", escape(&text[from..]));
+            let from = (text.len().saturating_sub(CONSOLE)..=text.len())
+                .find(|i| text.is_char_boundary(*i))
+                .unwrap_or(0);
+            let _ = write!(
+                body,
+                "<details><summary>{what}</summary><pre>{}</pre></details>",
+                escape(&text[from..])
+            );
         }
     }
     body.push_str("</article>");

@@ -1,6 +1,9 @@
 //! JUnit XML, for CI systems.
 
-use crate::boottest::{ktap::Status, verdict::{CaseResult, Verdict}};
+use crate::boottest::{
+    ktap::Status,
+    verdict::{CaseResult, Verdict},
+};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestRerun, TestSuite};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -38,9 +41,15 @@ fn case(result: &CaseResult) -> TestCase {
         Verdict::Fail | Verdict::Crash | Verdict::Timeout => TestCaseStatus::non_success(NonSuccessKind::Failure),
     };
     for attempt in &result.earlier {
-        let kind = if attempt.verdict == Verdict::Error { NonSuccessKind::Error } else { NonSuccessKind::Failure };
+        let kind = if attempt.verdict == Verdict::Error {
+            NonSuccessKind::Error
+        } else {
+            NonSuccessKind::Failure
+        };
         let mut rerun = TestRerun::new(kind);
-        rerun.set_message(attempt.reason.clone()).set_type(attempt.verdict.to_string());
+        rerun
+            .set_message(attempt.reason.clone())
+            .set_type(attempt.verdict.to_string());
         status.add_rerun(rerun);
     }
     if result.verdict != Verdict::Pass {
@@ -51,7 +60,13 @@ fn case(result: &CaseResult) -> TestCase {
         status.set_message(message);
         if !matches!(status, TestCaseStatus::Skipped { .. }) {
             status.set_type(result.verdict.to_string());
-            let trace = result.oops.iter().flat_map(|o| &o.trace).cloned().collect::<Vec<_>>().join("\n");
+            let trace = result
+                .oops
+                .iter()
+                .flat_map(|o| &o.trace)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join("\n");
             status.set_description(format!("{}\n{trace}\nfiles: {}", result.reason, result.folder));
         }
     }

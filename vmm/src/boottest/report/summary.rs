@@ -18,7 +18,11 @@ pub fn summary(results: &[CaseResult], out: &Path) -> String {
         let _ = write!(text, "{scenario:first$}");
         for kernel in &kernels {
             let width = kernel.len().max(8);
-            let _ = write!(text, "  {:width$}", cell(results, scenario, kernel).as_deref().unwrap_or("-"));
+            let _ = write!(
+                text,
+                "  {:width$}",
+                cell(results, scenario, kernel).as_deref().unwrap_or("-")
+            );
         }
         let end = text.trim_end().len();
         text.truncate(end);

@@ -1,6 +1,9 @@
 //! TAP version 14 with sub-tests.
 
-use crate::boottest::{ktap::{Status, Subtest}, verdict::{CaseResult, Verdict}};
+use crate::boottest::{
+    ktap::{Status, Subtest},
+    verdict::{CaseResult, Verdict},
+};
 use std::fmt::Write;
 
 /// One line for each case, reasons as comments.
@@ -8,12 +11,21 @@ pub fn tap(results: &[CaseResult]) -> String {
     let mut text = format!("TAP version 14\n1..{}\n", results.len());
     for (at, result) in results.iter().enumerate() {
         if !result.subtests.is_empty() {
-            let _ = writeln!(text, "# Subtest: {}\n    1..{}", name(&result.id), result.subtests.len());
+            let _ = writeln!(
+                text,
+                "# Subtest: {}\n    1..{}",
+                name(&result.id),
+                result.subtests.len()
+            );
             for (at, test) in result.subtests.iter().enumerate() {
                 let _ = writeln!(text, "    {}", subtest(at + 1, test));
             }
         }
-        let ok = if matches!(result.verdict, Verdict::Pass | Verdict::Skip) && !result.is_flaky() { "ok" } else { "not ok" };
+        let ok = if matches!(result.verdict, Verdict::Pass | Verdict::Skip) && !result.is_flaky() {
+            "ok"
+        } else {
+            "not ok"
+        };
         let directive = match (&result.expected, result.verdict) {
             (Some(why), _) => format!(" # TODO {}", one_line(why)),
             (None, Verdict::Skip) => format!(" # SKIP {}", one_line(&result.reason)),
@@ -24,7 +36,12 @@ pub fn tap(results: &[CaseResult]) -> String {
             let _ = writeln!(text, "# {}: {}", result.verdict, one_line(&result.reason));
         }
         for attempt in &result.earlier {
-            let _ = writeln!(text, "# attempt before: {}: {}", attempt.verdict, one_line(&attempt.reason));
+            let _ = writeln!(
+                text,
+                "# attempt before: {}: {}",
+                attempt.verdict,
+                one_line(&attempt.reason)
+            );
         }
     }
     text

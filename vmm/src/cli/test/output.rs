@@ -55,14 +55,22 @@ impl Reports {
 
     /// Writes and prints everything; an error is a sentence. `homes` are the folders of results by case, where they are not all
     /// in `out`.
-    pub(super) fn write(&self, results: &[CaseResult], out: &Path, homes: &BTreeMap<String, PathBuf>) -> Result<(), String> {
+    pub(super) fn write(
+        &self,
+        results: &[CaseResult],
+        out: &Path,
+        homes: &BTreeMap<String, PathBuf>,
+    ) -> Result<(), String> {
         let text = match self.tap {
             true => report::tap(results),
             false => report::summary(results, out),
         };
         // A reader that has gone does not change the verdict.
         let _ = io::stdout().lock().write_all(text.as_bytes());
-        let whole = Results { version: env!("CARGO_PKG_VERSION").to_owned(), results: results.to_vec() };
+        let whole = Results {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            results: results.to_vec(),
+        };
         let json = serde_json::to_vec_pretty(&whole).map_err(|e| e.to_string())?;
         write(&out.join("results.json"), &json)?;
         if let Some(path) = &self.json {
@@ -74,7 +82,9 @@ impl Reports {
         }
         if let Some(folder) = &self.html {
             fs::create_dir_all(folder).map_err(|e| format!("cannot make folder {}: {e}", folder.display()))?;
-            let files = results.iter().map(|r| (r.id.clone(), files(homes.get(&r.id).map_or(out, PathBuf::as_path), r)));
+            let files = results
+                .iter()
+                .map(|r| (r.id.clone(), files(homes.get(&r.id).map_or(out, PathBuf::as_path), r)));
             let page = report::page(results, &files.collect());
             write(&folder.join("index.html"), page.as_bytes())?;
         }
@@ -85,7 +95,11 @@ impl Reports {
 fn files(out: &Path, result: &CaseResult) -> Files {
     let folder = out.join(&result.folder);
     let text = |name| String::from_utf8_lossy(&fs::read(folder.join(name)).unwrap_or_default()).into_owned();
-    Files { console: text("console.log"), map: text("memory-map.svg"), config: text("config.toml") }
+    Files {
+        console: text("console.log"),
+        map: text("memory-map.svg"),
+        config: text("config.toml"),
+    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
@@ -115,7 +129,12 @@ impl Progress {
         if done > 0 {
             eprintln!("{done} of {total} cases have a result already");
         }
-        Self { total, done: AtomicUsize::new(done), running: Mutex::default(), bar }
+        Self {
+            total,
+            done: AtomicUsize::new(done),
+            running: Mutex::default(),
+            bar,
+        }
     }
 
     fn line(&self, text: &str) {
@@ -154,9 +173,18 @@ impl Observer for Progress {
         if let Some(bar) = &self.bar {
             bar.inc(1);
         }
-        let reason = if result.reason.is_empty() { String::new() } else { format!(": {}", result.reason) };
+        let reason = if result.reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", result.reason)
+        };
         let total = self.total;
         let width = total.to_string().len();
-        self.line(&format!("[{n:width$}/{total}] {:7} {:6.1} s  {}{reason}", result.word(), result.seconds, result.id));
+        self.line(&format!(
+            "[{n:width$}/{total}] {:7} {:6.1} s  {}{reason}",
+            result.word(),
+            result.seconds,
+            result.id
+        ));
     }
 }
