@@ -258,4 +258,4 @@ pub fn exit_code<'a>(results: impl IntoIterator<Item = &'a CaseResult>, bisect: 
 
 #[cfg(test)]
 #[path = "verdict_tests.rs"]
-mod tests;
+pub(super) mod tests;
