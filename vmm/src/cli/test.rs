@@ -31,7 +31,6 @@ use crate::{
 use clap::{Args, Subcommand};
 use devices::units::ByteSize;
 use output::{Progress, Reports};
-use rustix::event::{PollFd, PollFlags, poll};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -41,6 +40,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 /// What `test` exits with.
@@ -273,10 +273,12 @@ fn prepare(config: VmConfig) -> Result<Prepared, String> {
 
 /// Sets `stop` as soon as a signal asks this process to end.
 fn watch_signals(stop: &'static AtomicBool) -> io::Result<()> {
-    let asked = signal::termination_fd()?;
+    const LOOK: Duration = Duration::from_millis(50);
+    let asked = signal::termination()?;
     let body = move || {
-        let mut fds = [PollFd::new(&asked, PollFlags::IN)];
-        while poll(&mut fds, None).is_err() {}
+        while asked.read().is_err() {
+            thread::sleep(LOOK);
+        }
         stop.store(true, Ordering::SeqCst);
         eprintln!("daxvisor: stopping; go on with --resume");
     };
