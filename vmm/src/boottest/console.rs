@@ -66,6 +66,9 @@ pub const FORBIDDEN: &[(&str, Severity, &str)] = &[
     ),
 ];
 
+/// The kernel puts it before a warning or a bug.
+const MARK: &str = "[ cut here ]";
+
 /// The first line that ought not to be there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadLine {
@@ -107,6 +110,12 @@ impl Forbidden {
 
     /// The pattern that `line` matches, by the order of [`FORBIDDEN`].
     pub fn matching(&self, line: &str) -> Option<(&'static str, Severity)> {
+        let (name, severity, excused) = self.look(line)?;
+        (!excused).then_some((name, severity))
+    }
+
+    /// The same, and whether the line is excused.
+    fn look(&self, line: &str) -> Option<(&'static str, Severity, bool)> {
         let hits = self.set.matches(line);
         let (name, severity, _) = FORBIDDEN.get(hits.iter().next()?)?;
         // An exception from one of the patterns that match is an exception from all of them.
@@ -114,35 +123,38 @@ impl Forbidden {
             .allowed
             .iter()
             .any(|(pattern, text)| hits.iter().any(|i| FORBIDDEN[i].0 == pattern) && text.is_match(line));
-        (!excused).then_some((*name, *severity))
+        Some((*name, *severity, excused))
     }
 
-    /// The line that a failure is about: the first of the gravest, and how grave that is. A mark such as `cut here` stands for
-    /// the line behind it.
+    /// The line that a failure is about: the first of the gravest, and how grave that is. The mark `cut here` belongs to the
+    /// line behind it and counts only when there is none.
     pub fn first<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Option<(BadLine, Severity)> {
         let mut found: Option<(BadLine, Severity)> = None;
-        let mut cut = false;
+        let mut mark = None;
         for (index, line) in lines.into_iter().enumerate() {
-            let Some((name, severity)) = self.matching(line) else {
+            let Some((name, severity, excused)) = self.look(line) else {
                 continue;
             };
-            let mark = line.contains("[ cut here ]");
+            let bad = BadLine {
+                pattern: name.to_owned(),
+                line: bare(line).to_owned(),
+                index,
+            };
+            if line.contains(MARK) {
+                mark = (!excused).then_some((bad, severity));
+                continue;
+            }
+            mark = None;
             let better = match &found {
                 None => true,
-                Some((_, Severity::Complaint)) => severity == Severity::Crash || cut,
+                Some((_, Severity::Complaint)) => severity == Severity::Crash,
                 Some((_, Severity::Crash)) => false,
             };
-            if better {
-                let bad = BadLine {
-                    pattern: name.to_owned(),
-                    line: bare(line).to_owned(),
-                    index,
-                };
+            if better && !excused {
                 found = Some((bad, severity));
-                cut = mark;
             }
         }
-        found
+        found.or(mark)
     }
 }
 
@@ -224,6 +236,9 @@ mod tests {
         let forbidden = Forbidden::new(&[allow("warning", "at a.c:3", "known since 6.1")]).unwrap();
         assert_eq!(forbidden.matching("WARNING: CPU: 0 PID: 1 at a.c:3 f"), None);
         assert!(forbidden.matching("WARNING: CPU: 0 PID: 1 at b.c:3 f").is_some());
+        let mark = "------------[ cut here ]------------";
+        assert_eq!(forbidden.first([mark, "WARNING: CPU: 0 PID: 1 at a.c:3 f"]), None);
+        assert!(forbidden.first([mark, "no line of a pattern"]).is_some());
         assert!(
             Forbidden::new(&[allow("warn", "x", "y")])
                 .unwrap_err()
