@@ -1,7 +1,7 @@
 //! The whole build, in order.
 
 use crate::{
-    agent,
+    agent::{self, Programs},
     apt::{Apt, Fetched},
     archive::Archive,
     initramfs::{self, Role},
@@ -39,7 +39,7 @@ struct Builder<'a> {
     store: Store,
     archive: Archive,
     refresh: bool,
-    agent: Vec<u8>,
+    programs: Programs,
     say: &'a mut dyn FnMut(&str),
     manifest: Manifest,
     kernels: BTreeMap<&'static str, Kernel>,
@@ -99,7 +99,7 @@ impl Builder<'_> {
     fn guest(&mut self, wanted: &'static recipe::Kernel, tools: &Tools) -> Result<()> {
         self.kernel(wanted)?;
         let kernel = &self.kernels[wanted.name];
-        let initramfs = initramfs::build(&self.store, Role::Guest, kernel, tools, &self.agent)?;
+        let initramfs = initramfs::build(&self.store, Role::Guest, kernel, tools, &self.programs)?;
         let image = KernelImage {
             release: kernel.release.clone(),
             bzimage: kernel.folder.join("bzImage"),
@@ -124,7 +124,7 @@ impl Builder<'_> {
     fn host_with(&mut self, name: &str, tools: &Tools) -> Result<()> {
         (self.say)("nested host");
         let kernel = &self.kernels[name];
-        let initramfs = initramfs::build(&self.store, Role::Host, kernel, tools, &self.agent)?;
+        let initramfs = initramfs::build(&self.store, Role::Host, kernel, tools, &self.programs)?;
         let (release, vmlinux) = (kernel.release.clone(), kernel.folder.join("vmlinux"));
         let qemu = qemu::build(&self.store, &self.archive, self.refresh)?;
         self.record(&qemu.packages, &qemu.root);
@@ -148,9 +148,11 @@ impl Builder<'_> {
 }
 
 /// Everything that decides what a build gives, short of newer packages in the archive.
-fn fingerprint(archive: &Archive, kernels: &[&recipe::Kernel], agent: &[u8]) -> String {
+fn fingerprint(archive: &Archive, kernels: &[&recipe::Kernel], programs: &Programs) -> String {
     let mut key = Key::new("build");
-    key.add(format!("{archive:?}{kernels:?}")).add(agent);
+    key.add(format!("{archive:?}{kernels:?}"))
+        .add(&programs.agent)
+        .add(&programs.memprobe);
     key.add(format!(
         "{:?}",
         (
@@ -211,17 +213,17 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         eprintln!("another build works in {}; waiting for it", dir.display())
     })?;
     let kernels = chosen(options)?;
-    let (archive, agent) = (Archive::of_this_machine()?, agent::build()?);
-    let fingerprint = fingerprint(&archive, &kernels, &agent);
+    let (archive, programs) = (Archive::of_this_machine()?, agent::build()?);
+    let fingerprint = fingerprint(&archive, &kernels, &programs);
     if let Some(manifest) = complete(&dir, &fingerprint).filter(|_| !options.refresh && !options.prune) {
         return Ok(manifest);
     }
-    say(&format!("guest agent {}", &hex(&Sha256::digest(&agent))[..12]));
+    say(&format!("guest agent {}", &hex(&Sha256::digest(&programs.agent))[..12]));
     let mut builder = Builder {
         store,
         archive,
         refresh: options.refresh,
-        agent,
+        programs,
         say,
         manifest: Manifest::default(),
         kernels: BTreeMap::new(),

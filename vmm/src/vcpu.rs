@@ -13,11 +13,18 @@
 //! decides anything itself. After a report it ends: whoever owns the machine starts new threads for a new run.
 
 mod gate;
+mod poison;
 
-use crate::hv::{CoalescedPorts, Exit, Kick, PortWrite, Vcpu};
-use devices::{Bus, Effect};
+pub use poison::Consumption;
+
+use crate::{
+    fault::{Faults, Met, StoredLine},
+    hv::{CoalescedPorts, Exit, Kick, PortWrite, Vcpu},
+};
+use devices::{Bus, Effect, units::Gpa};
 use gate::Gate;
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -35,6 +42,8 @@ pub enum Report {
     Effect(Effect),
     /// A vCPU stands still, as [`VcpuThreads::pause`] asked.
     Standing,
+    /// A vCPU has met bad memory, or an instruction that has to wait until the holes are right, and stands.
+    Poisoned,
     /// The guest brought its processor down.
     TripleFault {
         /// Whose.
@@ -47,6 +56,13 @@ pub enum Report {
         /// One sentence.
         why: String,
     },
+}
+
+impl Report {
+    fn failed(apic_id: u32, error: &crate::hv::HvError) -> Self {
+        let why = format!("{error}: {}", error.source);
+        Self::Failed { apic_id, why }
+    }
 }
 
 /// Where a vCPU was when its thread was told to stop.
@@ -81,8 +97,12 @@ pub struct Platform {
     pub mmio: Bus,
     /// Collected port writes, where KVM offers that.
     pub collected: Option<Mutex<CoalescedPorts>>,
+    /// Memory errors.
+    pub faults: Arc<Faults>,
     /// Statistics.
     pub exits: ExitCounters,
+    /// vCPUs that have met a memory error, by APIC id, and stand until it is taken out.
+    consumed: Mutex<BTreeMap<u32, Consumption>>,
     stop: AtomicBool,
     gate: Gate,
     halted_at: Mutex<Vec<StoppedAt>>,
@@ -96,6 +116,7 @@ impl Platform {
         ports: Bus,
         mmio: Bus,
         collected: Option<CoalescedPorts>,
+        faults: Arc<Faults>,
         wake: EventFd,
     ) -> (Arc<Self>, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel();
@@ -106,6 +127,8 @@ impl Platform {
                 ports,
                 mmio,
                 collected,
+                faults,
+                consumed: Mutex::default(),
                 exits: ExitCounters::default(),
                 stop,
                 gate: Gate::default(),
@@ -148,8 +171,8 @@ impl Platform {
         }
     }
 
-    /// One exit; a report ends the thread.
-    fn handle(&self, apic_id: u32, exit: Exit<'_>) -> Option<Report> {
+    /// One exit, and what comes of it.
+    fn handle(&self, apic_id: u32, exit: Exit<'_>, line: &mut StoredLine) -> Next {
         let effect = match exit {
             Exit::PortRead { port, size, data } => {
                 self.exits.port.fetch_add(1, Ordering::Relaxed);
@@ -166,22 +189,45 @@ impl Platform {
             }
             Exit::MmioRead(addr, data) => {
                 self.exits.mmio.fetch_add(1, Ordering::Relaxed);
-                self.mmio.read(addr, data);
+                match self.faults.load(Gpa(addr), data) {
+                    Some(Met::Poisoned(line)) => return Next::Poisoned(line),
+                    Some(Met::Carried) => {}
+                    None => self.mmio.read(addr, data),
+                }
                 Effect::None
             }
             Exit::MmioWrite(addr, data) => {
                 self.exits.mmio.fetch_add(1, Ordering::Relaxed);
-                self.mmio.write(addr, data)
+                match self.faults.store(Gpa(addr), data, line) {
+                    Some(_) => Effect::None,
+                    None => self.mmio.write(addr, data),
+                }
             }
+            Exit::NotEmulated(why) => return Next::NotEmulated(why),
             Exit::Interrupted => {
                 self.exits.other.fetch_add(1, Ordering::Relaxed);
                 Effect::None
             }
-            Exit::Shutdown => return Some(Report::TripleFault { apic_id }),
-            Exit::Stuck(why) => return Some(Report::Failed { apic_id, why }),
+            Exit::Shutdown => return Next::End(Report::TripleFault { apic_id }),
+            Exit::Stuck(why) => return Next::End(Report::Failed { apic_id, why }),
         };
-        (effect != Effect::None).then_some(Report::Effect(effect))
+        match effect {
+            Effect::None => Next::Go,
+            effect => Next::End(Report::Effect(effect)),
+        }
     }
+}
+
+/// What comes of an exit.
+enum Next {
+    /// Back into the guest.
+    Go,
+    /// The thread ends with this report.
+    End(Report),
+    /// The guest loads from the bad line at this address.
+    Poisoned(Gpa),
+    /// KVM cannot carry out an instruction.
+    NotEmulated(String),
 }
 
 /// The first effect that is one.
@@ -257,27 +303,44 @@ impl Drop for VcpuThreads {
 
 fn run(platform: &Platform, mut vcpu: Vcpu) {
     let apic_id = vcpu.apic_id();
+    let mut line = StoredLine::default();
+    // Whether it has met something that the machine's owner has not dealt with yet.
+    let mut waits = false;
     while !platform.stop.load(Ordering::SeqCst) {
+        if waits {
+            // Whoever takes the consumption out opens the gate after that; any earlier opening was not for this vCPU.
+            platform.gate.close();
+            platform.report(Report::Poisoned);
+        }
         if platform.gate.pass(|| platform.report(Report::Standing)) {
             vcpu.was_paused();
+            waits = waits && platform.waits(apic_id);
             // It may have been opened for the end.
             continue;
         }
-        let report = match vcpu.run() {
+        if waits && platform.waits(apic_id) {
+            continue;
+        }
+        waits = false;
+        let next = match vcpu.run() {
             Ok(exit) => {
                 platform.drain_collected();
-                platform.handle(apic_id, exit)
+                platform.handle(apic_id, exit, &mut line)
             }
-            Err(error) => Some(Report::Failed {
-                apic_id,
-                why: format!("{error}: {}", error.source),
-            }),
+            Err(error) => Next::End(Report::failed(apic_id, &error)),
         };
-        if let Some(report) = report {
+        let done = match next {
+            Next::Go => continue,
+            Next::End(report) => Err(report),
+            Next::Poisoned(line) => platform.load_of_poison(&mut vcpu, line),
+            Next::NotEmulated(why) => platform.not_emulated(&mut vcpu, why),
+        };
+        if let Err(report) = done {
             platform.drain_collected();
             platform.report(report);
             return;
         }
+        waits = platform.waits(apic_id);
     }
     if let Ok((rip, rflags)) = vcpu.position() {
         let at = StoppedAt { apic_id, rip, rflags };

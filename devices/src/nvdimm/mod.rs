@@ -46,7 +46,7 @@ use serde::Serialize;
 use state::{DimmState, StateError, StateStore};
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
 /// One live NVDIMM.
@@ -346,6 +346,15 @@ impl NvdimmBus {
         let result = change(&mut state);
         self.ring(state);
         result
+    }
+
+    /// Looks at the state, unless a call of the guest is at work on it: such a call may take its time.
+    pub fn peek<T>(&self, look: impl FnOnce(&BusState) -> T) -> Option<T> {
+        match self.state.try_lock() {
+            Ok(state) => Some(look(&state)),
+            Err(TryLockError::Poisoned(state)) => Some(look(&state.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Version of what `_FIT` returns.

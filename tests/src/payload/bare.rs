@@ -4,11 +4,12 @@ use devices::{
     Bus,
     units::{Gpa, GpaRange},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use vmm::{
     boot::{CpuState, SegmentRegister},
-    config::MemoryConfig,
+    config::{FaultConfig, MemoryConfig},
+    fault::Faults,
     hv::{self, Kvm, Vcpu, Vm},
     memory::{Access, GuestMap, ram},
     vcpu::{Platform, Report, VcpuThreads},
@@ -23,6 +24,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct Bare {
     // Dropped in this order.
     vcpu: Option<Vcpu>,
+    /// Memory errors.
+    pub faults: Arc<Faults>,
     map: GuestMap,
     /// The virtual machine, for interrupt lines.
     pub vm: Vm,
@@ -38,7 +41,13 @@ impl Bare {
         map.add(&vm, range.start, range.len, mapping, Access::ReadWrite)
             .expect("a memory slot");
         let vcpu = Some(vm.create_vcpu(0).expect("a vCPU"));
-        Self { vcpu, map, vm }
+        let faults = Faults::new(FaultConfig::default(), map.windows().clone(), vec![]);
+        Self {
+            vcpu,
+            faults: Arc::new(faults),
+            map,
+            vm,
+        }
     }
 
     /// Puts `bytes` into guest memory.
@@ -61,7 +70,7 @@ impl Bare {
         let vcpu = self.vcpu.take().expect("a machine that has not run yet");
         vcpu.set_state(state).expect("a state KVM takes");
         let wake = EventFd::new(0).expect("an eventfd");
-        let (platform, reports) = Platform::new(ports, Bus::default(), None, wake);
+        let (platform, reports) = Platform::new(ports, Bus::default(), None, self.faults.clone(), wake);
         let mut threads = VcpuThreads::start(&platform, vec![vcpu]).expect("a thread");
         let report = reports.recv_timeout(LIMIT).expect("the code ends by itself");
         threads.stop();

@@ -2,6 +2,7 @@
 //!
 //! Exit codes are its own ([`EXIT_CODES`]): what happens to the machine is not what happened to the request.
 
+mod fault;
 mod link;
 mod show;
 
@@ -11,6 +12,7 @@ use crate::{
     control::{ControlError, NvdimmRequest, Request},
 };
 use clap::{Args, Subcommand};
+use fault::FaultVerb;
 use link::{Link, LinkError};
 use std::{
     io::{self, Write},
@@ -61,6 +63,9 @@ enum Verb {
     /// NVDIMMs
     #[command(subcommand)]
     Nvdimm(NvdimmVerb),
+    /// Memory errors
+    #[command(subcommand)]
+    Fault(FaultVerb),
     /// Pass requests on as they are: lines of JSON from standard input, replies to standard output
     Raw,
 }
@@ -98,6 +103,7 @@ impl Verb {
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
             Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),
             Self::Nvdimm(NvdimmVerb::Lock { id }) => Request::Nvdimm(NvdimmRequest::Lock { id: id.clone() }),
+            Self::Fault(verb) => verb.request(),
             Self::Raw => return None,
         })
     }

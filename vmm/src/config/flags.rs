@@ -130,8 +130,8 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "cpu",
-        value: "vendor=ID|-FEATURE[,..]",
-        help: "What CPUID says, as changes to the host's: a vendor id, features taken away",
+        value: "vendor=ID|-FEATURE|add=FEATURES[,..]",
+        help: "What CPUID says, as changes to the host's: a vendor id, features taken away, and added (erms, fsrm, overflow_recov, succor)",
         repeatable: false,
         read: |c, texts| merge(&mut c.cpu, texts, CPU),
         write: |c| pairs(&c.cpu, CPU),
@@ -293,6 +293,15 @@ pub const FLAGS: &[Flag] = &[
         repeatable: false,
         read: |c, texts| merge(&mut c.ars, texts, NUMA),
         write: |c| pairs(&c.ars, NUMA),
+    },
+    Flag {
+        name: "fault",
+        value: "[clear-on-write=on][,guest-injected=on]",
+        help: "Memory errors: whether a bad line that the guest overwrites whole becomes good, and whether loads meet errors \
+               that the guest injected through its NVDIMM root [default: off, off]",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.fault, texts, NUMA),
+        write: |c| pairs(&c.fault, NUMA),
     },
     Flag {
         name: "console",

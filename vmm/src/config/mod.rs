@@ -89,6 +89,8 @@ pub struct VmConfig {
     pub virtual_disk: Vec<VirtualDiskConfig>,
     /// Address range scrubs of the NVDIMM buses.
     pub ars: ArsConfig,
+    /// What memory errors do.
+    pub fault: FaultConfig,
     /// The first serial port.
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.
@@ -164,8 +166,21 @@ impl Default for CpusConfig {
 pub struct CpuModelConfig {
     /// Vendor id string of leaf 0, for example `GenuineIntel`; none: the host's.
     pub vendor: Option<String>,
-    /// Features taken away, by the kernel's `/proc/cpuinfo` names.
+    /// Features that the host's processor need not have, by the kernel's `/proc/cpuinfo` names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    /// Features taken away, by the same names.
     pub remove: Vec<String>,
+}
+
+/// What memory errors do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct FaultConfig {
+    /// A bad line that the guest overwrites whole becomes good.
+    pub clear_on_write: bool,
+    /// Loads meet errors that the guest injected through its NVDIMM root as well, not only scrubs.
+    pub guest_injected: bool,
 }
 
 /// Boot RAM.

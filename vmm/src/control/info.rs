@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::Phase;
+use super::{FaultList, FaultsChanged, Phase};
 use crate::layout::map::Report;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,10 @@ pub enum Response {
     Nvdimms(NvdimmList),
     /// To `nvdimm add`.
     NvdimmAdded(Box<NvdimmAdded>),
+    /// To `fault list`.
+    Faults(Box<FaultList>),
+    /// To `fault inject` and `fault clear`.
+    FaultsChanged(Box<FaultsChanged>),
 }
 
 /// Where the machine is.

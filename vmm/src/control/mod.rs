@@ -12,10 +12,14 @@
 //! ```
 
 mod error;
+mod fault;
 mod info;
 pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
+pub use fault::{
+    Delivery, FaultClear, FaultCounts, FaultInfo, FaultInject, FaultList, FaultRequest, FaultTarget, FaultsChanged, Mechanism,
+};
 pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
 
 use crate::config::NvdimmConfig;
@@ -38,6 +42,8 @@ pub enum Request {
     Quit,
     /// Something about the NVDIMMs.
     Nvdimm(NvdimmRequest),
+    /// Something about memory errors.
+    Fault(FaultRequest),
 }
 
 /// What can be asked about NVDIMMs.
@@ -86,7 +92,13 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
     use Phase::{Ending, Paused, Pausing, Running};
     match (request, phase) {
         (_, Ending) => Err(ControlError::new(ErrorKind::Ending, "the machine is ending")),
-        (Request::Describe | Request::Quit | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. }), _)
+        (
+            Request::Describe
+            | Request::Quit
+            | Request::Fault(_)
+            | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. }),
+            _,
+        )
         | (Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)), Running)
         | (Request::Resume, Paused) => Ok(()),
         (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {

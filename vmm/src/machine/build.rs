@@ -9,6 +9,7 @@ use super::{
     console::{Console, ConsoleError},
     control::Control,
     events::{self, AGENT_PORT, Agent, Loop},
+    fault::MachineChecks,
     growth::Growth,
     nvdimm::OpenBus,
     ranges,
@@ -19,8 +20,10 @@ use crate::{
     boot::{self, BootPlan, BootRequest, CpuState, Kernel},
     config::{ConsoleConfig, VmConfig, probe::BackingFacts},
     cpuid::{self, CpuModel, VcpuShape},
+    fault::Faults,
     hv::{self, CoalescedPorts, HvError, Kvm, KvmError, Vcpu, Vm},
     layout::{self, Layout, ports},
+    mce::Personality,
     memory::{
         Access, GuestMap, GuestMapError,
         backing::BackingError,
@@ -236,7 +239,7 @@ impl Machine {
         }
         ranges::map(config, layout, &vm, &mut map)?;
         let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
-        let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
+        let (vcpus, checks) = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
         let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
         let growth = Growth {
@@ -248,7 +251,8 @@ impl Machine {
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
-        let parts = devices.into_loop(plan, growth, &vcpus)?;
+        let faults = Arc::new(Faults::new(config.fault, growth.memory.windows().clone(), devices.nvdimm.clone()));
+        let parts = devices.into_loop(plan, growth, &vcpus, (faults, checks))?;
         // Last of all: from here on a DIMM that is not shut down was in use.
         for bus in &parts.nvdimm {
             let kept = bus.with(|bus| bus.keep());
@@ -359,9 +363,11 @@ fn create_vcpus(
     kvm: &Kvm,
     vm: &Vm,
     entry: &CpuState,
-) -> Result<Vec<Vcpu>, BuildError> {
+) -> Result<(Vec<Vcpu>, MachineChecks), BuildError> {
     let supported = kvm.supported_cpuid()?;
     let model = CpuModel::new(&config.cpu)?;
+    let personality = Personality::plan(model.vendor(&supported), kvm.mce_supported()?);
+    let mut ports = Vec::new();
     let host = cpuid::HostLimits {
         tsc_deadline_timer: kvm.has_tsc_deadline(),
     };
@@ -376,6 +382,8 @@ fn create_vcpus(
             threads_per_package: u32::from(topology.shape.threads) * u32::from(topology.shape.cores),
         };
         vcpu.set_cpuid(&model.entries(&supported, &host, &shape))?;
+        vcpu.set_up_mce(&personality)?;
+        ports.push(vcpu.mce_port(&personality)?);
         vcpu.set_reset_msrs()?;
         vcpu.set_local_interrupts()?;
         // The others wait for their start-up interrupt.
@@ -384,7 +392,7 @@ fn create_vcpus(
         }
         vcpus.push(vcpu);
     }
-    Ok(vcpus)
+    Ok((vcpus, MachineChecks { personality, ports }))
 }
 
 /// Devices on their buses, and what the loop needs of them.
@@ -475,7 +483,13 @@ impl Devices {
         })
     }
 
-    fn into_loop(self, plan: layout::map::Report, growth: Growth, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(
+        self,
+        plan: layout::map::Report,
+        growth: Growth,
+        vcpus: &[Vcpu],
+        (faults, checks): (Arc<Faults>, MachineChecks),
+    ) -> Result<Loop, BuildError> {
         let vm = &growth.vm;
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
@@ -490,7 +504,7 @@ impl Devices {
             None => None,
         };
         let wake = event()?;
-        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, twin(&wake)?);
+        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, faults, twin(&wake)?);
         Ok(Loop {
             platform,
             reports,
@@ -506,6 +520,7 @@ impl Devices {
             acpi: self.acpi,
             nvdimm: self.nvdimm,
             plan,
+            checks,
             deadline: None,
             growth,
         })

@@ -3,6 +3,7 @@
 //! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
 //! [`Outcome`] and stops the loop. What clients of the control socket ask is done in `serve`.
 
+mod faults;
 mod serve;
 
 use super::{
@@ -10,6 +11,7 @@ use super::{
     channel::Channel,
     console::{Console, Typed},
     control::Control,
+    fault::MachineChecks,
     growth::Growth,
 };
 use crate::{
@@ -70,6 +72,8 @@ pub struct Loop {
     pub nvdimm: Vec<Arc<NvdimmBus>>,
     /// What was planned, for whoever asks.
     pub plan: map::Report,
+    /// Machine check registers of the vCPUs.
+    pub checks: MachineChecks,
     /// End the run then.
     pub deadline: Option<Instant>,
     /// Memory, and what is needed to make more of it. Last: everything above reaches into it.
@@ -158,6 +162,7 @@ struct Running {
     phase: Phase,
     clock: serve::Clock,
     pending: Vec<serve::Pending>,
+    halt: faults::Halt,
 }
 
 /// Runs until something ends the machine; then its threads have stopped.
@@ -177,6 +182,7 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         phase: Phase::Running,
         clock: serve::Clock::start(),
         pending: vec![],
+        halt: faults::Halt::default(),
     }));
     let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
     event_manager::SubscriberOps::add_subscriber(&mut manager, running.clone());
@@ -230,7 +236,7 @@ impl MutEventSubscriber for Running {
                 let _ = self.tick.wait();
                 self.parts.platform.drain_collected();
                 self.parts.serial.flush();
-                if self.phase == Phase::Pausing {
+                if self.phase == Phase::Pausing || self.halt.is_under_way() {
                     self.threads.kick();
                 }
             }
@@ -264,6 +270,7 @@ impl MutEventSubscriber for Running {
             Token::ControlClient(slot) => self.control_client(slot, events.event_set()),
             Token::Doorbell(n) => self.doorbell(n),
         }
+        self.attend_faults();
         self.settle();
         self.refresh_client(ops);
         self.refresh_control(ops);
@@ -304,7 +311,7 @@ impl Running {
         while let Ok(report) = self.parts.reports.try_recv() {
             let outcome = match report {
                 // Counted at the gate; the bell was for a look at it.
-                Report::Effect(Effect::None) | Report::Standing => continue,
+                Report::Effect(Effect::None) | Report::Standing | Report::Poisoned => continue,
                 Report::Effect(Effect::PowerOff) => Outcome::PowerOff,
                 Report::Effect(Effect::Reset) => Outcome::Reset,
                 Report::Effect(Effect::Panicked) => Outcome::Panicked,

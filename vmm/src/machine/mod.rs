@@ -12,6 +12,7 @@ pub mod channel;
 pub mod console;
 pub mod control;
 pub mod events;
+mod fault;
 mod growth;
 mod nvdimm;
 pub mod output;
@@ -39,6 +40,13 @@ pub enum Outcome {
     TripleFault {
         /// Which.
         apic_id: u32,
+    },
+    /// The guest consumed bad memory where it could take no machine check: real hardware shuts down.
+    MachineCheck {
+        /// On which processor.
+        apic_id: u32,
+        /// One sentence.
+        why: String,
     },
     /// KVM cannot run the guest any further.
     Failed {
@@ -72,6 +80,9 @@ impl fmt::Display for Outcome {
             Self::Panicked => f.write_str("the guest's kernel panicked"),
             Self::TestExit(value) => write!(f, "the guest ended the run with test-exit value {value:#x}"),
             Self::TripleFault { apic_id } => write!(f, "vCPU {apic_id} of the guest triple-faulted"),
+            Self::MachineCheck { apic_id, why } => {
+                write!(f, "vCPU {apic_id} of the guest shut down on bad memory: {why}")
+            }
             Self::Failed { apic_id, why } => write!(f, "vCPU {apic_id} cannot go on: {why}"),
             Self::Quit => f.write_str("ended from the console"),
             Self::QuitByControl => f.write_str("ended over the control socket"),

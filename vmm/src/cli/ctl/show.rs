@@ -12,6 +12,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Add(_)) => added(serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
+        Request::Fault(request) => super::fault::text(request, reply)?,
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Quit => {
             let StateInfo { state } = serde_json::from_value(reply)?;

@@ -3,7 +3,7 @@
 //! Nothing here waits. What takes time becomes a [`Pending`] with a goal and a deadline; it is looked at after every event,
 //! and answered when the goal is reached or, with everything undone, when the deadline is.
 
-use super::{Outcome, Running, Token};
+use super::{Outcome, Running, Token, faults::FaultBegun};
 use crate::{
     control::{
         ControlError, ErrorKind, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Phase, Request,
@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the reply says that it has not.
 const FIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long vCPUs may take to stand for a change of memory errors.
+const FAULT_LIMIT: Duration = Duration::from_secs(30);
 /// Requests of one client that are done before other events get their turn.
 const TURN: usize = 64;
 /// Requests that wait at a time, of all clients.
@@ -44,6 +46,8 @@ pub(super) struct Pending {
 enum Goal {
     /// Every vCPU stands still.
     Paused,
+    /// What was asked about memory errors is done.
+    Fault(u64),
     /// The guest has read this version of a bus's NFIT.
     FitSeen {
         /// Slot of the DIMM that came with it.
@@ -143,6 +147,13 @@ impl Running {
         match request {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
+            Request::Fault(request) => {
+                self.room_for_pending()?;
+                return Ok(match self.fault(request)? {
+                    FaultBegun::Done(response) => Begun::Done(response),
+                    FaultBegun::Ticket(ticket) => Begun::Until(Goal::Fault(ticket), FAULT_LIMIT),
+                });
+            }
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
@@ -205,6 +216,7 @@ impl Running {
     }
 
     fn resume(&mut self) {
+        self.halt.interrupted();
         self.threads.resume();
         self.clock.resume();
         self.phase = Phase::Running;
@@ -262,6 +274,12 @@ impl Running {
             return Some(Err(ControlError::new(ErrorKind::Ending, "the machine ended meanwhile")));
         }
         match goal {
+            Goal::Fault(ticket) => self.halt.take_answer(ticket).or_else(|| {
+                late.then(|| {
+                    let why = "the vCPUs do not stand still; the errors are changed as soon as they do";
+                    Err(ControlError::new(ErrorKind::Deadline, why))
+                })
+            }),
             Goal::FitSeen { slot, generation } => {
                 let list = self.nvdimms();
                 let dimm = list.dimms.into_iter().find(|dimm| dimm.slot == slot)?;
