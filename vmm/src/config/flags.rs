@@ -8,8 +8,8 @@
 //! pair of nodes) whole, and is appended when the file has none.
 
 use super::{
-    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, LimitsConfig, MemoryRangeConfig, NumaConfig,
-    NvdimmBusConfig, NvdimmConfig, VmConfig,
+    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, LimitsConfig, MemoryRangeConfig, ModuleConfig,
+    NumaConfig, NvdimmBusConfig, NvdimmConfig, VmConfig,
     kv::{self, Shape},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -91,9 +91,22 @@ pub const FLAGS: &[Flag] = &[
         write: |c| show(&c.cmdline),
     },
     Flag {
+        name: "module",
+        value: "PATH|@NAME [CMDLINE]",
+        help: "A module for a multiboot kernel with its command line: for Xen first the kernel of dom0, then its initrd",
+        repeatable: true,
+        read: |c, texts| {
+            for text in texts {
+                c.module.push(ModuleConfig::parse(text).map_err(|e| (text.clone(), e))?);
+            }
+            Ok(())
+        },
+        write: |c| c.module.iter().map(ModuleConfig::text).collect(),
+    },
+    Flag {
         name: "boot",
-        value: "auto|linux64|pvh",
-        help: "Boot protocol; auto is linux64",
+        value: "auto|linux64|pvh|multiboot",
+        help: "Boot protocol; auto is multiboot with modules, else linux64",
         repeatable: false,
         read: |c, texts| merge(&mut c.boot, texts, BOOT),
         write: |c| {
@@ -143,6 +156,24 @@ pub const FLAGS: &[Flag] = &[
         repeatable: false,
         read: |c, texts| merge(&mut c.memory, texts, MEMORY),
         write: |c| pairs(&c.memory, MEMORY),
+    },
+    Flag {
+        name: "memory-limit",
+        value: "SIZE[,by=parameter|map]",
+        help: "The guest's kernel uses no RAM at and above this address at boot: it is told by mem=, or by a memory map that ends there",
+        repeatable: false,
+        read: |c, texts| {
+            for text in texts {
+                c.memory_limit = Some(kv::from_str(text, MEMORY).map_err(|e| (text.clone(), e))?);
+            }
+            Ok(())
+        },
+        write: |c| {
+            c.memory_limit
+                .iter()
+                .map(|limit| kv::to_string(limit, None, MEMORY))
+                .collect()
+        },
     },
     Flag {
         name: "limits",

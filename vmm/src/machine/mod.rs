@@ -13,6 +13,7 @@ pub mod console;
 pub mod control;
 pub mod events;
 mod growth;
+mod images;
 mod nvdimm;
 pub mod output;
 mod ranges;
