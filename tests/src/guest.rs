@@ -302,6 +302,25 @@ impl Guest {
         self.explain(done)
     }
 
+    /// Makes sure that a region whose labels have namespaces has a free one for `ndctl create-namespace`.
+    ///
+    /// Linux (all of 6.x) registers a region's namespaces in the background and notes the first of them as the seed only then
+    /// (`nd_region_register_namespaces`); the next seed is made when the seed's driver takes it. When the driver was quicker
+    /// than the note, which happens in about a third of all starts here, no seed is left: `ndctl create-namespace` finds none
+    /// idle and says "No space left on device" for as long as the region stays as it is. Taking the driver off the seed and
+    /// giving it back makes the next one.
+    pub fn free_seed(&mut self, region: usize) -> Result<()> {
+        let seed = format!("cat ndbus*/wait_probe > /dev/null; seed=$(cat region{region}/namespace_seed)");
+        let script = format!(
+            "cd /sys/bus/nd/devices; {seed}; [ -e $seed/driver ] || exit 0; \
+             ndctl disable-namespace $seed && ndctl enable-namespace $seed || exit 1; {seed}; \
+             [ -n \"$seed\" ] && [ ! -e $seed/driver ]"
+        );
+        self.check(&script)
+            .with_context(|| format!("region{region} has no seed"))
+            .map(drop)
+    }
+
     /// Turns the guest off; the monitor has to end with 0.
     pub fn power_off(self) -> Result<Ended> {
         self.end(0, |client| client.power_off(Instant::now() + END))

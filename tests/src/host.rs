@@ -33,6 +33,15 @@ const COMPLAINTS: [&str; 7] = [
     "Oops: ",
 ];
 
+/// What the kernel writes when it ends a program, or a program ends itself by a fault.
+const DEATHS: [&str; 5] = [
+    "Out of memory",
+    "oom-kill",
+    "segfault",
+    "traps: ",
+    "page allocation failure",
+];
+
 /// Fails unless `/dev/kvm` can run an unmodified kernel.
 pub fn require() -> Result<()> {
     static PROBE: OnceLock<Probe> = OnceLock::new();
@@ -127,10 +136,22 @@ impl Mark {
         if let Some(late) = late {
             return Some(format!("the host stood still for {:.1} s", late.as_secs_f32()));
         }
+        let complaint = self.said(&COMPLAINTS).into_iter().next();
+        complaint.map(|c| format!("the host's kernel says: {c}"))
+    }
+
+    /// What the host's kernel said since of itself and of the programs that it ended.
+    pub fn remarks(&self) -> Vec<String> {
+        self.said(&[&COMPLAINTS[..], &DEATHS].concat())
+    }
+
+    /// First lines of the kernel's records since that contain one of `words`.
+    fn said(&self, words: &[&str]) -> Vec<String> {
         let log = kernel_log();
         let new = log.iter().skip(self.records);
-        let complaint = new.into_iter().find(|r| COMPLAINTS.iter().any(|c| r.contains(c)));
-        complaint.map(|c| format!("the host's kernel says: {}", c.lines().next().unwrap_or("").trim()))
+        let told = new.filter(|record| words.iter().any(|word| record.contains(word)));
+        told.map(|record| record.lines().next().unwrap_or("").trim().to_owned())
+            .collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A monitor as a process: its folder, its logs, its end.
 
-use crate::Scratch;
+use crate::{Scratch, host::Mark};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -44,6 +44,7 @@ pub struct Monitor {
     folder: Scratch,
     child: Child,
     ended: Option<ExitStatus>,
+    since: Mark,
 }
 
 impl Monitor {
@@ -53,6 +54,7 @@ impl Monitor {
             let log = |name| File::create(folder.join(name)).with_context(|| format!("cannot write {name}"));
             command.stdin(Stdio::null()).stdout(log(STDOUT)?).stderr(log(STDERR)?);
         }
+        let since = Mark::now();
         let child = command
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
@@ -60,6 +62,7 @@ impl Monitor {
             folder,
             child,
             ended: None,
+            since,
         })
     }
 
@@ -110,16 +113,65 @@ impl Monitor {
         })
     }
 
-    /// What console and monitor said last, for the end of a failure's text. The folder stays from now on.
+    /// What console and monitor said last, and what became of it, for the end of a failure's text. The folder stays from now on.
     pub fn quote(&mut self) -> String {
         self.folder.keep();
+        let state = self.state();
+        let remarks = self.since.remarks();
+        let host = if remarks.is_empty() {
+            "nothing"
+        } else {
+            &remarks.join("\n")
+        };
         let console = self.folder.tail(CONSOLE, QUOTE);
         let stderr = self.folder.tail(STDERR, QUOTE);
         format!(
-            "\n--- the monitor's last words\n{stderr}\n--- the console's last lines\n{console}\n--- logs stay in {}",
+            "\n--- the monitor {state}\n--- its last words\n{stderr}\n--- the console's last lines\n{console}\n\
+             --- the host's kernel said meanwhile: {host}\n--- logs stay in {}",
             self.folder.path().display()
         )
     }
+}
+
+/// How long a monitor whose channel closed may take to be gone.
+const GOING: Duration = Duration::from_secs(2);
+
+impl Monitor {
+    /// How it ended; while it has not, what each of its threads waits for in the host's kernel.
+    fn state(&mut self) -> String {
+        let limit = Instant::now() + GOING;
+        while self.is_running() && Instant::now() < limit {
+            thread::sleep(LOOK);
+        }
+        match self.ended {
+            Some(status) => format!("ended: {status}"),
+            None => format!("runs:{}", threads(self.child.id())),
+        }
+    }
+}
+
+/// Name, state and kernel stack of each thread of a process.
+fn threads(pid: u32) -> String {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let of = |task: fs::DirEntry| {
+        let text = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let status = text("status");
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|l| l.strip_prefix(name))
+                .unwrap_or("?")
+                .trim()
+                .to_owned()
+        };
+        let (name, state) = (field("Name:"), field("State:"));
+        let (call, stack) = (text("syscall"), text("stack"));
+        format!("\n{name}: {state}, system call {}\n{}", call.trim(), stack.trim_end())
+    };
+    tasks.map(of).collect()
 }
 
 impl Drop for Monitor {

@@ -212,6 +212,29 @@ fn paused_guest_stands_still_and_goes_on() {
     quit(running, &mut client);
 }
 
+/// A reader that has stopped holds the guest's processors, and nothing else.
+#[test]
+fn console_that_nobody_reads_stops_neither_control_nor_a_pause() {
+    const SOON: Duration = Duration::from_secs(2);
+    let guest = counting().flag("console", "stdio");
+    let mut running = guest.start();
+    running.wait_for_full_pipe();
+    let mut client = ControlClient::connect(&socket(&guest)).expect("a control socket");
+    for _ in 0..5 {
+        let since = Instant::now();
+        assert_eq!(done(&mut client, json!("describe"))["state"], "running");
+        assert_eq!(done(&mut client, json!("pause"))["state"], "paused");
+        assert_eq!(done(&mut client, json!("resume"))["state"], "running");
+        assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+        // More than the pipe and the monitor hold: the guest has gone on.
+        running.read_some(300_000);
+        running.wait_for_full_pipe();
+    }
+    let since = Instant::now();
+    quit(running, &mut client);
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+}
+
 #[test]
 fn paused_machine_still_ends() {
     let guest = counting();

@@ -133,19 +133,21 @@ fn stalled(guest: &Guest) -> Running<'_> {
     running
 }
 
-/// More than a pipe holds; by a string instruction, which costs a slow KVM least.
-const TALK: usize = 100_000;
+/// More than a pipe and the monitor hold; by a string instruction, which costs a slow KVM least.
+const TALK: usize = 300_000;
+/// More than a pipe holds, but what is left the monitor keeps.
+const LAST_WORDS: usize = 100_000;
 
-fn talker() -> Guest {
+fn talker(bytes: usize) -> Guest {
     let script = Script::new()
-        .output_string(ports::COM1, 1, SCRATCH, TALK as u64)
+        .output_string(ports::COM1, 1, SCRATCH, bytes as u64)
         .exit(0);
     guest(script).flag("console", "stdio")
 }
 
 #[test]
 fn signal_ends_a_guest_whose_output_nobody_reads() {
-    let guest = talker();
+    let guest = talker(TALK);
     let running = stalled(&guest);
     let since = Instant::now();
     running.signal(libc::SIGTERM);
@@ -155,16 +157,68 @@ fn signal_ends_a_guest_whose_output_nobody_reads() {
 
 #[test]
 fn timeout_ends_a_guest_whose_output_nobody_reads() {
-    let guest = talker().flag("timeout", "2");
+    let guest = talker(TALK).flag("timeout", "2");
     let ended = guest.run();
     assert!(ended.took < Duration::from_secs(5), "{:?}", ended.took);
     ended.expect(124);
 }
 
 #[test]
-fn slow_reader_gets_every_byte() {
-    let guest = talker();
-    let mut running = stalled(&guest);
-    assert_eq!(running.read_pipe().len(), TALK);
+fn slow_reader_gets_every_byte_also_of_a_guest_that_has_ended() {
+    for bytes in [TALK, LAST_WORDS] {
+        let guest = talker(bytes);
+        let mut running = stalled(&guest);
+        assert_eq!(running.read_pipe().len(), bytes);
+        running.end().expect(64);
+    }
+}
+
+#[test]
+fn signal_ends_the_wait_for_the_reader_of_a_guest_that_has_ended() {
+    let guest = talker(LAST_WORDS);
+    let running = stalled(&guest);
+    let since = Instant::now();
+    running.signal(libc::SIGTERM);
     running.end().expect(64);
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+}
+
+/// The end comes from any of several processors, while the others spin, halt and wait for their start.
+#[test]
+fn every_power_off_of_many_ends_the_monitor() {
+    const ROUNDS: usize = 50;
+    let off = || Script::new().output(ports::ACPI + 4, 1, S5).spin();
+    let last = Program::new(Script::new().start_processor(1).start_processor(2).spin())
+        .processor(1, Script::new().halt())
+        .processor(2, off());
+    let first = Program::new(
+        Script::new()
+            .start_processor(1)
+            .start_processor(2)
+            .output(ports::ACPI + 4, 1, S5)
+            .spin(),
+    )
+    .processor(1, Script::new().spin())
+    .processor(2, Script::new().spin());
+    let all = Program::new(
+        Script::new()
+            .start_processor(1)
+            .start_processor(2)
+            .output(ports::ACPI + 4, 1, S5)
+            .spin(),
+    )
+    .processor(1, off())
+    .processor(2, off());
+    for (name, program) in [("last", last), ("first", first), ("all at once", all)] {
+        let guest = Guest::new(&program).flag("cpus", "4");
+        for round in 0..ROUNDS {
+            let ended = guest.run();
+            assert!(
+                ended.took < Duration::from_secs(20),
+                "{name}, round {round}: {:?}",
+                ended.took
+            );
+            ended.expect(0);
+        }
+    }
 }

@@ -73,6 +73,12 @@ pub struct ExitCounters {
     pub other: AtomicU64,
 }
 
+/// What a vCPU waits for before it may make more output.
+pub trait Room: Send + Sync {
+    /// Waits while there is none, as long as `stay` says so. True: it waited.
+    fn wait(&self, stay: &dyn Fn() -> bool) -> bool;
+}
+
 /// What all vCPU threads of a machine share.
 pub struct Platform {
     /// Port I/O space.
@@ -83,6 +89,7 @@ pub struct Platform {
     pub collected: Option<Mutex<CoalescedPorts>>,
     /// Statistics.
     pub exits: ExitCounters,
+    room: Option<Arc<dyn Room>>,
     stop: AtomicBool,
     gate: Gate,
     halted_at: Mutex<Vec<StoppedAt>>,
@@ -91,12 +98,13 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// A platform whose threads report to the returned receiver and then ring `wake`.
+    /// A platform whose threads report to the returned receiver and then ring `wake`, and wait for `room` between exits.
     pub fn new(
         ports: Bus,
         mmio: Bus,
         collected: Option<CoalescedPorts>,
         wake: EventFd,
+        room: Option<Arc<dyn Room>>,
     ) -> (Arc<Self>, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel();
         let collected = collected.map(Mutex::new);
@@ -107,6 +115,7 @@ impl Platform {
                 mmio,
                 collected,
                 exits: ExitCounters::default(),
+                room,
                 stop,
                 gate: Gate::default(),
                 halted_at: Mutex::default(),
@@ -261,6 +270,10 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
         if platform.gate.pass(|| platform.report(Report::Standing)) {
             vcpu.was_paused();
             // It may have been opened for the end.
+            continue;
+        }
+        let stay = || !platform.stop.load(Ordering::SeqCst) && !platform.gate.is_closed();
+        if platform.room.as_ref().is_some_and(|room| room.wait(&stay)) {
             continue;
         }
         let report = match vcpu.run() {

@@ -6,7 +6,7 @@ use crate::{
     hostroot, modules, mounts, port,
     reaper::Reaper,
     server::{self, Power},
-    shell,
+    shell, standby,
 };
 use rustix::{
     fs::sync,
@@ -134,6 +134,11 @@ fn set_up(reaper: &Reaper) -> (Options, Vec<String>) {
     let _ = sethostname(name);
     loopback(reaper);
     if options.host {
+        match standby::machine() {
+            // The first process never ends, and neither does the hold of it.
+            Ok(machine) => std::mem::forget(machine),
+            Err(e) => problems.push(format!("{e:#}")),
+        }
         match hostroot::enter(&options) {
             Ok(more) => problems.extend(more),
             Err(e) => problems.push(format!("{e:#}")),

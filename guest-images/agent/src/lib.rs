@@ -23,3 +23,4 @@ mod port;
 pub mod reaper;
 pub mod server;
 mod shell;
+mod standby;

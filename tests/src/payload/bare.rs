@@ -61,7 +61,7 @@ impl Bare {
         let vcpu = self.vcpu.take().expect("a machine that has not run yet");
         vcpu.set_state(state).expect("a state KVM takes");
         let wake = EventFd::new(0).expect("an eventfd");
-        let (platform, reports) = Platform::new(ports, Bus::default(), None, wake);
+        let (platform, reports) = Platform::new(ports, Bus::default(), None, wake, None);
         let mut threads = VcpuThreads::start(&platform, vec![vcpu]).expect("a thread");
         let report = reports.recv_timeout(LIMIT).expect("the code ends by itself");
         threads.stop();

@@ -154,6 +154,12 @@ impl Running<'_> {
         bytes
     }
 
+    /// Reads so much of the monitor's standard output.
+    pub fn read_some(&mut self, bytes: usize) {
+        let pipe = self.child.stdout.as_mut().expect("a guest with its console on a pipe");
+        pipe.read_exact(&mut vec![0; bytes]).expect("a guest that sends enough");
+    }
+
     /// Sends the monitor a signal.
     pub fn signal(&self, number: i32) {
         let pid = i32::try_from(self.child.id())

@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, Write},
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     sync::{
         OnceLock,
         atomic::{AtomicU8, Ordering},
@@ -47,13 +46,6 @@ pub fn termination() -> io::Result<EventFd> {
         register_signal_handler(signal, terminate).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
     }
     Ok(ours)
-}
-
-/// The same, for a `poll` of its own.
-pub fn termination_fd() -> io::Result<OwnedFd> {
-    let event = termination()?;
-    // SAFETY: the descriptor is open for as long as `event`, and the clone is a descriptor of its own.
-    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }.try_clone_to_owned()
 }
 
 /// Runs `will` before the process dies of SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGABRT, says why in one sentence, and ends it.

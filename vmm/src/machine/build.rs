@@ -31,7 +31,7 @@ use crate::{
     },
     nvdimm,
     topology::Topology,
-    vcpu::{Platform, VcpuThreads},
+    vcpu::{Platform, Room, VcpuThreads},
 };
 use devices::{
     Bus, BusError, Clock, GuestMemory,
@@ -279,7 +279,6 @@ impl Machine {
         hv::install_kick_handler()?;
         if let Some(limit) = limit {
             self.parts.deadline = Some(Instant::now() + limit);
-            self.parts.console.patience.limit(limit)?;
         }
         let platform = self.parts.platform.clone();
         let nvdimms = self.parts.nvdimm.clone();
@@ -460,7 +459,8 @@ impl Devices {
             None => None,
         };
         let wake = event()?;
-        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, twin(&wake)?);
+        let room = self.console.backlog.clone().map(|output| output as Arc<dyn Room>);
+        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, twin(&wake)?, room);
         Ok(Loop {
             platform,
             reports,

@@ -1,7 +1,7 @@
 //! Where the first serial port goes, and where its input comes from.
 
 use super::{
-    output::{Patience, PatientOutput},
+    output::{Output, Sink},
     terminal::{Escape, RawTerminal},
 };
 use crate::config::ConsoleConfig;
@@ -15,7 +15,9 @@ use std::{
     io::{self, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::PathBuf,
+    sync::Arc,
 };
+use vmm_sys_util::eventfd::EventFd;
 
 /// Set in the environment when standard input is a pipe from a terminal in raw mode elsewhere, so that its escape key counts.
 pub const TERMINAL: &str = "DAXVISOR_TERMINAL";
@@ -29,9 +31,9 @@ pub enum ConsoleError {
     /// No pseudo terminal.
     #[error("cannot open a pseudo terminal for the console")]
     Pty(#[source] io::Error),
-    /// No descriptors to wait with.
-    #[error("cannot prepare the wait for the console's reader")]
-    Patience(#[source] io::Error),
+    /// Its descriptor cannot be used.
+    #[error("cannot write to the console")]
+    Output(#[source] io::Error),
     /// The terminal refuses raw mode.
     #[error("cannot put the terminal into raw mode")]
     Terminal(#[source] io::Error),
@@ -41,8 +43,8 @@ pub enum ConsoleError {
 pub struct Console {
     /// For the guest's output; taken by the serial port.
     pub output: Option<Box<dyn Write + Send>>,
-    /// How long output waits for its reader.
-    pub patience: Patience,
+    /// The same where output may wait for its reader; nowhere else.
+    pub backlog: Option<Arc<Output>>,
     input: Option<Input>,
 }
 
@@ -67,23 +69,17 @@ pub enum Typed {
 impl Console {
     /// Opens what the configuration names; the name of a new pseudo terminal goes to standard error.
     pub fn open(config: &ConsoleConfig) -> Result<Self, ConsoleError> {
-        let patience = Patience::new().map_err(ConsoleError::Patience)?;
-        let twin = || patience.try_clone().map_err(ConsoleError::Patience);
         match config {
             ConsoleConfig::None => Ok(Self {
                 output: Some(Box::new(io::sink())),
-                patience,
+                backlog: None,
                 input: None,
             }),
             ConsoleConfig::File(path) => {
                 let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
                 let file = file.map_err(|e| ConsoleError::File(path.clone(), e))?;
-                Ok(Self {
-                    // It may be a named pipe.
-                    output: Some(Box::new(PatientOutput::new(file.into(), twin()?))),
-                    patience,
-                    input: None,
-                })
+                // It may be a named pipe.
+                Self::patient(file.into(), None)
             }
             ConsoleConfig::Stdio => {
                 let raw = RawTerminal::enter().map_err(ConsoleError::Terminal)?;
@@ -94,17 +90,26 @@ impl Console {
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
                 let stdout = stdout.map_err(ConsoleError::Terminal)?;
                 let escape = (raw.is_some() || std::env::var_os(TERMINAL).is_some()).then(Escape::default);
-                Ok(Self {
-                    output: Some(Box::new(PatientOutput::new(stdout, twin()?))),
-                    patience,
-                    input: Some(Input { fd, escape, _raw: raw }),
-                })
+                Self::patient(stdout, Some(Input { fd, escape, _raw: raw }))
             }
-            ConsoleConfig::Pty => Self::pty(patience).map_err(ConsoleError::Pty),
+            ConsoleConfig::Pty => Self::pty().map_err(ConsoleError::Pty),
         }
     }
 
-    fn pty(patience: Patience) -> io::Result<Self> {
+    /// Output that waits for its reader.
+    fn patient(to: OwnedFd, input: Option<Input>) -> Result<Self, ConsoleError> {
+        let bell = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
+        let output = bell
+            .and_then(|bell| Output::new(to, bell))
+            .map_err(ConsoleError::Output)?;
+        Ok(Self {
+            output: Some(Box::new(Sink(output.clone()))),
+            backlog: Some(output),
+            input,
+        })
+    }
+
+    fn pty() -> io::Result<Self> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
@@ -124,7 +129,7 @@ impl Console {
         };
         Ok(Self {
             output: Some(Box::new(output)),
-            patience,
+            backlog: None,
             input: Some(Input {
                 fd: master,
                 escape: None,

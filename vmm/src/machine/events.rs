@@ -96,6 +96,8 @@ enum Token {
     Tick,
     Typed,
     SerialRoom,
+    OutputWaits,
+    OutputReady,
     AgentListener,
     AgentClient,
     AgentRoom,
@@ -107,22 +109,27 @@ enum Token {
 /// First of the control clients' tokens; the doorbells' are below.
 const CLIENTS: u32 = 1 << 31;
 /// Tokens before the first doorbell's.
-const FIXED: [Token; 9] = [
+const FIXED: [Token; 11] = [
     Token::Wake,
     Token::Terminate,
     Token::Tick,
     Token::Typed,
     Token::SerialRoom,
+    Token::OutputWaits,
+    Token::OutputReady,
     Token::AgentListener,
     Token::AgentClient,
     Token::AgentRoom,
     Token::ControlListener,
 ];
 
+/// The first doorbell's, behind those.
+const FIRST_BELL: u32 = 11;
+
 impl Token {
     fn data(self) -> u32 {
         match self {
-            Self::Doorbell(n) => 9 + n,
+            Self::Doorbell(n) => FIRST_BELL + n,
             Self::ControlClient(slot) => CLIENTS | slot,
             fixed => FIXED
                 .iter()
@@ -139,7 +146,7 @@ impl Token {
         FIXED
             .get(data as usize)
             .copied()
-            .unwrap_or(Self::Doorbell(data.saturating_sub(9)))
+            .unwrap_or(Self::Doorbell(data.saturating_sub(FIRST_BELL)))
     }
 }
 
@@ -154,7 +161,11 @@ struct Running {
     /// The client hung up: to be let go of once this event is done with.
     client_gone: bool,
     typing: bool,
+    /// The console's output waits for its reader, and is watched.
+    output_waits: bool,
     outcome: Option<Outcome>,
+    /// Nobody waits for that reader any more.
+    impatient: bool,
     phase: Phase,
     clock: serve::Clock,
     pending: Vec<serve::Pending>,
@@ -173,7 +184,9 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         client: None,
         client_gone: false,
         typing: false,
+        output_waits: false,
         outcome: None,
+        impatient: false,
         phase: Phase::Running,
         clock: serve::Clock::start(),
         pending: vec![],
@@ -185,10 +198,11 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         manager.run().map_err(failed)?;
         let mut running = running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if running.parts.deadline.is_some_and(|at| Instant::now() >= at) {
-            running.outcome.get_or_insert(Outcome::TimedOut);
+            running.end(Outcome::TimedOut);
         }
-        if let Some(outcome) = running.outcome.take() {
-            running.finish(&outcome)?;
+        if let Some(outcome) = running.outcome.clone()
+            && running.finish()?
+        {
             return Ok(outcome);
         }
     }
@@ -208,6 +222,9 @@ impl MutEventSubscriber for Running {
         watch(p.terminate.as_raw_fd(), Token::Terminate);
         watch(self.tick.as_raw_fd(), Token::Tick);
         watch(p.serial_room.as_raw_fd(), Token::SerialRoom);
+        if let Some(output) = &p.console.backlog {
+            watch(output.bell().as_raw_fd(), Token::OutputWaits);
+        }
         for ((_, _, bell), n) in p.doorbells.iter().zip(0..) {
             watch(bell.as_raw_fd(), Token::Doorbell(n));
         }
@@ -228,8 +245,21 @@ impl MutEventSubscriber for Running {
             Token::Terminate => self.end(Outcome::Signal(crate::hv::signal::last())),
             Token::Tick => {
                 let _ = self.tick.wait();
-                self.parts.platform.drain_collected();
-                self.parts.serial.flush();
+                // What is not collected is not made: a guest that prints is held by a full ring.
+                if !self
+                    .parts
+                    .console
+                    .backlog
+                    .as_ref()
+                    .is_some_and(|output| output.is_full())
+                {
+                    self.parts.platform.drain_collected();
+                    self.parts.serial.flush();
+                }
+                if self.output_waits {
+                    // Should its descriptor be one that cannot be watched.
+                    self.deliver(ops);
+                }
                 if self.phase == Phase::Pausing {
                     self.threads.kick();
                 }
@@ -241,6 +271,13 @@ impl MutEventSubscriber for Running {
                     self.watch_typing(ops, true);
                 }
             }
+            Token::OutputWaits => {
+                if let Some(output) = &self.parts.console.backlog {
+                    let _ = output.bell().read();
+                }
+                self.deliver(ops);
+            }
+            Token::OutputReady => self.deliver(ops),
             Token::AgentListener => {
                 if let Some(agent) = &self.parts.agent
                     && agent.channel.accept()
@@ -271,32 +308,59 @@ impl MutEventSubscriber for Running {
 }
 
 impl Running {
-    /// The first outcome counts.
+    /// The first outcome counts. Whoever ends the machine from outside does not wait for a console that nobody reads.
     fn end(&mut self, outcome: Outcome) {
         self.phase = Phase::Ending;
+        self.impatient |= matches!(
+            outcome,
+            Outcome::Quit | Outcome::QuitByControl | Outcome::Signal(_) | Outcome::TimedOut
+        );
         self.outcome.get_or_insert(outcome);
     }
 
-    /// The last words of guest and loop.
-    fn finish(&mut self, outcome: &Outcome) -> io::Result<()> {
+    /// The last words of guest and loop; false: the console's reader has still to take some.
+    fn finish(&mut self) -> io::Result<bool> {
         self.phase = Phase::Ending;
         self.settle();
-        if matches!(outcome, Outcome::Quit | Outcome::QuitByControl) {
-            // Whoever wants the end does not wait for a console that nobody reads.
-            if let Err(e) = self.parts.console.patience.limit(Duration::ZERO) {
-                tracing::warn!("output may still wait for its reader: {e}");
-            }
-        }
         self.parts.platform.drain_collected();
-        self.parts.serial.flush();
         self.threads.stop();
         self.parts.platform.drain_collected();
+        self.parts.serial.flush();
+        if let Some(output) = &self.parts.console.backlog {
+            if self.impatient {
+                output.give_up();
+            } else if !output.is_empty() {
+                return Ok(false);
+            }
+        }
         let lost = |e| {
             io::Error::other(format!(
                 "what the guest last stored to an encrypted NVDIMM cannot be written: {e}"
             ))
         };
-        self.parts.growth.write_back.flush().map_err(lost)
+        self.parts.growth.write_back.flush().map_err(lost)?;
+        Ok(true)
+    }
+
+    /// Hands the console's reader what waits for it, and watches for more room while something is left.
+    fn deliver(&mut self, ops: &mut EventOps<'_>) {
+        let Some(output) = &self.parts.console.backlog else {
+            return;
+        };
+        let empty = output.deliver().unwrap_or_else(|e| {
+            tracing::warn!("the console's output is lost: {e}");
+            true
+        });
+        let events = Events::with_data_raw(output.fd(), Token::OutputReady.data(), EventSet::OUT);
+        let done = match (self.output_waits, !empty) {
+            (false, true) => ops.add(events),
+            (true, false) => ops.remove(events),
+            _ => return,
+        };
+        if let Err(e) = done {
+            tracing::warn!("the console's reader is not watched: {e}");
+        }
+        self.output_waits = !empty;
     }
 
     fn take_reports(&mut self) {

@@ -51,6 +51,11 @@ impl Gate {
         self.opened.notify_all();
     }
 
+    /// Whether threads are to come here.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// Threads that stand here now.
     pub(super) fn standing(&self) -> usize {
         let state = self.lock();

@@ -102,7 +102,25 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             rows.push((tier.name(), tally));
         }
     }
+    if let Some(filter) = args.filter.as_deref().filter(|_| found_nothing(&rows)) {
+        let mut tally = Tally::default();
+        tally.fail("filter", &no_such_test(filter));
+        rows.push(("filter", tally));
+    }
     Ok(report::finish(&rows))
+}
+
+/// Whether tiers ran, and not one test in them. The first row is that of the checks.
+fn found_nothing(rows: &[(&str, Tally)]) -> bool {
+    rows.len() > 1 && rows.iter().skip(1).all(|(_, tally)| tally.total() == 0)
+}
+
+/// What is said when a filter leaves nothing to run.
+fn no_such_test(filter: &str) -> String {
+    format!(
+        "error: no test's name contains '{filter}', and that is not a pass; hint: the filter is looked for in the names of test \
+         functions, not of files\n"
+    )
 }
 
 /// Packages, checks and the build of every test; no executables when the build failed.
@@ -168,6 +186,30 @@ fn run_tier(tier: Tier, args: &Args, all: &[Executable]) -> Result<Tally> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_that_finds_nothing_is_told_from_one_that_does() {
+        let ran = |passed, failed| Tally {
+            passed,
+            failed,
+            ..Tally::default()
+        };
+        let none = ran(0, 0);
+        assert!(found_nothing(&[
+            ("checks", none.clone()),
+            ("unit", none.clone()),
+            ("linux", none.clone())
+        ]));
+        assert!(!found_nothing(&[
+            ("checks", none.clone()),
+            ("unit", none.clone()),
+            ("linux", ran(1, 0))
+        ]));
+        assert!(!found_nothing(&[("checks", none.clone()), ("linux", ran(0, 1))]));
+        // The build failed: that has been said.
+        assert!(!found_nothing(&[("checks", none)]));
+        assert!(no_such_test("nix").contains("'nix'") && no_such_test("nix").contains("hint:"));
+    }
 
     #[test]
     fn executables_belong_to_tiers_by_name() {

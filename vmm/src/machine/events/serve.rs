@@ -22,7 +22,7 @@ use event_manager::{EventOps, EventSet, Events};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// How long vCPUs may take to leave the guest. One that waits for a console's reader takes its time.
+/// How long vCPUs may take to leave the guest.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the reply says that it has not.
 const FIT_LIMIT: Duration = Duration::from_secs(10);
@@ -294,7 +294,7 @@ impl Running {
                     let limit = PAUSE_LIMIT.as_secs();
                     let why = format!("{standing} of {all} vCPUs stood still within {limit} s; all of them run again");
                     let error = ControlError::new(ErrorKind::Deadline, why);
-                    Err(error.hint("the others may wait for the reader of the guest's console"))
+                    Err(error.hint("the host may be overloaded: try again"))
                 })
             }
         }
