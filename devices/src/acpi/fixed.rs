@@ -30,6 +30,8 @@ const SLEEP_TYPE_SHIFT: u16 = 10;
 const SLEEP_TYPE_MASK: u16 = 0b111;
 const SLEEP_ENABLE: u16 = 1 << 13;
 
+const _: () = assert!(FixedHardware::PORTS == 12);
+
 /// The registers.
 #[derive(Debug)]
 pub struct FixedHardware {
@@ -57,8 +59,8 @@ impl FixedHardware {
         return ticks as u32;
     }
 
-    fn block(&self) -> [u8; Self::PORTS as usize] {
-        let mut block = [0; Self::PORTS as usize];
+    fn block(&self) -> [u8; 12] {
+        let mut block = [0; 12];
         let control = SCI_ENABLE | self.sleep_type.load(Ordering::Relaxed) << SLEEP_TYPE_SHIFT;
         block[2..4].copy_from_slice(&self.enabled.load(Ordering::Relaxed).to_le_bytes());
         block[4..6].copy_from_slice(&control.to_le_bytes());
