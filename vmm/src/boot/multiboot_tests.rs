@@ -116,7 +116,7 @@ fn modules_follow_the_image_on_whole_pages_and_the_guest_is_told_where() {
     write(&plan, &mem).unwrap();
     let word = |at: u64| mem.read_obj::<u32>(GuestAddress(at)).unwrap();
     let info = MULTIBOOT_INFO.0;
-    assert_eq!((word(info), word(info + 4), word(info + 8)), (0x24d, 639, 14336));
+    assert_eq!((word(info), word(info + 4), word(info + 8)), (0x24d, 639, 15360));
     assert_eq!((word(info + 16), word(info + 20)), (0x2_0000, 2));
     let module = u64::from(word(info + 24));
     assert_eq!(
