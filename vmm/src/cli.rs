@@ -21,7 +21,7 @@ pub use vm::VmArgs;
 use crate::{
     acpi,
     config::{
-        ConsoleConfig, MemoryRangeConfig, file,
+        ConsoleConfig, DiskConfig, MemoryRangeConfig, VirtioPmemConfig, file,
         probe::{BackingFacts, Purpose},
     },
     layout::map::Report,
@@ -221,7 +221,14 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
         .zip(&plan.backings)
         .filter(|(nvdimm, _)| nvdimm.encrypt);
     let plaintext = encrypted.fold(0, |sum: u64, (_, facts)| sum.saturating_add(facts.size.0));
-    let touched = plan.layout.ram_size().0.saturating_add(plaintext);
+    let plugged = plan.config.virtio_mem.iter();
+    let plugged = plugged.fold(0, |sum: u64, device| sum.saturating_add(device.size.0));
+    let touched = plan
+        .layout
+        .ram_size()
+        .0
+        .saturating_add(plaintext)
+        .saturating_add(plugged);
     host.memory = host.memory.max(ByteSize(touched.saturating_add(ByteSize::gib(2).0)));
     host.shares.extend(log);
     let request = Reexec {
@@ -251,8 +258,20 @@ fn hold_backings(plan: &MachinePlan) -> Result<Vec<Held>, Failure> {
         size: range.size.unwrap_or_default(),
         page: ByteSize::kib(4),
     });
-    let nvdimms = plan.config.nvdimm.iter().zip(plan.backings.iter().copied());
-    for (backing, facts) in nvdimms.chain(ranges.iter().zip(range_facts)) {
+    let pmem: Vec<_> = plan.config.virtio_pmem.iter().map(VirtioPmemConfig::backing).collect();
+    let backings = plan
+        .config
+        .nvdimm
+        .iter()
+        .chain(&pmem)
+        .zip(plan.backings.iter().copied());
+    let disks: Vec<_> = plan.config.disk.iter().map(DiskConfig::backing).collect();
+    let disk_facts = disks.iter().map(|disk| BackingFacts {
+        size: disk.size.unwrap_or_default(),
+        page: ByteSize::kib(4),
+    });
+    let others = ranges.iter().zip(range_facts).chain(disks.iter().zip(disk_facts));
+    for (backing, facts) in backings.chain(others) {
         match backing::hold(backing, facts) {
             Ok(one) => held.extend(one),
             Err(error) => {

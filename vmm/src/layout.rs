@@ -5,6 +5,7 @@
 pub mod map;
 mod nvdimm;
 mod ranges;
+mod virtio;
 
 pub use nvdimm::{NvdimmAsk, NvdimmPlacement, SpaPlacement};
 
@@ -18,6 +19,7 @@ use devices::{
 };
 
 pub use ranges::{HotplugWindow, RangePlacement};
+pub use virtio::{MAX_VIRTIO, VirtioMemory, VirtioMemoryKind};
 
 const PAGE: u64 = 4096;
 
@@ -128,7 +130,7 @@ pub mod gsi {
     pub const GED: u32 = 5;
     /// System control interrupt, which nothing raises; with the multiboot protocol only.
     pub const SCI: u32 = 9;
-    /// First virtio-mmio transport; the n-th takes `VIRTIO0 + n`.
+    /// First virtio-mmio transport; the first eight take `VIRTIO0 + n`, the others `n`.
     pub const VIRTIO0: u32 = 16;
 }
 
@@ -146,8 +148,8 @@ pub struct RamRegion {
 pub struct HostLimits {
     /// Guest physical address bits (CPUID 0x8000_0008 EAX[7:0]).
     pub phys_bits: u8,
-    /// Backings of the NVDIMMs by slot, from [`VmConfig::probe`]; a slot that is not there has its configured size and
-    /// 4 KiB pages.
+    /// Backings of the NVDIMMs by slot and then of the virtio-pmem devices, from [`VmConfig::probe`]; one that is not there
+    /// has its configured size and 4 KiB pages.
     pub backings: Vec<BackingFacts>,
 }
 
@@ -188,6 +190,8 @@ pub struct Layout {
     pub nvdimms: Vec<NvdimmPlacement>,
     /// SPA ranges in address order.
     pub spas: Vec<SpaPlacement>,
+    /// Memory that virtio devices bring, in address order.
+    pub virtio_memory: Vec<VirtioMemory>,
     /// virtio-mmio pages in use, with their GSIs.
     pub virtio: Vec<(GpaRange, u32)>,
     /// First address that the kernel does not use as RAM, and who sees to it.
@@ -262,6 +266,9 @@ pub enum LayoutError {
     /// The size is known neither from the configuration nor from the host.
     #[error("the size of nvdimm slot {0} is not known; hint: add size=SIZE")]
     NoSize(u8),
+    /// The same of a virtio-pmem device.
+    #[error("the size of {0} is not known; hint: add size=SIZE")]
+    NoDeviceSize(String),
     /// More NVDIMMs than slots.
     #[error("there is no nvdimm slot {0}: expected at most {MAX_NVDIMMS} nvdimms")]
     NoSlot(usize),
@@ -271,9 +278,10 @@ impl Layout {
     /// Places everything. Deterministic: the configuration and the page sizes of its backings give the map.
     pub fn plan(config: &VmConfig, topology: &Topology, host: &HostLimits) -> Result<Self, LayoutError> {
         let ranges::Placed { ram, ranges, mirrored } = ranges::place(config, topology, host.phys_bits)?;
-        // Slot 0 is the entropy source; the agent's channel follows when there is one.
-        let transports = if config.agent_socket.is_some() { 2 } else { 1 };
-        let virtio = (0..transports).map(virtio_slot).collect();
+        let virtio = (0..)
+            .zip(config.virtio_devices())
+            .map(|(n, _)| virtio::transport(n))
+            .collect();
         let layout = Self {
             ram,
             ranges,
@@ -281,11 +289,13 @@ impl Layout {
             hotplug: Vec::new(),
             nvdimms: Vec::new(),
             spas: Vec::new(),
+            virtio_memory: Vec::new(),
             virtio,
             limit: config.memory_limit.map(|limit| (Gpa(limit.size.0), limit.by)),
         };
         let mut layout = layout.with_nvdimms(config, host)?;
         layout.place_windows(config, host.phys_bits)?;
+        layout.place_virtio(config, host)?;
         Ok(layout)
     }
 
@@ -394,12 +404,6 @@ fn below_limit(bits: u8, start: u64, len: u64, what: impl FnOnce() -> String) ->
             bits,
         }),
     }
-}
-
-/// Page and GSI of the n-th virtio-mmio transport.
-fn virtio_slot(n: u32) -> (GpaRange, u32) {
-    let start = Gpa(VIRTIO_MMIO.start.0 + u64::from(n) * PAGE);
-    (GpaRange::new(start, PAGE), gsi::VIRTIO0 + n)
 }
 
 #[cfg(test)]

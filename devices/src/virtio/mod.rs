@@ -9,9 +9,14 @@
 //! The guest is hostile: a queue that breaks the rules stops its device, which then asks for a reset (DEVICE_NEEDS_RESET),
 //! and the log hears of it at a bounded rate.
 
+pub mod blk;
+pub mod config;
 pub mod console;
+pub mod deferred;
 mod device;
+pub mod mem;
 pub mod mmio;
+pub mod pmem;
 pub mod queue;
 pub mod rng;
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub struct MachinePlan {
     pub layout: Layout,
     /// Guest physical address bits that the map was made for.
     pub phys_bits: u8,
-    /// NVDIMM backings by slot.
+    /// NVDIMM backings by slot, then those of virtio-pmem devices.
     pub backings: Vec<BackingFacts>,
 }
 

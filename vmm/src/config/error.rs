@@ -208,6 +208,14 @@ pub enum ConfigError {
         /// The value, what was expected, and a hint.
         why: String,
     },
+    /// Something of a virtio device.
+    #[error("{what} {why}")]
+    Virtio {
+        /// Which.
+        what: String,
+        /// The value, what was expected, and a hint.
+        why: String,
+    },
     /// Latency, bandwidth, caches, initiators.
     #[error(transparent)]
     Hmat(#[from] super::HmatError),

@@ -8,11 +8,14 @@
 //! pair of nodes) whole, and is appended when the file has none.
 
 use super::{
-    BootConfig, ConfigError, DistanceConfig, InterleaveSetConfig, LimitsConfig, MemoryRangeConfig, ModuleConfig,
-    NumaConfig, NvdimmBusConfig, NvdimmConfig, VmConfig,
+    BootConfig, ConfigError, DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle, DistanceConfig, InterleaveSetConfig,
+    LimitsConfig, MemoryRangeConfig, ModuleConfig, NumaConfig, NvdimmBusConfig, NvdimmConfig, VirtioMemConfig,
+    VirtioPmemConfig, VmConfig,
     kv::{self, Shape},
 };
+use devices::units::ByteSize;
 use serde::{Serialize, de::DeserializeOwned};
+use std::path::PathBuf;
 
 /// One flag of the virtual machine.
 pub struct Flag {
@@ -325,6 +328,82 @@ pub const FLAGS: &[Flag] = &[
         write: |c| c.virtual_disk.iter().map(|d| kv::to_string(d, None, NUMA)).collect(),
     },
     Flag {
+        name: "virtio-pmem",
+        value: "[file=]PATH,size=SIZE[,node=N][,id=ID][,readonly=on][,backing=KIND]",
+        help: "Persistent memory behind a virtio device. A missing file is created; without a file the data dies with the \
+               machine. KIND: auto, file, memfd, hugetlbfs, devdax",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.virtio_pmem, texts, NVDIMM, |at, old, new| {
+                same_name(at, "virtio-pmem", old.id.as_deref(), new.id.as_deref())
+            })
+        },
+        write: |c| {
+            let default = VirtioPmemConfig::default();
+            let write = |device| kv::to_string(device, Some(&default), NVDIMM);
+            c.virtio_pmem.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "virtio-mem",
+        value: "size=SIZE[,requested=SIZE][,block=SIZE][,node=N][,id=ID]",
+        help: "Memory that the guest plugs and unplugs in blocks, up to size; requested: how much it is asked to plug at the \
+               start [default: 0, block=2M]",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.virtio_mem, texts, KEYS, |at, old, new| {
+                same_name(at, "virtio-mem", old.id.as_deref(), new.id.as_deref())
+            })
+        },
+        write: |c| {
+            // size= is required, so it must differ from the default that is left out.
+            let default = VirtioMemConfig {
+                id: None,
+                size: ByteSize(u64::MAX),
+                block: VirtioMemConfig::default_block(),
+                node: 0,
+                requested: ByteSize(0),
+            };
+            let write = |device| kv::to_string(device, Some(&default), KEYS);
+            c.virtio_mem.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "disk",
+        value: "[file=]PATH[,size=SIZE][,readonly=on][,id=ID][,serial=TEXT][,bandwidth=SIZE][,iops=N][,burst=TIME]",
+        help: "A disk: a raw file behind a virtio device; with size a missing file is created. bandwidth: bytes in a second; \
+               iops: requests in a second; burst: for how long an idle disk may exceed them [default: 100ms]",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.disk, texts, NVDIMM, |at, old, new| {
+                same_name(at, "disk", old.id.as_deref(), new.id.as_deref())
+            })
+        },
+        write: |c| {
+            // file= is required, so it must differ from the default that is left out.
+            let default = DiskConfig {
+                file: PathBuf::new(),
+                ..kv::from_str("x", NVDIMM)?
+            };
+            let write = |disk| kv::to_string(disk, Some(&default), NVDIMM);
+            c.disk.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "disk-fault",
+        value: "disk=ID[,op=any|read|write|flush][,sectors=FIRST-LAST][,latency=TIME][,jitter=TIME][,distribution=KIND]\
+                [,error=on][,hang=on][,count=N]",
+        help: "What is wrong with a disk: requests of a kind or to some sectors take longer, fail, or hang until the fault is \
+               taken away. KIND of the jitter: uniform, exponential, normal",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.disk_fault, texts, KEYS, |_, _, _| false),
+        write: |c| {
+            let default = DiskFaultConfig::default();
+            let write = |fault| kv::to_string(fault, Some(&default), KEYS);
+            c.disk_fault.iter().map(write).collect()
+        },
+    },
+    Flag {
         name: "ars",
         value: "[scan-time=TIME][,records=N]",
         help: "Address range scrubs: how long a full one takes, and how many errors one result has room for, 1 to 2048 \
@@ -431,6 +510,16 @@ fn entries<T: DeserializeOwned>(
     Ok(())
 }
 
+/// A fault of a disk from its text.
+pub fn disk_fault(text: &str) -> Result<DiskFault, kv::Error> {
+    kv::from_str(text, KEYS)
+}
+
+/// Limits of a disk from their text.
+pub fn disk_throttle(text: &str) -> Result<DiskThrottle, kv::Error> {
+    kv::from_str(text, KEYS)
+}
+
 /// Limits from the text of their flag.
 pub fn limits(text: &str) -> Result<LimitsConfig, kv::Error> {
     kv::from_str(text, KEYS)
@@ -439,6 +528,11 @@ pub fn limits(text: &str) -> Result<LimitsConfig, kv::Error> {
 /// An NVDIMM from the text of its flag.
 pub fn nvdimm(text: &str) -> Result<NvdimmConfig, kv::Error> {
     kv::from_str(text, NVDIMM)
+}
+
+/// Whether an entry is the one that another names; one without a name is called by its position.
+fn same_name(position: usize, kind: &str, old: Option<&str>, new: Option<&str>) -> bool {
+    new.is_some_and(|new| old.map_or_else(|| format!("{kind}{position}") == new, |old| old == new))
 }
 
 fn same_nvdimm(position: usize, old: &NvdimmConfig, new: &NvdimmConfig) -> bool {

@@ -165,7 +165,9 @@ impl VmConfig {
         let dimms = dimms.chain(sets).chain(disks);
         let windows = self.numa.iter().filter(|n| n.hotplug.0 != 0).map(|n| n.node);
         let ranges = self.memory_range.iter().filter_map(|r| r.target_node());
-        ram.chain(dimms).chain(windows).chain(ranges).collect()
+        let pmem = self.virtio_pmem.iter().map(|device| device.node);
+        let virtio = pmem.chain(self.virtio_mem.iter().map(|device| device.node));
+        ram.chain(dimms).chain(windows).chain(ranges).chain(virtio).collect()
     }
 
     /// Whether the machine has an HMAT.

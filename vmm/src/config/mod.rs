@@ -20,6 +20,7 @@ mod ranges;
 mod rates;
 mod text;
 mod validate;
+mod virtio;
 
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -28,8 +29,12 @@ use std::{
     path::PathBuf,
 };
 
-pub use devices::nvdimm::config::{
-    ArsConfig, InterleaveSetConfig, NvdimmBacking, NvdimmBusConfig, NvdimmConfig, VirtualDiskConfig,
+pub use devices::{
+    nvdimm::config::{ArsConfig, InterleaveSetConfig, NvdimmBacking, NvdimmBusConfig, NvdimmConfig, VirtualDiskConfig},
+    virtio::{
+        blk::config::{DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle},
+        config::{VirtioMemConfig, VirtioPmemConfig},
+    },
 };
 pub use error::ConfigError;
 pub use hmat::{
@@ -41,7 +46,8 @@ pub use module::{MAX_MODULES, ModuleConfig, ModuleError};
 pub use ranges::{HexAddress, MemoryRangeConfig, RangeError, RangeKind};
 pub use rates::{Bandwidth, Latency};
 pub use text::{ConsoleConfig, CpuList, NodeDistances};
-pub use validate::{CpuShape, MAX_NODES, MAX_NVDIMMS, MAX_VCPUS};
+pub use validate::{CpuShape, MAX_NODES, MAX_NVDIMMS, MAX_VCPUS, throttle_problem};
+pub use virtio::VirtioDeviceId;
 
 /// A whole virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -102,6 +108,18 @@ pub struct VmConfig {
     pub virtual_disk: Vec<VirtualDiskConfig>,
     /// Address range scrubs of the NVDIMM buses.
     pub ars: ArsConfig,
+    /// Persistent memory behind virtio devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub virtio_pmem: Vec<VirtioPmemConfig>,
+    /// Memory that grows and shrinks behind virtio devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub virtio_mem: Vec<VirtioMemConfig>,
+    /// Disks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disk: Vec<DiskConfig>,
+    /// What is wrong with them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disk_fault: Vec<DiskFaultConfig>,
     /// The first serial port.
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.

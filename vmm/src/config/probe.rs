@@ -1,7 +1,7 @@
 //! What the host says of the files a configuration names. Reads metadata only: nothing is created, opened for writing,
 //! locked or changed, so that a mistake anywhere is reported before anything happens.
 
-use super::{ConfigError, ConsoleConfig, NvdimmBacking, NvdimmConfig, VmConfig, validate::check_size};
+use super::{ConfigError, ConsoleConfig, DiskConfig, NvdimmBacking, NvdimmConfig, VmConfig, validate::check_size};
 use devices::{nvdimm::plan::SpaKind, units::ByteSize};
 use rustix::fs::{StatFs, major, minor};
 use std::{
@@ -34,8 +34,8 @@ pub enum Purpose {
 }
 
 impl VmConfig {
-    /// Looks at every named file and reports every problem; returns the backings of the NVDIMMs by slot. No `@NAME`
-    /// is left in the configuration.
+    /// Looks at every named file and reports every problem; returns the backings of the NVDIMMs by slot, then those of the
+    /// virtio-pmem devices. No `@NAME` is left in the configuration.
     pub fn probe(&self, purpose: Purpose) -> Result<Vec<BackingFacts>, Vec<ConfigError>> {
         let mut problems = Vec::new();
         if self.kernel.is_none() && purpose == Purpose::Boot {
@@ -80,6 +80,15 @@ impl VmConfig {
                 }
                 Err(problem) => problems.push(problem),
             }
+        }
+        for (index, device) in self.virtio_pmem.iter().enumerate() {
+            match probe_nvdimm(&self.virtio_pmem_name(index), &device.backing()) {
+                Ok(fact) => facts.push(fact),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        for (index, disk) in self.disk.iter().enumerate() {
+            problems.extend(probe_disk(&self.disk_name(index), disk).err());
         }
         for (position, disk) in self.virtual_disk.iter().enumerate() {
             let id = format!("virtual disk {position}");
@@ -167,6 +176,20 @@ impl VmConfig {
                 path,
                 written: SpaKind::from(disk.kind).is_persistent(),
             }));
+        }
+        for (index, device) in self.virtio_pmem.iter().enumerate() {
+            named.extend(device.file.as_deref().map(|path| Named {
+                role: self.virtio_pmem_name(index),
+                path,
+                written: true,
+            }));
+        }
+        for (index, disk) in self.disk.iter().enumerate() {
+            named.push(Named {
+                role: self.disk_name(index),
+                path: &disk.file,
+                written: !disk.readonly,
+            });
         }
         for (index, range) in self.memory_range.iter().enumerate() {
             named.extend(range.file.as_deref().map(|path| Named {
@@ -283,6 +306,45 @@ fn check_folder(role: &str, path: &Path) -> Result<StatFs, ConfigError> {
         return Err(wrong_kind(&role, folder, &meta, "a folder"));
     }
     rustix::fs::statfs(folder).map_err(|e| unusable(&role, folder)(e.into()))
+}
+
+/// A disk's file: whole sectors, and there unless it can be made.
+fn probe_disk(id: &str, disk: &DiskConfig) -> Result<(), ConfigError> {
+    let path = &disk.file;
+    let bad = |why: String| ConfigError::Virtio {
+        what: id.to_owned(),
+        why,
+    };
+    let meta = match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !disk.readonly => {
+            check_folder(id, path)?;
+            return match disk.size {
+                Some(_) => Ok(()),
+                None => Err(bad(format!(
+                    "has no size, and {} does not exist; hint: add size=SIZE to create it",
+                    path.display()
+                ))),
+            };
+        }
+        other => other.map_err(unusable(id, path))?,
+    };
+    if !meta.is_file() {
+        return Err(wrong_kind(id, path, &meta, "a regular file"));
+    }
+    let found = ByteSize(meta.len());
+    if disk.size.is_some_and(|size| size != found) {
+        let size = disk.size.unwrap_or_default();
+        return Err(bad(format!(
+            "has size={size}, but {} has {found}; hint: leave out size=",
+            path.display()
+        )));
+    }
+    if found.0 == 0 || !found.0.is_multiple_of(512) {
+        return Err(bad(format!(
+            "has a file of {found}: expected whole sectors of 512 bytes, at least one"
+        )));
+    }
+    Ok(())
 }
 
 fn probe_nvdimm(id: &str, nvdimm: &NvdimmConfig) -> Result<BackingFacts, ConfigError> {

@@ -1,6 +1,7 @@
 //! `VmConfig::validate`: every problem of the values themselves, without a look at the host.
 
 mod nvdimm;
+mod virtio;
 
 use super::{ConfigError, MemoryConfig, VmConfig};
 use devices::units::ByteSize;
@@ -53,6 +54,7 @@ impl VmConfig {
         self.check_ranges(&mut problems);
         self.check_nvdimms(&mut problems);
         self.check_nvdimm_buses(&mut problems);
+        self.check_virtio(&mut problems);
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
@@ -254,6 +256,7 @@ impl VmConfig {
 }
 
 pub(super) use nvdimm::check_size;
+pub use virtio::throttle_problem;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What replies carry.
 
-use super::{LimitsInfo, Phase};
+use super::{DiskInfo, DiskList, LimitsInfo, MemoryTargetInfo, Phase, VirtioInfo};
 use crate::layout::map::Report;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,12 @@ pub enum Response {
     Nvdimms(NvdimmList),
     /// To `nvdimm add`.
     NvdimmAdded(Box<NvdimmAdded>),
+    /// To `memory target`.
+    MemoryTarget(Box<MemoryTargetInfo>),
+    /// To `disk list`.
+    Disks(DiskList),
+    /// To what changes a disk.
+    Disk(Box<DiskInfo>),
     /// To `limits`.
     Limits(LimitsInfo),
 }
@@ -44,6 +50,8 @@ pub struct MachineInfo {
     pub plan: Report,
     /// NVDIMMs as they are.
     pub nvdimm: NvdimmList,
+    /// virtio devices that have something to say.
+    pub virtio: VirtioInfo,
 }
 
 /// The NVDIMMs, and what the guest knows of them.

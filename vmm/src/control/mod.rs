@@ -14,11 +14,16 @@
 mod error;
 mod info;
 mod limits;
+mod virtio;
 pub mod wire;
 
 pub use error::{ControlError, ErrorKind};
 pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
 pub use limits::{LimitsInfo, LimitsRequest, change_limits};
+pub use virtio::{
+    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryRequest, MemoryTargetInfo, VirtioInfo, VirtioMemInfo,
+    VirtioMemRequests, VirtioPmemInfo,
+};
 
 use crate::config::NvdimmConfig;
 use serde::{Deserialize, Serialize};
@@ -40,6 +45,10 @@ pub enum Request {
     Quit,
     /// Something about the NVDIMMs.
     Nvdimm(NvdimmRequest),
+    /// Something about memory that grows and shrinks.
+    Memory(MemoryRequest),
+    /// Something about the disks.
+    Disk(DiskRequest),
     /// Something about the limits of RAM; answered by [`Response::Limits`].
     Limits(LimitsRequest),
 }
@@ -94,13 +103,20 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
             Request::Describe
             | Request::Quit
             | Request::Limits(_)
+            | Request::Disk(_)
             | Request::Nvdimm(NvdimmRequest::List | NvdimmRequest::Lock { .. }),
             _,
         )
-        | (Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)), Running)
+        | (
+            Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)) | Request::Memory(_),
+            Running,
+        )
         | (Request::Resume, Paused) => Ok(()),
         (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {
             Err(wrong(phase, "an NVDIMM is added to a running guest").hint("resume the machine first"))
+        }
+        (Request::Memory(_), Pausing | Paused) => {
+            Err(wrong(phase, "a running guest is asked for another size").hint("resume the machine first"))
         }
         (Request::PowerButton, Pausing | Paused) => {
             Err(wrong(phase, "the power button needs a running guest").hint("resume the machine first"))
@@ -121,7 +137,7 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 7] = [
+    const ALL: [Request; 8] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
@@ -129,6 +145,7 @@ mod tests {
         Request::Quit,
         Request::Nvdimm(NvdimmRequest::List),
         Request::Limits(LimitsRequest::Get),
+        Request::Disk(DiskRequest::List),
     ];
 
     #[test]
@@ -142,6 +159,7 @@ mod tests {
             r#""quit""#,
             r#"{"nvdimm":"list"}"#,
             r#"{"limits":"get"}"#,
+            r#"{"disk":"list"}"#,
         ];
         assert_eq!(written, expected);
         for (request, text) in ALL.iter().zip(expected) {
@@ -152,11 +170,22 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list, limits get
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Ending), [0; 7]);
+        // describe, power-button, pause, resume, quit, nvdimm list, limits get, disk list
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Ending), [0; 8]);
+    }
+
+    #[test]
+    fn sizes_and_faults_are_asked_for_by_the_name_of_their_device() {
+        let read = |text| serde_json::from_str::<Request>(text);
+        let target = read(r#"{"memory":{"target":{"id":"virtio-mem0","size":"1G"}}}"#).unwrap();
+        assert!(admit(Phase::Running, &target).is_ok() && admit(Phase::Paused, &target).is_err());
+        let fault = read(r#"{"disk":{"add-fault":{"id":"disk0","fault":{"op":"read","hang":true}}}}"#).unwrap();
+        assert!(admit(Phase::Paused, &fault).is_ok());
+        assert!(read(r#"{"disk":{"add-fault":{"id":"disk0","fault":{"speed":1}}}}"#).is_err());
+        assert!(read(r#"{"memory":{"target":{"id":"virtio-mem0"}}}"#).is_err());
     }
 
     #[test]

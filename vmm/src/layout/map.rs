@@ -2,7 +2,7 @@
 
 use super::{
     ACPI_TABLES, DSM_MAILBOX, E820Type, FIRMWARE_END, Gpa, GpaRange, HIGH_MEMORY, IOAPIC, LAPIC, LOW_RAM_END, Layout,
-    PAGE, SpaPlacement,
+    PAGE, SpaPlacement, VirtioMemoryKind,
 };
 use crate::{
     config::{Bandwidth, Latency, RangeKind, VmConfig},
@@ -246,7 +246,8 @@ fn linux_order(config: &VmConfig, topology: &Topology, layout: &Layout) -> Vec<u
     let ranges = layout.ranges.iter().filter_map(|r| r.node);
     let windows = layout.hotplug.iter().map(|w| w.node);
     let dimms = layout.spas.iter().map(|spa| spa.plan.proximity);
-    let memory = sorted(ram.chain(ranges).chain(windows).chain(dimms).collect());
+    let virtio = layout.virtio_memory.iter().map(|device| device.node);
+    let memory = sorted(ram.chain(ranges).chain(windows).chain(dimms).chain(virtio).collect());
     let mut order = Vec::new();
     for node in cpus.into_iter().chain(initiators).chain(memory) {
         if !order.contains(&node) {
@@ -338,6 +339,17 @@ fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
             node: range.node,
             name: Some(config.memory_range_name(range.index)),
             ..entry(range.range, range.kind.name(), range.kind.e820())
+        });
+    }
+    for device in &layout.virtio_memory {
+        let (what, name) = match device.kind {
+            VirtioMemoryKind::Pmem => ("virtio-pmem", config.virtio_pmem_name(device.index)),
+            VirtioMemoryKind::Mem => ("virtio-mem", config.virtio_mem_name(device.index)),
+        };
+        map.push(Entry {
+            node: Some(device.node),
+            name: Some(name),
+            ..entry(device.range, what, None)
         });
     }
     for window in &layout.hotplug {

@@ -115,7 +115,6 @@ impl Layout {
     pub fn with_added(self, ask: &NvdimmAsk<'_>, phys_bits: u8) -> Result<Self, LayoutError> {
         self.with_at(ask, |layout, len| {
             let taken = layout.spas.iter().map(|spa| spa.plan.range);
-            let windows = layout.hotplug.iter().map(|window| window.range);
             for window in layout.hotplug.iter().filter(|window| window.node == ask.config.node) {
                 let inside = taken.clone().filter(|range| range.overlaps(&window.range));
                 let start = inside.map(|range| range.end().0).fold(window.range.start.0, u64::max);
@@ -124,8 +123,7 @@ impl Layout {
                     return Ok(GpaRange::new(Gpa(start), len));
                 }
             }
-            let end = taken.chain(windows).map(|range| range.end().0);
-            let start = end.fold(layout.memory_end(), u64::max).next_multiple_of(NVDIMM_ALIGN);
+            let start = layout.top().next_multiple_of(NVDIMM_ALIGN);
             below_limit(phys_bits, start, len, || format!("nvdimm slot {}", ask.slot))
         })
     }

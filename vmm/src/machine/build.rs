@@ -5,15 +5,15 @@
 
 use super::{
     Outcome,
-    channel::Channel,
     console::{Console, ConsoleError},
     control::Control,
-    events::{self, AGENT_PORT, Agent, Loop},
+    events::{self, Agent, Loop},
     growth::Growth,
     images::Images,
     nvdimm::OpenBus,
     ranges,
     socket::SocketError,
+    virtio::{LiveVirtio, VirtioDevices},
 };
 use crate::{
     acpi::{self, AcpiCpu, AcpiInput, AcpiNuma, HmatPlan},
@@ -26,6 +26,7 @@ use crate::{
         Access, GuestMap, GuestMapError,
         backing::BackingError,
         encrypted::writeback::WriteBack,
+        pluggable::PluggableError,
         ram::{self, RamError},
         state::StateFileError,
     },
@@ -43,15 +44,10 @@ use devices::{
     serial::SerialPort,
     test_exit::TestExit,
     units::{Gpa, GpaRange},
-    virtio::{
-        VirtioDevice, VirtioMmio,
-        console::{self as virtio_console, PortConfig, PortKind},
-        rng::Rng,
-    },
+    virtio::VirtioMmio,
 };
 use std::{
-    fs::File,
-    io::{self, Read},
+    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -118,6 +114,18 @@ pub enum BuildError {
         #[source]
         source: StateFileError,
     },
+    /// A virtio device's backing.
+    #[error("virtio device {id} cannot be used")]
+    Virtio {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: BackingError,
+    },
+    /// Memory that grows.
+    #[error(transparent)]
+    Pluggable(#[from] PluggableError),
     /// A memory range's file.
     #[error("memory range {id} cannot be used")]
     Range {
@@ -183,7 +191,7 @@ pub struct Plans<'a> {
     pub layout: &'a Layout,
     /// Guest physical address bits that they were planned for.
     pub phys_bits: u8,
-    /// NVDIMM backings by slot.
+    /// NVDIMM backings by slot, then those of virtio-pmem devices.
     pub backings: &'a [BackingFacts],
 }
 
@@ -249,7 +257,8 @@ impl Machine {
         let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
-        let devices = Devices::build(config, layout, &vm, map.memory(), dimms)?;
+        let virtio = super::virtio::open(config, layout, plans.backings, &vm, &mut map)?;
+        let devices = Devices::build(config, layout, &vm, map.memory(), dimms, virtio)?;
         let growth = Growth {
             config: config.clone(),
             topology: topology.clone(),
@@ -354,18 +363,19 @@ struct Devices {
     console: Console,
     serial_room: EventFd,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
+    live: LiveVirtio,
     agent: Option<Agent>,
     control: Option<Control>,
     acpi: Arc<AcpiDevice>,
     nvdimm: Vec<Arc<NvdimmBus>>,
 }
 
-fn event() -> Result<EventFd, BuildError> {
+pub(super) fn event() -> Result<EventFd, BuildError> {
     let flags = libc::EFD_NONBLOCK | libc::EFD_CLOEXEC;
     EventFd::new(flags).map_err(|e| BuildError::Host("create an eventfd", e))
 }
 
-fn twin(event: &EventFd) -> Result<EventFd, BuildError> {
+pub(super) fn twin(event: &EventFd) -> Result<EventFd, BuildError> {
     event.try_clone().map_err(|e| BuildError::Host("share an eventfd", e))
 }
 
@@ -381,6 +391,7 @@ impl Devices {
         vm: &Vm,
         memory: &GuestMemory,
         nvdimms: Vec<OpenBus>,
+        virtio: VirtioDevices,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
         let mut console = Console::open(&config.console)?;
@@ -418,7 +429,7 @@ impl Devices {
             ports.insert(doorbell, bus.clone())?;
             buses.push(bus);
         }
-        let (models, agent) = virtio_devices(config)?;
+        let VirtioDevices { models, agent, live } = virtio;
         let mut virtio = Vec::new();
         for (device, (range, gsi)) in models.into_iter().zip(&layout.virtio) {
             let line = Arc::new(vm.irq_line(*gsi)?);
@@ -437,6 +448,7 @@ impl Devices {
             console,
             serial_room,
             virtio,
+            live,
             agent,
             control: config.control_socket.as_deref().map(Control::listen).transpose()?,
             acpi,
@@ -471,6 +483,7 @@ impl Devices {
             serial_room: self.serial_room,
             virtio: self.virtio.into_iter().map(|(_, t)| t).collect(),
             doorbells,
+            live: self.live,
             agent: self.agent,
             control: self.control,
             acpi: self.acpi,
@@ -480,38 +493,4 @@ impl Devices {
             growth,
         })
     }
-}
-
-type VirtioModels = Vec<Arc<dyn VirtioDevice>>;
-
-/// virtio devices in guest ABI order: entropy, then the agent's console device when it is wanted.
-fn virtio_devices(config: &VmConfig) -> Result<(VirtioModels, Option<Agent>), BuildError> {
-    let mut source = File::open("/dev/urandom").map_err(|e| BuildError::Host("open /dev/urandom", e))?;
-    let rng = Rng::new(Box::new(move |buffer| source.read_exact(buffer)));
-    let mut models: VirtioModels = vec![Arc::new(rng)];
-    let Some(path) = &config.agent_socket else {
-        return Ok((models, None));
-    };
-    let room = event()?;
-    let (channel, sink) = Channel::listen(path, twin(&room)?)?;
-    let port = PortConfig {
-        kind: PortKind::Named(agent_protocol::PORT_NAME.to_owned()),
-        sink: Box::new(sink),
-        open: false,
-    };
-    // Port 0 is the console's number even where there is none.
-    let mut device_ports = vec![None];
-    device_ports.resize_with(AGENT_PORT, || None);
-    device_ports.push(Some(port));
-    let device = Arc::new(virtio_console::Console::new(device_ports));
-    models.push(device.clone());
-    Ok((
-        models,
-        Some(Agent {
-            channel,
-            device,
-            room,
-            pending: vec![],
-        }),
-    ))
 }

@@ -4,6 +4,7 @@
 //! [`Outcome`] and stops the loop. What clients of the control socket ask is done in `serve`.
 
 mod serve;
+mod virtio;
 
 use super::{
     Outcome,
@@ -11,6 +12,7 @@ use super::{
     console::{Console, Typed},
     control::Control,
     growth::Growth,
+    virtio::LiveVirtio,
 };
 use crate::{
     control::Phase,
@@ -60,6 +62,8 @@ pub struct Loop {
     pub virtio: Vec<Arc<VirtioMmio>>,
     /// Their doorbells: transport, queue, event.
     pub doorbells: Vec<(usize, u16, EventFd)>,
+    /// Those of the devices behind them that can be asked about.
+    pub live: LiveVirtio,
     /// The agent's channel, if there is one.
     pub agent: Option<Agent>,
     /// The control socket, if there is one.

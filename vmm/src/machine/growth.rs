@@ -60,6 +60,7 @@ impl Growth {
     pub fn memory_use(&self) -> MemoryUse {
         MemoryUse {
             boot: self.layout.ram_size(),
+            resizable: self.config.requested_memory(),
             ..MemoryUse::default()
         }
     }

@@ -11,6 +11,7 @@ mod build;
 pub mod channel;
 pub mod console;
 pub mod control;
+mod disk;
 pub mod events;
 mod growth;
 mod images;
@@ -20,6 +21,7 @@ mod ranges;
 mod secure;
 pub mod socket;
 pub mod terminal;
+mod virtio;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};
 

@@ -5,7 +5,7 @@ use crate::{
     acpi::{AcpiInitiator, AcpiMemory},
     config::{GenericInitiatorConfig, MemoryConfig, MemoryRangeConfig, RangeKind, VmConfig, probe::BackingFacts},
     hv::Vm,
-    layout::Layout,
+    layout::{Layout, VirtioMemoryKind},
     memory::{Access, GuestMap, backing, ram},
 };
 use devices::units::ByteSize;
@@ -29,7 +29,14 @@ pub(super) fn acpi_memory(layout: &Layout) -> Vec<AcpiMemory> {
         hot_pluggable: true,
         non_volatile: false,
     });
-    ranges.chain(windows).collect()
+    // As firmware does for memory that comes later: the kernel knows its node, and how far addresses reach.
+    let virtio = layout.virtio_memory.iter().map(|device| AcpiMemory {
+        range: device.range,
+        node: device.node,
+        hot_pluggable: true,
+        non_volatile: device.kind == VirtioMemoryKind::Pmem,
+    });
+    ranges.chain(windows).chain(virtio).collect()
 }
 
 pub(super) fn acpi_initiators(config: &VmConfig) -> Vec<AcpiInitiator> {

@@ -241,6 +241,17 @@ impl Source {
     }
 }
 
+/// Opens and locks a regular file without mapping it; a missing one is created with its size.
+pub fn open_file(config: &NvdimmConfig) -> Result<fs::File, BackingError> {
+    let name = config.file.clone().unwrap_or_default();
+    let found = fs::metadata(&name).ok().map(|meta| ByteSize(meta.len()));
+    let size = config.size.or(found).unwrap_or_default();
+    match open_path(&name, config, size)? {
+        (file, Kind::File) => Ok(file),
+        _ => Err(BackingError::Kind(name, "file without read and write")),
+    }
+}
+
 /// Opens and locks the backing of an encrypted DIMM with its key file, or makes both.
 pub fn open_encrypted(config: &NvdimmConfig, facts: BackingFacts) -> Result<EncryptedDimm, BackingError> {
     let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());

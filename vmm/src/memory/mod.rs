@@ -8,6 +8,7 @@ pub mod encrypted;
 pub mod interleave;
 pub mod limits;
 pub mod plain;
+pub mod pluggable;
 pub mod ram;
 pub mod state;
 mod window;

@@ -99,6 +99,22 @@ impl Window {
         Ok(pages)
     }
 
+    /// Gives what `bytes` of it hold back to the host; whoever reads them next finds zeros. For private memory.
+    pub fn discard(&self, bytes: std::ops::Range<u64>) -> std::io::Result<()> {
+        let invalid = |_| std::io::Error::from(std::io::ErrorKind::InvalidInput);
+        let start = usize::try_from(bytes.start).map_err(invalid)?;
+        let end = usize::try_from(bytes.end).map_err(invalid)?;
+        let len = end.checked_sub(start).filter(|_| end <= self.mapping.size());
+        let len = len.ok_or(std::io::ErrorKind::InvalidInput)?;
+        // SAFETY: the range lies in our own mapping, whose extent does not change. Guest memory is only ever accessed as
+        // volatile, so nothing in this process relies on what it holds.
+        unsafe {
+            let at = self.mapping.as_ptr().add(start);
+            rustix::mm::madvise(at.cast(), len, rustix::mm::Advice::LinuxDontNeed)?;
+        }
+        Ok(())
+    }
+
     fn settle(&self, state: &mut State) -> Result<(), GuestMapError> {
         match (state.closed == 0 && !state.retired, state.slot.is_some()) {
             (true, false) => self.show(state),

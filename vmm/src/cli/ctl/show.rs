@@ -1,6 +1,9 @@
 //! Replies as people read them.
 
-use crate::control::{LimitsInfo, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Request, StateInfo};
+use crate::control::{
+    DiskInfo, DiskList, DiskRequest, LimitsInfo, MachineInfo, MemoryTargetInfo, NvdimmAdded, NvdimmInfo, NvdimmList,
+    NvdimmRequest, Request, StateInfo,
+};
 use crate::memory::limits::MemoryUse;
 use devices::units::ByteSize;
 use serde_json::Value;
@@ -10,6 +13,15 @@ use std::fmt::Write;
 pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json::Error> {
     Ok(match request {
         Request::Describe => machine(&serde_json::from_value(reply)?),
+        Request::Memory(_) => serde_json::from_value::<MemoryTargetInfo>(reply)?.to_string(),
+        Request::Disk(DiskRequest::List) => {
+            let DiskList { disks } = serde_json::from_value(reply)?;
+            match disks.is_empty() {
+                true => "no disks\n".to_owned(),
+                false => disks.iter().map(DiskInfo::to_string).collect(),
+            }
+        }
+        Request::Disk(_) => serde_json::from_value::<DiskInfo>(reply)?.to_string(),
         Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Add(_)) => added(serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
@@ -25,14 +37,15 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
 fn machine(m: &MachineInfo) -> String {
     let ms = |n: u64| format!("{}.{:01} s", n / 1000, n % 1000 / 100);
     format!(
-        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}",
+        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}{}",
         m.state,
         ms(m.uptime_ms),
         ms(m.paused_ms),
         m.version,
         m.pid,
         m.plan,
-        nvdimms(&m.nvdimm)
+        nvdimms(&m.nvdimm),
+        m.virtio
     )
 }
 

@@ -6,8 +6,8 @@
 use super::{Outcome, Running, Token};
 use crate::{
     control::{
-        ControlError, ErrorKind, LimitsRequest, MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, Phase,
-        Request, Response, StateInfo, admit,
+        ControlError, ErrorKind, LimitsRequest, MachineInfo, MemoryRequest, NvdimmAdded, NvdimmInfo, NvdimmList,
+        NvdimmRequest, Phase, Request, Response, StateInfo, admit,
     },
     machine::{
         control::{ClientId, Watch},
@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the reply says that it has not.
 const FIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a guest may take to plug or unplug before the reply says how far it is.
+const PLUG_LIMIT: Duration = Duration::from_secs(30);
 /// Requests of one client that are done before other events get their turn.
 const TURN: usize = 64;
 /// Requests that wait at a time, of all clients.
@@ -44,6 +46,13 @@ pub(super) struct Pending {
 enum Goal {
     /// Every vCPU stands still.
     Paused,
+    /// A virtio-mem device has as much plugged as was asked for.
+    Plugged {
+        /// Place of the device.
+        index: usize,
+        /// Bytes.
+        size: u64,
+    },
     /// The guest has read this version of a bus's NFIT.
     FitSeen {
         /// Slot of the DIMM that came with it.
@@ -143,6 +152,12 @@ impl Running {
         match request {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
+            Request::Memory(MemoryRequest::Target { id, size }) => {
+                self.room_for_pending()?;
+                let index = self.set_memory_target(id, *size)?;
+                return Ok(Begun::Until(Goal::Plugged { index, size: size.0 }, PLUG_LIMIT));
+            }
+            Request::Disk(request) => return self.disk(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
@@ -229,6 +244,7 @@ impl Running {
             paused_ms,
             plan: self.parts.plan.clone(),
             nvdimm: self.nvdimms(),
+            virtio: self.virtio(),
         }
     }
 
@@ -271,6 +287,7 @@ impl Running {
             return Some(Err(ControlError::new(ErrorKind::Ending, "the machine ended meanwhile")));
         }
         match goal {
+            Goal::Plugged { index, size } => self.memory_target(index, size, late),
             Goal::FitSeen { slot, generation } => {
                 let list = self.nvdimms();
                 let dimm = list.dimms.into_iter().find(|dimm| dimm.slot == slot)?;

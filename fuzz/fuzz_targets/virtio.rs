@@ -1,0 +1,155 @@
+//! Any bytes are a virtqueue and its buffers: a disk, persistent memory and memory that grows take requests from it without
+//! a panic, never have more under way than they may, and the last never gives the guest more than was asked for.
+#![no_main]
+
+use devices::{
+    BusDevice, Clock, GuestMemory,
+    units::{Gpa, GpaRange},
+    virtio::{
+        VirtioDevice, VirtioMmio,
+        blk::{Blk, BlkPlan, config::DiskFault},
+        deferred::Reply,
+        mem::{Media, Mem, MemPlan},
+        pmem::Pmem,
+    },
+};
+use libfuzzer_sys::fuzz_target;
+use std::{io, ops::Range, sync::Arc};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
+
+const MEMORY: usize = 0x2_0000;
+const DESC: u64 = 0x1000;
+const AVAIL: u64 = 0x2000;
+const USED: u64 = 0x3000;
+/// Where the input goes, behind what makes it likely to be a queue.
+const INPUT: u64 = 0x4000;
+const ENTRIES: u16 = 64;
+const BLOCK: u64 = 2 << 20;
+
+/// Counts what the guest has.
+struct Counted(u64);
+
+impl Media for Counted {
+    fn plug(&mut self, bytes: Range<u64>) -> io::Result<()> {
+        self.0 += bytes.end - bytes.start;
+        assert!(self.0 <= 20 * BLOCK, "more is plugged than was asked for");
+        Ok(())
+    }
+    fn unplug(&mut self, bytes: Range<u64>) {
+        self.0 = self
+            .0
+            .checked_sub(bytes.end - bytes.start)
+            .expect("more goes than there is");
+    }
+}
+
+fn disk(readonly: bool) -> Arc<Blk> {
+    let plan = BlkPlan {
+        sectors: 1 << 16,
+        readonly,
+        serial: "fuzz".to_owned(),
+    };
+    let disk = Blk::over(
+        plan,
+        Clock::manual(),
+        Box::new(|order| {
+            order.run(|work| match work.act {
+                devices::virtio::blk::Act::Read(sector, len) => {
+                    assert!(sector * 512 + len as u64 <= 512 << 16);
+                    Reply {
+                        data: vec![7; len],
+                        last: Some(0),
+                    }
+                }
+                _ => Reply::default(),
+            });
+        }),
+    );
+    disk.requests().add_fault(DiskFault {
+        error: true,
+        sectors: "3-9".parse().ok(),
+        ..DiskFault::default()
+    });
+    disk
+}
+
+fn device(choice: u8) -> Arc<dyn VirtioDevice> {
+    let region = GpaRange {
+        start: Gpa(0x1_0000_0000),
+        len: 64 * BLOCK,
+    };
+    match choice % 4 {
+        0 => disk(false),
+        1 => disk(true),
+        2 => Pmem::at(region, Box::new(|order| order.run(|()| Reply::default()))),
+        _ => {
+            let plan = MemPlan {
+                region,
+                block: BLOCK,
+                node: 0,
+            };
+            Arc::new(Mem::new(plan, 20 * BLOCK, Box::new(Counted(0))))
+        }
+    }
+}
+
+fn write(mmio: &VirtioMmio, register: u64, value: u32) {
+    let _ = mmio.write(register, &value.to_le_bytes());
+}
+
+/// A driver's way to a device that is up (virtio 1.2 3.1.1), by the registers of 4.2.2.
+fn bring_up(mmio: &VirtioMmio) {
+    for status in [0, 1, 3] {
+        write(mmio, 0x70, status);
+    }
+    write(mmio, 0x24, 1);
+    write(mmio, 0x20, 1);
+    write(mmio, 0x70, 11);
+    write(mmio, 0x30, 0);
+    write(mmio, 0x38, ENTRIES.into());
+    for (register, address) in [(0x80, DESC), (0x90, AVAIL), (0xa0, USED)] {
+        write(mmio, register, address as u32);
+    }
+    write(mmio, 0x44, 1);
+    write(mmio, 0x70, 15);
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((choice, rest)) = input.split_first() else {
+        return;
+    };
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).expect("memory");
+    let memory = GuestMemory::new(memory);
+    let device = device(*choice);
+    let mmio = VirtioMmio::new(device.clone(), memory.clone(), Arc::new(()));
+    bring_up(&mmio);
+    let guest = memory.memory();
+    // Chains of a readable buffer in the input and a writable one behind it, of the lengths that the input says.
+    let (lengths, content) = rest.split_at(rest.len().min(usize::from(ENTRIES)));
+    for (n, length) in (0_u16..).zip(lengths) {
+        let flags: u16 = if n % 2 == 0 { 1 } else { 2 | u16::from(*length & 1) };
+        let address = INPUT + u64::from(n / 2) * 64;
+        let mut descriptor = address.to_le_bytes().to_vec();
+        descriptor.extend(u32::from(*length).to_le_bytes());
+        descriptor.extend(flags.to_le_bytes());
+        descriptor.extend((n + 1).to_le_bytes());
+        guest
+            .write_slice(&descriptor, GuestAddress(DESC + 16 * u64::from(n)))
+            .expect("a descriptor");
+        guest
+            .write_obj(n & !1, GuestAddress(AVAIL + 4 + u64::from(n)))
+            .expect("an entry");
+    }
+    let _ = guest.write_slice(&content[..content.len().min(MEMORY / 4)], GuestAddress(INPUT));
+    guest
+        .write_obj(lengths.len() as u16 / 2, GuestAddress(AVAIL + 2))
+        .expect("the index");
+    write(&mmio, 0x50, 0);
+    // Whatever else the input is: raw descriptors, and an index that jumps.
+    let _ = guest.write_slice(&content[..content.len().min(0x400)], GuestAddress(DESC));
+    guest
+        .write_obj(u16::from(*choice), GuestAddress(AVAIL + 2))
+        .expect("the index");
+    write(&mmio, 0x50, 0);
+    mmio.reset();
+});

@@ -1,0 +1,59 @@
+//! virtio devices of a configuration: their names, and their order, which is that of their transports.
+
+use super::VmConfig;
+use devices::units::ByteSize;
+
+/// A device of the configuration, by its position among those of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VirtioDeviceId {
+    /// The entropy source, which every machine has.
+    Entropy,
+    /// The channel of the guest agent.
+    Agent,
+    /// Persistent memory.
+    Pmem(usize),
+    /// Memory that grows and shrinks.
+    Mem(usize),
+    /// A disk.
+    Disk(usize),
+}
+
+impl VmConfig {
+    /// The virtio devices in the order of their transports. Guest ABI: a new kind comes last.
+    pub fn virtio_devices(&self) -> Vec<VirtioDeviceId> {
+        let agent = self.agent_socket.as_ref().map(|_| VirtioDeviceId::Agent);
+        let pmem = (0..self.virtio_pmem.len()).map(VirtioDeviceId::Pmem);
+        let mem = (0..self.virtio_mem.len()).map(VirtioDeviceId::Mem);
+        [VirtioDeviceId::Entropy]
+            .into_iter()
+            .chain(agent)
+            .chain(pmem)
+            .chain(mem)
+            .chain((0..self.disk.len()).map(VirtioDeviceId::Disk))
+            .collect()
+    }
+
+    /// What virtio-mem devices are asked to have.
+    pub fn requested_memory(&self) -> ByteSize {
+        let all = self.virtio_mem.iter();
+        ByteSize(all.fold(0, |sum, device| sum.saturating_add(device.requested.0)))
+    }
+
+    /// What a virtio-pmem device is called.
+    pub fn virtio_pmem_name(&self, index: usize) -> String {
+        let said = self.virtio_pmem.get(index).and_then(|device| device.id.clone());
+        said.unwrap_or_else(|| format!("virtio-pmem{index}"))
+    }
+
+    /// What a disk is called.
+    pub fn disk_name(&self, index: usize) -> String {
+        let said = self.disk.get(index).and_then(|device| device.id.clone());
+        said.unwrap_or_else(|| format!("disk{index}"))
+    }
+
+    /// What a virtio-mem device is called.
+    pub fn virtio_mem_name(&self, index: usize) -> String {
+        let said = self.virtio_mem.get(index).and_then(|device| device.id.clone());
+        said.unwrap_or_else(|| format!("virtio-mem{index}"))
+    }
+}

@@ -1,0 +1,203 @@
+//! What virtio devices of the running machine say of themselves.
+
+use super::Running;
+use crate::{
+    config::throttle_problem,
+    control::{
+        ControlError, DiskFaultInfo, DiskInfo, DiskList, DiskRequest, ErrorKind, MemoryTargetInfo, Response,
+        VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
+    },
+    layout::VirtioMemoryKind,
+    machine::disk::Disk,
+    memory::limits::{self, Change},
+};
+use devices::{
+    units::ByteSize,
+    virtio::{
+        blk::SECTOR,
+        mem::{Mem, MemStatus},
+    },
+};
+
+/// Most faults of one disk: each is looked at for every request.
+const MAX_FAULTS: usize = 256;
+
+impl Running {
+    /// Asks a virtio-mem device's guest for another size; the device by its place.
+    pub(super) fn set_memory_target(&mut self, id: &str, size: ByteSize) -> Result<usize, ControlError> {
+        let growth = &mut self.parts.growth;
+        let mut names = (0..growth.config.virtio_mem.len()).map(|at| growth.config.virtio_mem_name(at));
+        let index = names.position(|name| name == id).ok_or_else(|| {
+            ControlError::new(ErrorKind::NotFound, format!("there is no virtio-mem device '{id}'"))
+                .field("id")
+                .hint("`describe` shows the devices there are")
+        })?;
+        let used = growth.memory_use();
+        let device = self
+            .parts
+            .live
+            .mem
+            .get(index)
+            .zip(growth.config.virtio_mem.get_mut(index));
+        let (device, said) = device.ok_or_else(|| ControlError::new(ErrorKind::Internal, "the device is gone"))?;
+        let refused = |e: devices::virtio::mem::TargetError| {
+            ControlError::new(ErrorKind::InvalidRequest, e.to_string()).field("size")
+        };
+        device.check(size.0).map_err(refused)?;
+        let from = said.requested;
+        limits::admit(&growth.limits, &used, Change::Resize { from, to: size })?;
+        device.request(size.0).map_err(refused)?;
+        said.requested = size;
+        Ok(index)
+    }
+
+    /// What has become of a size, if that is all, or it is too late for more.
+    pub(super) fn memory_target(&self, index: usize, size: u64, late: bool) -> Option<Result<Response, ControlError>> {
+        let id = self.parts.growth.config.virtio_mem_name(index);
+        let device = mem_info(id, self.parts.live.mem.get(index)?);
+        if device.requested != size {
+            let other = ByteSize(device.requested);
+            let why = format!("{} has been asked for {other} meanwhile", device.id);
+            return Some(Err(ControlError::new(ErrorKind::Conflict, why).field("size")));
+        }
+        let reached = device.plugged == size;
+        (reached || late).then(|| Ok(Response::MemoryTarget(Box::new(MemoryTargetInfo { reached, device }))))
+    }
+
+    /// Does what is asked of a disk.
+    pub(super) fn disk(&self, request: &DiskRequest) -> Result<Response, ControlError> {
+        let (DiskRequest::AddFault { id, .. } | DiskRequest::RemoveFault { id, .. } | DiskRequest::Throttle { id, .. }) =
+            request
+        else {
+            return Ok(Response::Disks(DiskList { disks: self.disks() }));
+        };
+        let config = &self.parts.growth.config;
+        let mut disks = self.parts.live.disks.iter().enumerate();
+        let (_, disk) = disks
+            .find(|(index, _)| config.disk_name(*index) == *id)
+            .ok_or_else(|| {
+                ControlError::new(ErrorKind::NotFound, format!("there is no disk '{id}'"))
+                    .field("id")
+                    .hint("`disk list` shows the disks there are")
+            })?;
+        let requests = disk.device.requests();
+        let invalid = |why: String, field: &'static str| {
+            ControlError::split(ErrorKind::InvalidRequest, &format!("{id} {why}")).field(field)
+        };
+        match request {
+            DiskRequest::AddFault { fault, .. } => {
+                if let Some(why) = fault.problem() {
+                    return Err(invalid(format!("cannot have a fault that {why}"), "fault"));
+                }
+                if requests.faults().len() >= MAX_FAULTS {
+                    let why = format!("{id} has {MAX_FAULTS} faults already");
+                    return Err(ControlError::new(ErrorKind::Conflict, why).hint("take some away first"));
+                }
+                requests.add_fault(fault.clone());
+            }
+            DiskRequest::RemoveFault { number, .. } => {
+                if !requests.remove_fault(*number) && number.is_some() {
+                    let why = format!("{id} has no fault {}", number.unwrap_or_default());
+                    return Err(ControlError::new(ErrorKind::NotFound, why).field("number"));
+                }
+                disk.look();
+            }
+            DiskRequest::Throttle { throttle, .. } => {
+                if let Some(why) = throttle_problem(throttle) {
+                    return Err(invalid(why, "throttle"));
+                }
+                requests.set_throttle(*throttle);
+            }
+            DiskRequest::List => {}
+        }
+        Ok(Response::Disk(Box::new(disk_info(id.clone(), disk))))
+    }
+
+    fn disks(&self) -> Vec<DiskInfo> {
+        let (live, config) = (&self.parts.live, &self.parts.growth.config);
+        let disks = live.disks.iter().enumerate();
+        disks
+            .map(|(index, disk)| disk_info(config.disk_name(index), disk))
+            .collect()
+    }
+
+    /// All of them.
+    pub(super) fn virtio(&self) -> VirtioInfo {
+        let (live, growth) = (&self.parts.live, &self.parts.growth);
+        let pmem = live.pmem.iter().enumerate().filter_map(|(index, device)| {
+            let said = growth.config.virtio_pmem.get(index)?;
+            let range = growth.layout.virtio_memory(VirtioMemoryKind::Pmem, index)?;
+            let (flushes, failed_flushes) = device.flushes();
+            Some(VirtioPmemInfo {
+                id: growth.config.virtio_pmem_name(index),
+                start: range.start.0,
+                len: range.len,
+                node: said.node,
+                readonly: said.readonly,
+                driver: device.is_active(),
+                flushes,
+                failed_flushes,
+            })
+        });
+        let mem = live.mem.iter().enumerate();
+        VirtioInfo {
+            pmem: pmem.collect(),
+            disks: self.disks(),
+            mem: mem
+                .map(|(index, device)| mem_info(growth.config.virtio_mem_name(index), device))
+                .collect(),
+        }
+    }
+}
+
+fn mem_info(id: String, device: &Mem) -> VirtioMemInfo {
+    let plan = device.plan();
+    let MemStatus {
+        requested,
+        plugged,
+        usable,
+        driver,
+        requests,
+    } = device.status();
+    VirtioMemInfo {
+        id,
+        start: plan.region.start.0,
+        len: plan.region.len,
+        block: plan.block,
+        node: plan.node.into(),
+        requested,
+        plugged,
+        usable,
+        driver,
+        requests: VirtioMemRequests {
+            plugs: requests.plugs,
+            unplugs: requests.unplugs,
+            refused: requests.refused,
+            busy: requests.busy,
+            wrong: requests.wrong,
+        },
+    }
+}
+
+fn disk_info(id: String, disk: &Disk) -> DiskInfo {
+    let requests = disk.device.requests();
+    let (plan, counts) = (requests.plan(), requests.counts());
+    let faults = requests.faults().into_iter().map(|status| DiskFaultInfo {
+        number: status.number,
+        hits: status.hits,
+        fault: status.fault,
+    });
+    DiskInfo {
+        id,
+        len: plan.sectors * SECTOR,
+        readonly: plan.readonly,
+        driver: disk.device.is_active(),
+        in_flight: disk.device.in_flight() as u64,
+        reads: counts.reads,
+        writes: counts.writes,
+        flushes: counts.flushes,
+        failed: counts.failed,
+        throttle: requests.throttle(),
+        faults: faults.collect(),
+    }
+}
