@@ -6,7 +6,7 @@ use crate::{
     hostroot, modules, mounts, port,
     reaper::Reaper,
     server::{self, Power},
-    shell, standby,
+    shell,
 };
 use rustix::{
     fs::sync,
@@ -134,11 +134,6 @@ fn set_up(reaper: &Reaper) -> (Options, Vec<String>) {
     let _ = sethostname(name);
     loopback(reaper);
     if options.host {
-        match standby::machine() {
-            // The first process never ends, and neither does the hold of it.
-            Ok(machine) => std::mem::forget(machine),
-            Err(e) => problems.push(format!("{e:#}")),
-        }
         match hostroot::enter(&options) {
             Ok(more) => problems.extend(more),
             Err(e) => problems.push(format!("{e:#}")),

@@ -23,4 +23,3 @@ mod port;
 pub mod reaper;
 pub mod server;
 mod shell;
-mod standby;
