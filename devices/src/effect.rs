@@ -17,4 +17,8 @@ pub enum Effect {
     Panicked,
     /// The guest ended the run through the test-exit port with this value.
     TestExit(u8),
+    /// The guest has given back the memory device in this slot.
+    MemoryEjected(u16),
+    /// The guest has said something that a request may wait for.
+    Progress,
 }

@@ -32,6 +32,48 @@ impl ApiClient {
         Ok(answer)
     }
 
+    /// Begins what needs the guest; gives the operation.
+    pub fn begin(&mut self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let answer = self.send(method, path, body)?;
+        let content = answer.json()?;
+        anyhow::ensure!(answer.status == 202, "{method} {path}: {} {content}", answer.status);
+        Ok(content)
+    }
+
+    /// The operation when it has ended.
+    pub fn ended(&mut self, operation: &Value) -> anyhow::Result<Value> {
+        self.get(&format!("/operations/{}?wait=60", operation["id"]))
+    }
+
+    /// What comes of a request about memory devices, written as `"list"`, `{"add": {..}}` or `{"remove": {..}}`: what there
+    /// is, or came of it in the end; else the problem, with the last word of its type.
+    pub fn memory(&mut self, request: &Value) -> anyhow::Result<Result<Value, Value>> {
+        let remove = &request["remove"];
+        let path = match (remove["id"].as_str(), remove["deadline"].as_u64()) {
+            (Some(id), Some(seconds)) => format!("/memory/devices/{id}?deadline={seconds}"),
+            (Some(id), None) => format!("/memory/devices/{id}"),
+            (None, _) => "/memory/devices".to_owned(),
+        };
+        let answer = match request.get("add") {
+            Some(device) => self.send("POST", &path, Some(device))?,
+            None if remove.is_object() => self.send("DELETE", &path, None)?,
+            None => self.send("GET", &path, None)?,
+        };
+        let mut content = answer.json()?;
+        if answer.status == 202 {
+            let mut operation = self.ended(&content)?;
+            content = match operation["error"].is_null() {
+                true => return Ok(Ok(operation["result"].take())),
+                false => operation["error"].take(),
+            };
+        } else if answer.status < 300 {
+            return Ok(Ok(content));
+        }
+        let kind = content["type"].as_str().and_then(|kind| kind.rsplit(':').next());
+        content["type"] = kind.unwrap_or_default().into();
+        Ok(Err(content))
+    }
+
     /// Reads events as they happen, until `each` says no more or the machine ends.
     pub fn stream(&mut self, path: &str, each: impl FnMut(Value) -> bool) -> Result<(), ClientError> {
         self.0.stream(path, Some(LIMIT), each)

@@ -35,6 +35,7 @@ fn memory(size: ByteSize) -> VmConfig {
 fn e820(size: ByteSize) -> Vec<(u64, u64, u32)> {
     let config = memory(size);
     let host = HostLimits {
+        memory_devices: vec![],
         phys_bits: 46,
         backings: vec![],
     };

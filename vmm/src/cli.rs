@@ -22,7 +22,7 @@ use crate::{
     acpi,
     api::{Api, openapi},
     config::{
-        ConsoleConfig, DiskConfig, MemoryRangeConfig, VirtioPmemConfig, file,
+        ConsoleConfig, DiskConfig, MemoryRangeConfig, VirtioPmemConfig, file, file_of,
         probe::{BackingFacts, Purpose},
     },
     layout::map::Report,
@@ -231,6 +231,7 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
         layout: &plan.layout,
         phys_bits: plan.phys_bits,
         backings: &plan.backings,
+        memory_devices: &plan.memory_devices,
     };
     let socket = api_socket(plan)?;
     let mut machine = Machine::build(&plan.config, &plans)?;
@@ -299,6 +300,15 @@ fn hold_backings(plan: &MachinePlan) -> Result<Vec<Held>, Failure> {
         size: range.size.unwrap_or_default(),
         page: ByteSize::kib(4),
     });
+    let devices = plan
+        .config
+        .memory_device
+        .iter()
+        .zip(plan.memory_devices.iter().copied());
+    let devices: Vec<_> = devices
+        .filter_map(|(device, facts)| Some((file_of(device)?, facts)))
+        .collect();
+    let devices = devices.iter().map(|(file, facts)| (file, *facts));
     let pmem: Vec<_> = plan.config.virtio_pmem.iter().map(VirtioPmemConfig::backing).collect();
     let backings = plan
         .config
@@ -312,7 +322,7 @@ fn hold_backings(plan: &MachinePlan) -> Result<Vec<Held>, Failure> {
         page: ByteSize::kib(4),
     });
     let others = ranges.iter().zip(range_facts).chain(disks.iter().zip(disk_facts));
-    for (backing, facts) in backings.chain(others) {
+    for (backing, facts) in backings.chain(others).chain(devices) {
         match backing::hold(backing, facts) {
             Ok(one) => held.extend(one),
             Err(error) => {

@@ -3,10 +3,12 @@
 //! Everything here is guest ABI, documented in docs/guest-abi.md: the same configuration gives the same map on every host.
 
 pub mod map;
+mod memory;
 mod nvdimm;
 mod ranges;
 mod virtio;
 
+pub use memory::{MemoryAsk, MemoryPlacement};
 pub use nvdimm::{NvdimmAsk, NvdimmPlacement, SpaPlacement};
 
 use crate::{
@@ -111,6 +113,8 @@ pub mod ports {
     pub const ACPI: u64 = 0x600;
     /// PCI configuration address and data, 8 ports.
     pub const PCI_CONFIG: u64 = 0xcf8;
+    /// Registers of the memory devices, 28 ports.
+    pub const MEMORY_HOTPLUG: u64 = 0xa40;
     /// Doorbell of the first NVDIMM mailbox, 4 ports.
     pub const DSM_DOORBELL: u64 = 0xa18;
 }
@@ -142,6 +146,9 @@ pub struct HostLimits {
     /// Backings of the NVDIMMs by slot and then of the virtio-pmem devices, from [`VmConfig::probe`]; one that is not there
     /// has its configured size and 4 KiB pages.
     pub backings: Vec<BackingFacts>,
+    /// Those of the memory devices in their order, from [`VmConfig::probe_memory_devices`]; one that is not there has its
+    /// configured size and 4 KiB pages.
+    pub memory_devices: Vec<BackingFacts>,
 }
 
 /// Type of a range in the guest's memory map (values of ACPI 6.5 15, as Linux's e820 has them).
@@ -177,6 +184,8 @@ pub struct Layout {
     pub mirrored: Vec<GpaRange>,
     /// Addresses kept free for memory added later, above everything else.
     pub hotplug: Vec<HotplugWindow>,
+    /// Memory devices in address order, each in a window of its node.
+    pub memory: Vec<MemoryPlacement>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<NvdimmPlacement>,
     /// SPA ranges in address order.
@@ -252,6 +261,48 @@ pub enum LayoutError {
         /// What is wrong, and a hint.
         why: String,
     },
+    /// A memory device that is not whole memory blocks of the guest.
+    #[error(
+        "memory device {id} has size {size}: expected a multiple of {block}, the guest's memory block size; hint: the block follows \
+         from the end of boot RAM, see docs/hotplug.md"
+    )]
+    MemoryBlock {
+        /// Name.
+        id: String,
+        /// Bytes.
+        size: ByteSize,
+        /// Block of the guest.
+        block: ByteSize,
+    },
+    /// A node that nothing can be added to.
+    #[error(
+        "memory device {id} is for node {node}, which has no hotplug window; hint: start the machine with `--numa \
+         node={node},hotplug=SIZE`"
+    )]
+    NoWindow {
+        /// Name.
+        id: String,
+        /// Node.
+        node: u32,
+    },
+    /// A window that is full.
+    #[error(
+        "memory device {id} of {size} does not fit the hotplug window of node {node}: the largest free range there is {largest}; hint: \
+         use a smaller size=, or start the machine with a larger hotplug="
+    )]
+    NoRoom {
+        /// Name.
+        id: String,
+        /// Node.
+        node: u32,
+        /// Bytes asked for.
+        size: ByteSize,
+        /// Bytes there are in one piece.
+        largest: ByteSize,
+    },
+    /// The size is known neither from the configuration nor from the host.
+    #[error("the size of memory device {0} is not known; hint: add size=SIZE")]
+    NoMemorySize(String),
     /// The size is known neither from the configuration nor from the host.
     #[error("the size of nvdimm slot {0} is not known; hint: add size=SIZE")]
     NoSize(u8),
@@ -276,6 +327,7 @@ impl Layout {
             ranges,
             mirrored,
             hotplug: Vec::new(),
+            memory: Vec::new(),
             nvdimms: Vec::new(),
             spas: Vec::new(),
             virtio_memory: Vec::new(),
@@ -283,6 +335,7 @@ impl Layout {
         };
         let mut layout = layout.with_nvdimms(config, host)?;
         layout.place_windows(config, host.phys_bits)?;
+        let mut layout = layout.with_memory_devices(config, host)?;
         layout.place_virtio(config, host)?;
         Ok(layout)
     }
@@ -350,6 +403,9 @@ impl Layout {
                 lines.push((range, name));
             }
         }
+        // Each is a line of its own once the guest has added it: what is added later is not merged.
+        lines.extend(self.memory.iter().map(|placed| (placed.range, "System RAM")));
+        lines.sort_by_key(|(range, _)| range.start);
         lines
     }
 

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A thread handles its exits against the two buses and reports what concerns the whole machine as a [`Report`]; it never
-//! decides anything itself. After a report it ends: whoever owns the machine starts new threads for a new run.
+//! decides anything itself. After a report that ends the run it ends: whoever owns the machine starts new threads for a new one.
 
 mod gate;
 
@@ -47,6 +47,16 @@ pub enum Report {
         /// One sentence.
         why: String,
     },
+}
+
+impl Report {
+    /// Whether there is nothing left to run after it.
+    fn ends_run(&self) -> bool {
+        match self {
+            Self::Standing | Self::Effect(Effect::None | Effect::Progress | Effect::MemoryEjected(_)) => false,
+            Self::Effect(_) | Self::TripleFault { .. } | Self::Failed { .. } => true,
+        }
+    }
 }
 
 /// Where a vCPU was when its thread was told to stop.
@@ -193,7 +203,7 @@ impl Platform {
     }
 }
 
-/// The first effect that is one.
+/// The first effect that is one. Those of memory devices come alone: their registers are written one at a time.
 fn first(a: Effect, b: Effect) -> Effect {
     if a == Effect::None { b } else { a }
 }
@@ -287,9 +297,12 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
             }),
         };
         if let Some(report) = report {
+            let ends = report.ends_run();
             platform.drain_collected();
             platform.report(report);
-            return;
+            if ends {
+                return;
+            }
         }
     }
     if let Ok((rip, rflags)) = vcpu.position() {

@@ -1,6 +1,6 @@
 //! The generic event device and the power button in the ACPI namespace.
 
-use super::AcpiEvent;
+use super::{AcpiEvent, memory_hotplug::aml::SCAN_METHOD};
 use crate::nvdimm::aml::EVENTS_METHOD as NVDIMM_EVENTS;
 use acpi_tables::{
     Aml, AmlSink,
@@ -22,6 +22,8 @@ pub struct AcpiDeviceAml {
     pub gsi: u32,
     /// Names of the NVDIMM root devices in the scope `\_SB`.
     pub nvdimm: Vec<String>,
+    /// Whether there are slots for memory devices.
+    pub memory: bool,
 }
 
 impl Aml for AcpiDeviceAml {
@@ -46,7 +48,7 @@ impl Aml for AcpiDeviceAml {
                     FieldUpdateRule::Preserve,
                     vec![selector],
                 ),
-                &EventMethod { nvdimm: &self.nvdimm },
+                &EventMethod(self),
             ],
         )
         .to_aml_bytes(sink);
@@ -54,9 +56,7 @@ impl Aml for AcpiDeviceAml {
 }
 
 /// `_EVT(gsi)`: reads the selector once, which clears it, and tells every device whose bit was set.
-struct EventMethod<'a> {
-    nvdimm: &'a [String],
-}
+struct EventMethod<'a>(&'a AcpiDeviceAml);
 
 impl Aml for EventMethod<'_> {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
@@ -68,12 +68,19 @@ impl Aml for EventMethod<'_> {
         let power_button = Path::new("\\_SB_.PWRB");
         let press = Notify::new(&power_button, &BUTTON_PRESSED);
         let call = |root: &String| MethodCall::new(Path::new(&format!("\\_SB_.{root}.{NVDIMM_EVENTS}")), vec![]);
-        let calls: Vec<_> = self.nvdimm.iter().map(call).collect();
+        let calls: Vec<_> = self.0.nvdimm.iter().map(call).collect();
         let tell = calls.iter().map(|call| call as &dyn Aml).collect();
         let (on_button, on_nvdimm) = (If::new(&is_button, vec![&press]), If::new(&is_nvdimm, tell));
         let mut body: Vec<&dyn Aml> = vec![&read, &on_button];
-        if !self.nvdimm.is_empty() {
+        if !self.0.nvdimm.is_empty() {
             body.push(&on_nvdimm);
+        }
+        let memory = AcpiEvent::Memory.bit();
+        let is_memory = And::new(&ZERO, &pending, &memory);
+        let scan = MethodCall::new(Path::new(SCAN_METHOD), vec![]);
+        let on_memory = If::new(&is_memory, vec![&scan]);
+        if self.0.memory {
+            body.push(&on_memory);
         }
         Method::new("_EVT".into(), 1, true, body).to_aml_bytes(sink);
     }

@@ -10,6 +10,7 @@
 //! An event sets its bit and then pulses the interrupt line, so that a guest that looks late still finds it.
 
 pub mod aml;
+pub mod memory_hotplug;
 
 use crate::{BusDevice, Effect, Line};
 use std::sync::{

@@ -23,6 +23,9 @@ pub struct NvdimmConfig {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub file: Option<PathBuf>,
+    /// Where in `file` the DIMM begins; then `size` bytes of it are used, and others may have the rest.
+    #[serde(default)]
+    pub offset: Option<ByteSize>,
     /// Bytes of the whole DIMM. Required but for a device-dax node, which knows its own.
     #[serde(default)]
     pub size: Option<ByteSize>,

@@ -35,6 +35,7 @@ pub fn run(program: &Program, mut config: VmConfig) -> Counted {
         layout: &plan.layout,
         phys_bits: plan.phys_bits,
         backings: &plan.backings,
+        memory_devices: &plan.memory_devices,
     };
     let machine = Machine::build(&plan.config, &plans).expect("a machine");
     let platform = machine.platform().clone();

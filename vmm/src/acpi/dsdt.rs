@@ -7,7 +7,7 @@ use acpi_tables::{
     aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, PackageBuilder, Path, ResourceTemplate, Scope, ZERO},
 };
 use devices::{
-    acpi::{self, aml::AcpiDeviceAml},
+    acpi::{self, aml::AcpiDeviceAml, memory_hotplug::aml::MemoryHotplugAml},
     nvdimm::{NvdimmAml, NvdimmBusPlan},
     units::GpaRange,
 };
@@ -48,8 +48,16 @@ pub(super) fn dsdt(input: &AcpiInput, numa: bool) -> Result<Vec<u8>, AcpiError> 
         port: port(ports::ACPI),
         gsi: gsi::GED,
         nvdimm: input.nvdimm.iter().map(NvdimmBusPlan::name).collect(),
+        memory: input.memory_slots > 0,
     }));
     devices.extend(input.nvdimm.iter().map(|bus| bytes(&NvdimmAml::new(bus))));
+
+    if input.memory_slots > 0 {
+        devices.push(bytes(&MemoryHotplugAml {
+            port: port(ports::MEMORY_HOTPLUG),
+            slots: input.memory_slots,
+        }));
+    }
 
     let encoded = Encoded(devices.concat());
     let mut body = bytes(&Scope::new("\\_SB_".into(), vec![&encoded]));

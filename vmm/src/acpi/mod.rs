@@ -49,6 +49,8 @@ pub struct AcpiInput {
     pub hmat: Option<HmatPlan>,
     /// virtio-mmio transports: registers and interrupt.
     pub virtio: Vec<(GpaRange, u32)>,
+    /// Slots for memory devices; 0: no such devices in the namespace.
+    pub memory_slots: u16,
     /// The 16550 at [`layout::ports::COM1`] exists.
     pub serial: bool,
     /// pvpanic at [`layout::ports::PVPANIC`] exists.

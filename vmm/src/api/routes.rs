@@ -2,12 +2,12 @@
 
 use super::serve::short;
 use crate::{
-    config::{DiskFault, DiskThrottle, LimitsConfig, NvdimmConfig},
+    config::{DiskFault, DiskThrottle, LimitsConfig, MemoryDeviceConfig, NvdimmConfig},
     control::{
         CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, DiskInfo, DiskList, DiskRequest, ErrorKind, Event,
         EventList, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList,
-        MediaInject, MediaRange, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList, NvdimmRequest,
-        OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
+        MediaInject, MediaRange, MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList,
+        NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
     },
 };
 use hyper::body::Bytes;
@@ -172,6 +172,11 @@ const MEMORY_ID: Parameter = Parameter {
     name: "id",
     about: "Name of the memory device.",
     values: Values::Text,
+};
+const DEADLINE: Parameter = Parameter {
+    name: "deadline",
+    about: "Seconds that the guest may take; 30 when it is left out.",
+    values: Values::UpTo(3600),
 };
 const FAULT_NUMBER: Parameter = Parameter {
     name: "number",
@@ -425,6 +430,36 @@ pub static ROUTES: &[Route] = &[
     .takes::<MediaRange>()
     .answers::<StateInfo>(),
     route(
+        Get,
+        "/memory/devices",
+        "listMemoryDevices",
+        "The memory devices, and what the guest has made of them.",
+        Ask(|_| Ok(Request::Memory(MemoryRequest::List))),
+    )
+    .answers::<MemoryList>(),
+    route(
+        Post,
+        "/memory/devices",
+        "addMemoryDevice",
+        "Gives the guest one more memory device.",
+        Ask(|input| Ok(Request::Memory(MemoryRequest::Add(Box::new(input.json()?))))),
+    )
+    .takes::<MemoryDeviceConfig>()
+    .begins(),
+    route(
+        Delete,
+        "/memory/devices/{id}",
+        "removeMemoryDevice",
+        "Asks the guest to give a memory device back.",
+        Ask(|input| {
+            let deadline = input.given("deadline")?.and_then(|seconds| u16::try_from(seconds).ok());
+            let id = input.text("id");
+            Ok(Request::Memory(MemoryRequest::Remove { id, deadline }))
+        }),
+    )
+    .with(&[MEMORY_ID, DEADLINE])
+    .begins(),
+    route(
         Put,
         "/memory/devices/{id}/target",
         "setMemoryTarget",
@@ -610,6 +645,18 @@ pub fn written(request: &Request) -> Written {
         Request::Nvdimm(NvdimmRequest::Clear { range }) => Written {
             body: Some(json!(range)),
             ..post("/media-errors/clear")
+        },
+        Request::Memory(MemoryRequest::List) => get("/memory/devices"),
+        Request::Memory(MemoryRequest::Add(device)) => Written {
+            body: Some(json!(device)),
+            ..post("/memory/devices")
+        },
+        Request::Memory(MemoryRequest::Remove { id, deadline }) => Written {
+            method: Delete,
+            ..post(&match deadline {
+                Some(seconds) => format!("/memory/devices/{}?deadline={seconds}", segment(id)),
+                None => format!("/memory/devices/{}", segment(id)),
+            })
         },
         Request::Memory(MemoryRequest::Target { id, size }) => Written {
             method: Put,
@@ -813,6 +860,18 @@ mod tests {
             }),
             Request::Nvdimm(NvdimmRequest::Clear {
                 range: serde_json::from_value(json!({"start": 4096, "len": 64})).unwrap(),
+            }),
+            Request::Memory(MemoryRequest::List),
+            Request::Memory(MemoryRequest::Add(Box::new(
+                serde_json::from_value(json!({"size": "1G", "node": 2, "id": "m"})).unwrap(),
+            ))),
+            Request::Memory(MemoryRequest::Remove {
+                id: "m".into(),
+                deadline: None,
+            }),
+            Request::Memory(MemoryRequest::Remove {
+                id: "m".into(),
+                deadline: Some(5),
             }),
             Request::Memory(MemoryRequest::Target {
                 id: "grow".into(),

@@ -11,7 +11,7 @@ use crate::{
         client::{self, Client, ClientError},
         routes::{self, written},
     },
-    config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, NvdimmConfig, flags},
+    config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
     control::{
         CONSOLE_KEPT, ControlError, DiskRequest, LimitsRequest, LookRequest, MAX_WAIT, MediaRange, MemoryRequest,
         NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
@@ -106,7 +106,7 @@ enum Verb {
     /// What is under way
     #[command(subcommand)]
     Operation(OperationVerb),
-    /// Memory that grows and shrinks
+    /// Memory devices
     #[command(subcommand)]
     Memory(MemoryVerb),
     /// Disks and their faults
@@ -211,12 +211,33 @@ impl RangeArgs {
 #[derive(Subcommand)]
 enum MemoryVerb {
     /// Ask the guest to have so much of a virtio-mem device plugged; the guest confirms by having it
+    /// List the memory devices there are, and what the guest has made of them
+    List,
+    /// Give the guest one more, as --memory-device of `run` describes it; the guest confirms by adding it
+    Add {
+        /// [size=]SIZE[,node=N][,id=ID][,slot=N][,backing=KIND][,file=PATH][,offset=SIZE][,shared=on|off]...
+        #[arg(value_parser = memory_device)]
+        device: Box<MemoryDeviceConfig>,
+    },
+    /// Ask the guest to give one back; it confirms by doing so, or says that it does not
+    Remove {
+        /// Its name, as `list` shows it
+        id: String,
+        /// Seconds that the guest may take
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+        deadline: Option<u16>,
+    },
+    /// Ask the guest to have so much of a virtio-mem device plugged; done when it has, or after 30 s
     Target {
         /// Its name, as `describe` shows it
         id: String,
         /// Bytes, or with K, M, G or T
         size: ByteSize,
     },
+}
+
+fn memory_device(text: &str) -> Result<Box<MemoryDeviceConfig>, String> {
+    flags::memory_device(text).map(Box::new).map_err(|e| e.to_string())
 }
 
 #[derive(Subcommand, Clone)]
@@ -308,6 +329,12 @@ impl Verb {
             Self::Operation(OperationVerb::Show { id }) => {
                 Request::Operation(OperationRequest::Show { id: *id, wait: 0 })
             }
+            Self::Memory(MemoryVerb::List) => Request::Memory(MemoryRequest::List),
+            Self::Memory(MemoryVerb::Add { device }) => Request::Memory(MemoryRequest::Add(device.clone())),
+            Self::Memory(MemoryVerb::Remove { id, deadline }) => Request::Memory(MemoryRequest::Remove {
+                id: id.clone(),
+                deadline: *deadline,
+            }),
             Self::Nvdimm(NvdimmVerb::Inject { range, latent }) => Request::Nvdimm(NvdimmRequest::Inject {
                 range: range.range(),
                 latent: *latent,
@@ -428,7 +455,9 @@ fn follow(client: &mut Client, since: Option<u64>, json: bool) -> Result<(), Ctl
 fn is_operation(request: &Request) -> bool {
     matches!(
         request,
-        Request::Nvdimm(NvdimmRequest::Add(_)) | Request::Memory(_) | Request::Operation(OperationRequest::Show { .. })
+        Request::Nvdimm(NvdimmRequest::Add(_))
+            | Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. } | MemoryRequest::Target { .. })
+            | Request::Operation(OperationRequest::Show { .. })
     )
 }
 

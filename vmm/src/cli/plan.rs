@@ -28,6 +28,8 @@ pub struct MachinePlan {
     pub phys_bits: u8,
     /// NVDIMM backings by slot, then those of virtio-pmem devices.
     pub backings: Vec<BackingFacts>,
+    /// Backings of the memory devices in their order.
+    pub memory_devices: Vec<BackingFacts>,
 }
 
 impl MachinePlan {
@@ -42,6 +44,7 @@ impl MachinePlan {
             (Err(values), Ok(_)) => return Err(values),
         };
         let topology = Topology::plan(&config)?;
+        let memory_devices = config.probe_memory_devices()?;
         let phys_bits = phys_bits()?;
         let layout = Layout::plan(
             &config,
@@ -49,6 +52,7 @@ impl MachinePlan {
             &HostLimits {
                 phys_bits,
                 backings: backings.clone(),
+                memory_devices: memory_devices.clone(),
             },
         )?;
         Ok(Self {
@@ -57,6 +61,7 @@ impl MachinePlan {
             layout,
             phys_bits,
             backings,
+            memory_devices,
         })
     }
 }

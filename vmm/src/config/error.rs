@@ -208,6 +208,14 @@ pub enum ConfigError {
         /// The value, what was expected, and a hint.
         why: String,
     },
+    /// Something of a memory device.
+    #[error("{what} {why}")]
+    MemoryDevice {
+        /// Which.
+        what: String,
+        /// The value, what was expected, and a hint.
+        why: String,
+    },
     /// Something of a virtio device.
     #[error("{what} {why}")]
     Virtio {
@@ -288,6 +296,34 @@ pub enum ConfigError {
         found: ByteSize,
         /// Bytes asked for.
         size: ByteSize,
+    },
+    /// A part that is not in the file.
+    #[error(
+        "{id} begins at offset {offset} of {path} and has {size}, but {path} has {found}; hint: use a smaller offset= or size="
+    )]
+    BackingRange {
+        /// Name.
+        id: String,
+        /// File.
+        path: PathBuf,
+        /// Where it begins.
+        offset: ByteSize,
+        /// Bytes asked for.
+        size: ByteSize,
+        /// Bytes there are.
+        found: ByteSize,
+    },
+    /// A part that does not begin with a page.
+    #[error("offset {offset} of {id} is no multiple of {page}, the page size of {path}")]
+    BackingOffset {
+        /// Name.
+        id: String,
+        /// File.
+        path: PathBuf,
+        /// Where it begins.
+        offset: ByteSize,
+        /// Page size of the backing.
+        page: ByteSize,
     },
     /// A size that is not whole pages of the backing.
     #[error("size {size} of {id} is no multiple of {page}, the page size of {path}; hint: size={rounded}")]

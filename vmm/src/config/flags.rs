@@ -9,8 +9,8 @@
 
 use super::{
     BootConfig, ConfigError, DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle, DistanceConfig, InterleaveSetConfig,
-    LimitsConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig, NvdimmConfig, VirtioMemConfig, VirtioPmemConfig,
-    VmConfig,
+    LimitsConfig, MemoryDeviceConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig, NvdimmConfig, VirtioMemConfig,
+    VirtioPmemConfig, VmConfig,
     kv::{self, Shape},
 };
 use devices::units::ByteSize;
@@ -232,10 +232,36 @@ pub const FLAGS: &[Flag] = &[
         write: |c| c.memory_range.iter().map(|r| kv::to_string(r, None, KEYS)).collect(),
     },
     Flag {
+        name: "memory-slots",
+        value: "N",
+        help: "Slots for memory devices that are added while the guest runs, up to 256 [default: one for each --memory-device]",
+        repeatable: false,
+        read: |c, texts| set(&mut c.memory_slots, texts),
+        write: |c| {
+            Ok(match c.memory_slots {
+                0 => Vec::new(),
+                n => vec![n.to_string()],
+            })
+        },
+    },
+    Flag {
+        name: "memory-device",
+        value: "[size=]SIZE[,node=N][,id=ID][,slot=N][,cold=on][,backing=KIND][,file=PATH][,offset=SIZE][,shared=on|off][,hugepages=2M|1G]",
+        help: "A memory device that is there at boot and can be unplugged; in the hotplug window of its node. KIND: auto, \
+               anonymous, memfd, hugetlb, file, devdax; see docs/hotplug.md",
+        repeatable: true,
+        read: |c, texts| entries(&mut c.memory_device, texts, MEMORY, same_memory_device),
+        write: |c| {
+            let default = MemoryDeviceConfig::default();
+            let write = |device| kv::to_string(device, Some(&default), MEMORY);
+            c.memory_device.iter().map(write).collect()
+        },
+    },
+    Flag {
         name: "nvdimm",
         value: "[file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID][,backing=KIND][,state=PATH]\
                 [,family=FAMILY][,encrypt=on][,flush=msync|none|count]",
-        help: "An NVDIMM. size counts its label area (128K unless label= says otherwise, 0 for none); a missing file is \
+        help: "An NVDIMM. offset=: where in the file it begins. size counts its label area (128K unless label= says otherwise, 0 for none); a missing file is \
                created; without a file the data dies with the machine. KIND: auto, file, memfd, hugetlbfs, devdax. state= keeps \
                shutdown counts, thresholds and firmware from one run to the next. family= is that of its _DSM functions: intel, \
                hpe1, msft, hyperv. flush=msync: when the guest flushes, its data is on the host's storage. Also bus=, handle=, \
@@ -497,6 +523,15 @@ pub fn limits(text: &str) -> Result<LimitsConfig, kv::Error> {
 /// An NVDIMM from the text of its flag.
 pub fn nvdimm(text: &str) -> Result<NvdimmConfig, kv::Error> {
     kv::from_str(text, NVDIMM)
+}
+
+/// A memory device from the text of its flag.
+pub fn memory_device(text: &str) -> Result<MemoryDeviceConfig, kv::Error> {
+    kv::from_str(text, MEMORY)
+}
+
+fn same_memory_device(_: usize, old: &MemoryDeviceConfig, new: &MemoryDeviceConfig) -> bool {
+    (new.id.is_some() && old.id == new.id) || (new.slot.is_some() && old.slot == new.slot)
 }
 
 /// Whether an entry is the one that another names; one without a name is called by its position.

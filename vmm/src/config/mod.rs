@@ -13,6 +13,7 @@ pub mod flags;
 mod hmat;
 pub mod kv;
 mod limits;
+mod memory_device;
 pub mod probe;
 pub mod profile;
 mod ranges;
@@ -28,6 +29,7 @@ use std::{
     path::PathBuf,
 };
 
+pub use devices::acpi::memory_hotplug::{MemoryBacking, MemoryDeviceConfig};
 pub use devices::{
     nvdimm::config::{ArsConfig, InterleaveSetConfig, NvdimmBacking, NvdimmBusConfig, NvdimmConfig, VirtualDiskConfig},
     virtio::{
@@ -41,6 +43,7 @@ pub use hmat::{
     Performance, common_unit,
 };
 pub use limits::{LIMIT_UNIT, Limits, LimitsConfig, LimitsError, UNLIMITED};
+pub use memory_device::{file_of, memory_of};
 pub use ranges::{HexAddress, MemoryRangeConfig, RangeError, RangeKind};
 pub use rates::{Bandwidth, Latency};
 pub use text::{ConsoleConfig, CpuList, NodeDistances};
@@ -86,6 +89,12 @@ pub struct VmConfig {
     /// Ranges of the guest physical map placed or typed by hand.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub memory_range: Vec<MemoryRangeConfig>,
+    /// Slots for hot-pluggable memory devices; 0: as many as devices are there at boot.
+    #[serde(skip_serializing_if = "is_none")]
+    pub memory_slots: u16,
+    /// Hot-pluggable memory devices that are there at boot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_device: Vec<MemoryDeviceConfig>,
     /// Virtual NVDIMMs in slot order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nvdimm: Vec<NvdimmConfig>,
@@ -232,6 +241,11 @@ pub struct NumaConfig {
     /// Node whose processors or generic initiator this node's memory is attached to (HMAT); none: itself, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initiator: Option<u32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_none(slots: &u16) -> bool {
+    *slots == 0
 }
 
 fn is_zero(size: &ByteSize) -> bool {

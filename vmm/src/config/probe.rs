@@ -1,12 +1,17 @@
 //! What the host says of the files a configuration names. Reads metadata only: nothing is created, opened for writing,
 //! locked or changed, so that a mistake anywhere is reported before anything happens.
 
-use super::{ConfigError, ConsoleConfig, DiskConfig, NvdimmBacking, NvdimmConfig, VmConfig, validate::check_size};
+use super::{
+    ConfigError, ConsoleConfig, DiskConfig, NvdimmBacking, NvdimmConfig, VmConfig,
+    memory_device::{facts_of_memory, file_of},
+    validate::check_size,
+};
 use devices::{nvdimm::plan::SpaKind, units::ByteSize};
 use rustix::fs::{StatFs, major, minor};
 use std::{
     fs::{self, Metadata},
     io,
+    ops::Range,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -15,7 +20,7 @@ use std::{
 const HUGETLBFS: i64 = 0x9584_58f6;
 const PAGE: ByteSize = ByteSize::kib(4);
 
-/// What an NVDIMM's backing is, as far as the guest physical map needs it.
+/// What the backing of an NVDIMM or a memory device is, as far as the guest physical map needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackingFacts {
     /// Bytes of the whole DIMM with its label area.
@@ -95,7 +100,35 @@ impl VmConfig {
             let id = self.memory_range_name(index);
             problems.extend(range.backing().and_then(|b| probe_nvdimm(&id, &b).err()));
         }
+        problems.extend(self.probe_memory_devices().err().unwrap_or_default());
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
+    }
+
+    /// Looks at the files of the memory devices; returns what is known of each, in their order.
+    pub fn probe_memory_devices(&self) -> Result<Vec<BackingFacts>, Vec<ConfigError>> {
+        let (mut facts, mut problems) = (Vec::new(), Vec::new());
+        for (_, id, device) in self.memory_devices() {
+            let found = match file_of(device) {
+                Some(file) => probe_nvdimm(&id, &file),
+                None => Ok(facts_of_memory(device)),
+            };
+            match found {
+                Ok(fact) => facts.push(fact),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(facts) } else { Err(problems) }
+    }
+
+    /// Looks at the file of the memory device at `index`, which is about to be added to a running machine.
+    pub fn probe_added_memory(&self, index: usize) -> Result<BackingFacts, Vec<ConfigError>> {
+        let mut problems = Vec::new();
+        self.check_same(&mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let facts = self.probe_memory_devices()?;
+        facts.get(index).copied().ok_or_else(Vec::new)
     }
 
     /// Looks at the file of the NVDIMM in `slot`, which is about to be added to a running machine.
@@ -142,9 +175,8 @@ impl VmConfig {
 
     fn named_files(&self) -> Vec<Named<'_>> {
         let image = |role: &str, path| Named {
-            role: role.to_owned(),
-            path,
             written: false,
+            ..Named::written(role.to_owned(), path)
         };
         let mut named: Vec<_> = self
             .kernel
@@ -156,50 +188,40 @@ impl VmConfig {
         for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
             let role = || self.nvdimm_name(slot);
             named.extend(nvdimm.file.as_deref().map(|path| Named {
-                role: role(),
-                path,
-                written: true,
+                part: part(nvdimm.offset, nvdimm.size),
+                ..Named::written(role(), path)
             }));
-            named.extend(nvdimm.state.as_deref().map(|path| Named {
-                role: format!("the state of {}", role()),
-                path,
-                written: true,
-            }));
+            let state = |path| Named::written(format!("the state of {}", role()), path);
+            named.extend(nvdimm.state.as_deref().map(state));
         }
         for (position, disk) in self.virtual_disk.iter().enumerate() {
             named.extend(disk.file.as_deref().map(|path| Named {
-                role: format!("virtual disk {position}"),
-                path,
                 written: SpaKind::from(disk.kind).is_persistent(),
+                ..Named::written(format!("virtual disk {position}"), path)
             }));
         }
         for (index, device) in self.virtio_pmem.iter().enumerate() {
-            named.extend(device.file.as_deref().map(|path| Named {
-                role: self.virtio_pmem_name(index),
-                path,
-                written: true,
-            }));
+            let file = |path| Named::written(self.virtio_pmem_name(index), path);
+            named.extend(device.file.as_deref().map(file));
         }
         for (index, disk) in self.disk.iter().enumerate() {
             named.push(Named {
-                role: self.disk_name(index),
-                path: &disk.file,
                 written: !disk.readonly,
+                ..Named::written(self.disk_name(index), &disk.file)
             });
         }
         for (index, range) in self.memory_range.iter().enumerate() {
-            named.extend(range.file.as_deref().map(|path| Named {
-                role: self.memory_range_name(index),
-                path,
-                written: true,
+            let file = |path| Named::written(self.memory_range_name(index), path);
+            named.extend(range.file.as_deref().map(file));
+        }
+        for (_, id, device) in self.memory_devices() {
+            named.extend(device.file.as_deref().map(|path| Named {
+                part: part(device.offset, device.size),
+                ..Named::written(id.clone(), path)
             }));
         }
         if let ConsoleConfig::File(path) = &self.console {
-            named.push(Named {
-                role: "the console file".to_owned(),
-                path,
-                written: true,
-            });
+            named.push(Named::written("the console file".to_owned(), path));
         }
         named
     }
@@ -212,7 +234,9 @@ impl VmConfig {
             .map(|named| (identity(named.path), named))
             .collect();
         for (i, (id, second)) in named.iter().enumerate() {
-            let same = |(other, first): &&(Identity, Named<'_>)| (first.written || second.written) && other == id;
+            let same = |(other, first): &&(Identity, Named<'_>)| {
+                (first.written || second.written) && other == id && !apart(&first.part, &second.part)
+            };
             if let Some((_, first)) = named.iter().take(i).find(same) {
                 let (first, second, path) = (first.role.clone(), second.role.clone(), second.path.to_owned());
                 problems.push(ConfigError::SameFile { path, first, second });
@@ -233,6 +257,33 @@ struct Named<'a> {
     role: String,
     path: &'a Path,
     written: bool,
+    /// The bytes of it that are used, where not all of them are.
+    part: Option<Range<u64>>,
+}
+
+impl<'a> Named<'a> {
+    fn written(role: String, path: &'a Path) -> Self {
+        Self {
+            role,
+            path,
+            written: true,
+            part: None,
+        }
+    }
+}
+
+/// The part of a file that has an offset.
+fn part(offset: Option<ByteSize>, size: Option<ByteSize>) -> Option<Range<u64>> {
+    let offset = offset?.0;
+    Some(offset..size.map_or(u64::MAX, |size| offset.saturating_add(size.0)))
+}
+
+/// Whether two parts of one file share no byte.
+fn apart(a: &Option<Range<u64>>, b: &Option<Range<u64>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.end <= b.start || b.end <= a.start,
+        _ => false,
+    }
 }
 
 /// Device and inode of a file that exists, else its path in a folder that does.
@@ -357,7 +408,10 @@ fn probe_nvdimm(id: &str, nvdimm: &NvdimmConfig) -> Result<BackingFacts, ConfigE
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(e)
-            if e.kind() == io::ErrorKind::NotFound && !nvdimm.readonly && nvdimm.backing != NvdimmBacking::Devdax =>
+            if e.kind() == io::ErrorKind::NotFound
+                && !nvdimm.readonly
+                && nvdimm.offset.is_none()
+                && nvdimm.backing != NvdimmBacking::Devdax =>
         {
             let host = check_folder(id, path)?;
             let size = nvdimm
@@ -380,7 +434,9 @@ fn probe_nvdimm(id: &str, nvdimm: &NvdimmConfig) -> Result<BackingFacts, ConfigE
     let size = nvdimm
         .size
         .ok_or_else(|| no_size(format!("{} has {found}: add size={found}", path.display())))?;
-    if found != size {
+    if nvdimm.offset.is_some() {
+        room(id, path, nvdimm, found, size)?;
+    } else if found != size {
         return Err(ConfigError::NvdimmFileSize {
             id: id.to_owned(),
             path: path.clone(),
@@ -416,6 +472,14 @@ fn in_pages(
 ) -> Result<BackingFacts, ConfigError> {
     // Zero from a broken host file would divide by zero.
     let page = ByteSize(page.0.max(PAGE.0));
+    if let Some(offset) = nvdimm.offset.filter(|offset| !offset.0.is_multiple_of(page.0)) {
+        return Err(ConfigError::BackingOffset {
+            id: id.to_owned(),
+            path: path.to_owned(),
+            offset,
+            page,
+        });
+    }
     if size.0.is_multiple_of(page.0) {
         return Ok(BackingFacts { size, page });
     }
@@ -457,16 +521,35 @@ fn probe_devdax(id: &str, path: &Path, nvdimm: &NvdimmConfig, meta: &Metadata) -
             .map_err(|e| unusable(id, path)(bad(e)))
     };
     let (found, page) = (read("size")?, read("align")?);
-    let size = nvdimm.size.unwrap_or(found);
-    if size > found {
-        return Err(ConfigError::NvdimmFileSize {
+    let offset = nvdimm.offset.unwrap_or_default();
+    let size = nvdimm.size.unwrap_or(ByteSize(found.0.saturating_sub(offset.0)));
+    room(id, path, nvdimm, found, size)?;
+    in_pages(id, path, nvdimm, size, page)
+}
+
+/// Whether `size` bytes from the offset on are in what has `found`.
+fn room(id: &str, path: &Path, nvdimm: &NvdimmConfig, found: ByteSize, size: ByteSize) -> Result<(), ConfigError> {
+    let offset = nvdimm.offset.unwrap_or_default();
+    let end = offset.0.checked_add(size.0);
+    if size.0 != 0 && end.is_some_and(|end| end <= found.0) {
+        return Ok(());
+    }
+    let path = path.to_owned();
+    Err(match nvdimm.offset {
+        None => ConfigError::NvdimmFileSize {
             id: id.to_owned(),
-            path: path.to_owned(),
+            path,
             found,
             size,
-        });
-    }
-    in_pages(id, path, nvdimm, size, page)
+        },
+        Some(_) => ConfigError::BackingRange {
+            id: id.to_owned(),
+            path,
+            offset,
+            size,
+            found,
+        },
+    })
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ impl VmConfig {
         self.check_hotplug(&mut problems);
         self.check_hmat(&mut problems);
         self.check_ranges(&mut problems);
+        self.check_memory_devices(&mut problems);
         self.check_nvdimms(&mut problems);
         self.check_nvdimm_buses(&mut problems);
         self.check_virtio(&mut problems);

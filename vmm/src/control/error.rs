@@ -29,6 +29,8 @@ pub enum ErrorKind {
     NotFound,
     /// What is to be made exists already, or two changes exclude each other.
     Conflict,
+    /// The guest was asked and has refused.
+    Refused,
     /// It was begun, took too long, and was undone.
     Deadline,
     /// The machine is being taken down.
@@ -39,7 +41,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All of them, with the stable name, the HTTP status and the title that a problem document has.
-    pub const TABLE: [(Self, &'static str, u16, &'static str); 14] = [
+    pub const TABLE: [(Self, &'static str, u16, &'static str); 15] = [
         (Self::Malformed, "malformed", 400, "The request cannot be read"),
         (Self::NoRoute, "no-route", 404, "There is no such route"),
         (Self::NoMethod, "no-method", 405, "The route has no such method"),
@@ -66,6 +68,7 @@ impl ErrorKind {
             409,
             "It exists already, or excludes another",
         ),
+        (Self::Refused, "refused", 409, "The guest has refused"),
         (Self::Deadline, "deadline", 504, "It took too long"),
         (Self::Ending, "ending", 503, "The machine is ending"),
         (Self::Internal, "internal", 500, "daxvisor or its host failed"),

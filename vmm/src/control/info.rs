@@ -3,9 +3,13 @@
 use super::{
     DiskInfo, DiskList, HealthInfo, LimitsInfo, MediaErrorList, OperationInfo, OperationList, Phase, Sight, VirtioInfo,
 };
-use crate::layout::map::Report;
-use devices::nvdimm::flush::FlushCounts;
+use crate::{config::MemoryBacking, layout::map::Report};
+use devices::{
+    acpi::memory_hotplug::{GuestView, Ost},
+    nvdimm::flush::FlushCounts,
+};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use utoipa::ToSchema;
 
 /// A request that was done. Written without a tag: the request says which one it is.
@@ -28,6 +32,8 @@ pub enum Response {
     Operation(Box<OperationInfo>),
     /// All operations.
     Operations(OperationList),
+    /// To `memory list`.
+    Memory(MemoryList),
     /// To `nvdimm errors`.
     MediaErrors(MediaErrorList),
     /// To `disk list`.
@@ -62,8 +68,90 @@ pub struct MachineInfo {
     pub plan: Report,
     /// NVDIMMs as they are.
     pub nvdimm: NvdimmList,
+    /// Memory devices as they are.
+    #[serde(default)]
+    pub memory: MemoryList,
     /// virtio devices that have something to say.
     pub virtio: VirtioInfo,
+}
+
+/// The memory devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryList {
+    /// Slots of the machine for hot-pluggable devices.
+    pub slots: u16,
+    /// Unit in bytes in which the guest adds and removes memory.
+    pub block: u64,
+    /// The devices, those in slots first and by slot.
+    pub devices: Vec<MemoryDeviceInfo>,
+}
+
+/// One memory device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryDeviceInfo {
+    /// Name.
+    pub id: String,
+    /// What it is.
+    pub kind: MemoryDeviceKind,
+    /// Its slot, where it is in one.
+    pub slot: Option<u16>,
+    /// First guest physical address.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Proximity domain.
+    pub node: u32,
+    /// What holds its bytes.
+    pub backing: MemoryBacking,
+    /// The file or node that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub file: Option<PathBuf>,
+    /// Where in that file it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// What the guest has made of it, where it says so.
+    pub guest: Option<GuestView>,
+    /// What the guest said last.
+    pub ost: Option<OstInfo>,
+}
+
+/// Kinds of memory devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemoryDeviceKind {
+    /// An ACPI memory device (PNP0C80).
+    Dimm,
+}
+
+/// A memory device that the guest has given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryRemoved {
+    /// Its name.
+    pub id: String,
+    /// Bytes that the host has again.
+    pub len: u64,
+}
+
+/// What a guest said through `_OST`, and what that means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OstInfo {
+    /// Source event.
+    pub event: u32,
+    /// Status.
+    pub status: u32,
+    /// Both in words.
+    pub text: String,
+}
+
+impl From<Ost> for OstInfo {
+    fn from(ost: Ost) -> Self {
+        Self {
+            event: ost.event,
+            status: ost.status,
+            text: format!("{}: {}", ost.event_text(), ost.status_text()),
+        }
+    }
 }
 
 /// The NVDIMMs, and what the guest knows of them.

@@ -22,7 +22,10 @@ mod virtio;
 
 pub use error::{ControlError, ErrorKind, Problem};
 pub use event::{Event, EventList, EventLog, Happening};
-pub use info::{MachineInfo, NvdimmAdded, NvdimmInfo, NvdimmList, Response, StateInfo};
+pub use info::{
+    MachineInfo, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
+    OstInfo, Response, StateInfo,
+};
 pub use limits::{LimitsInfo, LimitsRequest, change_limits};
 pub use look::{
     CONSOLE_KEPT, ConsoleTail, DeviceInfo, DeviceList, EVENTS_TOLD, Exits, HealthInfo, LookRequest, MapInfo, Metrics,
@@ -33,11 +36,12 @@ pub use operation::{
     GuestAction, GuestStep, OperationInfo, OperationKind, OperationList, OperationResult, OperationState,
 };
 pub use virtio::{
-    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryRequest, MemoryTarget, MemoryTargetInfo, VirtioInfo,
-    VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
+    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTarget, MemoryTargetInfo, VirtioInfo, VirtioMemInfo,
+    VirtioMemRequests, VirtioPmemInfo,
 };
 
-use crate::config::NvdimmConfig;
+use crate::config::{MemoryDeviceConfig, NvdimmConfig};
+use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use utoipa::ToSchema;
@@ -65,7 +69,7 @@ pub enum Request {
     Operation(OperationRequest),
     /// A look at something; answered by [`Response::Sight`] or [`Response::State`].
     Look(LookRequest),
-    /// Something about memory that grows and shrinks.
+    /// Something about the memory devices.
     Memory(MemoryRequest),
     /// Something about the disks.
     Disk(DiskRequest),
@@ -90,6 +94,34 @@ pub enum OperationRequest {
 
 /// Longest `wait` of [`OperationRequest::Show`] in seconds.
 pub const MAX_WAIT: u64 = 60;
+
+/// What can be asked about memory devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum MemoryRequest {
+    /// The devices there are; answered by [`Response::Memory`].
+    List,
+    /// One more, as `--memory-device` describes it; answered by [`Response::Operation`], which ends when the guest has
+    /// added it. A device that the guest refuses, or has not looked at in time, is taken back.
+    Add(Box<MemoryDeviceConfig>),
+    /// Ask the guest to give one back; answered by [`Response::Operation`], which ends when it has, or fails with the reason when it
+    /// refuses.
+    Remove {
+        /// Its name.
+        id: String,
+        /// Seconds that the guest may take; none: 30.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<u16>,
+    },
+    /// Ask the guest to have so much of a virtio-mem device plugged; answered by [`Response::Operation`], which ends
+    /// when it has, or after a while with what it has done so far. The guest goes on afterwards.
+    Target {
+        /// Name of the device.
+        id: String,
+        /// Bytes.
+        size: ByteSize,
+    },
+}
 
 /// What can be asked about NVDIMMs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +225,7 @@ impl Request {
             | Self::Look(_)
             | Self::Operation(_)
             | Self::Limits(LimitsRequest::Get)
+            | Self::Memory(MemoryRequest::List)
             | Self::Disk(DiskRequest::List) => true,
             Self::Nvdimm(request) => matches!(
                 request,
@@ -217,7 +250,8 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
             | Request::Operation(_)
             | Request::Look(_)
             | Request::Limits(_)
-            | Request::Disk(_),
+            | Request::Disk(_)
+            | Request::Memory(MemoryRequest::List),
             _,
         )
         | (
@@ -240,7 +274,12 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
         (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {
             Err(wrong(phase, "an NVDIMM is added to a running guest").hint("resume the machine first"))
         }
-        (Request::Memory(_), Pausing | Paused) => {
+        (Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. }), Pausing | Paused) => Err(wrong(
+            phase,
+            "memory is added and removed together with a running guest",
+        )
+        .hint("resume the machine first")),
+        (Request::Memory(MemoryRequest::Target { .. }), Pausing | Paused) => {
             Err(wrong(phase, "a running guest is asked for another size").hint("resume the machine first"))
         }
         (Request::PowerButton, Pausing | Paused) => {
@@ -262,13 +301,14 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 8] = [
+    const ALL: [Request; 9] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
         Request::Resume,
         Request::Quit,
         Request::Nvdimm(NvdimmRequest::List),
+        Request::Memory(MemoryRequest::List),
         Request::Limits(LimitsRequest::Get),
         Request::Disk(DiskRequest::List),
     ];
@@ -283,6 +323,7 @@ mod tests {
             r#""resume""#,
             r#""quit""#,
             r#"{"nvdimm":"list"}"#,
+            r#"{"memory":"list"}"#,
             r#"{"limits":"get"}"#,
             r#"{"disk":"list"}"#,
         ];
@@ -295,11 +336,32 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list, limits get, disk list
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Ending), [0; 8]);
+        // describe, power-button, pause, resume, quit, nvdimm list, memory list, limits get, disk list
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Ending), [0; 9]);
+    }
+
+    #[test]
+    fn memory_comes_and_goes_while_the_guest_runs() {
+        for text in [
+            r#"{"memory":{"add":{"size":"1G","node":1}}}"#,
+            r#"{"memory":{"remove":{"id":"x"}}}"#,
+            r#"{"memory":{"remove":{"id":"x","deadline":5}}}"#,
+        ] {
+            let request: Request = serde_json::from_str(text).unwrap();
+            admit(Phase::Running, &request).unwrap();
+            for phase in [Phase::Pausing, Phase::Paused, Phase::Ending] {
+                assert!(admit(phase, &request).is_err(), "{text} {phase}");
+            }
+        }
+        for text in [
+            r#"{"memory":{"add":{"sise":"1G"}}}"#,
+            r#"{"memory":{"remove":{"id":"x","deadline":-1}}}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+        }
     }
 
     #[test]

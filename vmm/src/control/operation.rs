@@ -1,6 +1,6 @@
 //! Operations: what has been begun and needs the guest to come to an end.
 
-use super::{ControlError, MemoryTargetInfo, NvdimmAdded};
+use super::{ControlError, MemoryDeviceInfo, MemoryRemoved, MemoryTargetInfo, NvdimmAdded};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -10,6 +10,10 @@ use utoipa::ToSchema;
 pub enum OperationKind {
     /// One more NVDIMM.
     NvdimmAdd,
+    /// One more memory device.
+    MemoryAdd,
+    /// A memory device that the guest is asked to give back.
+    MemoryRemove,
     /// Another size of memory that grows and shrinks.
     MemoryTarget,
 }
@@ -75,6 +79,13 @@ pub enum GuestAction {
         /// Version that has what the operation changed.
         wanted: u32,
     },
+    /// It has said something through `_OST`.
+    Ost {
+        /// Source event.
+        event: u32,
+        /// Status.
+        status: u32,
+    },
     /// It has so much memory of the device plugged.
     Plugged {
         /// Bytes.
@@ -90,6 +101,10 @@ pub enum GuestAction {
 pub enum OperationResult {
     /// Of `nvdimm-add`.
     NvdimmAdded(Box<NvdimmAdded>),
+    /// Of `memory-add`.
+    MemoryAdded(Box<MemoryDeviceInfo>),
+    /// Of `memory-remove`.
+    MemoryRemoved(MemoryRemoved),
     /// Of `memory-target`.
     MemoryTarget(Box<MemoryTargetInfo>),
 }

@@ -6,20 +6,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use utoipa::ToSchema;
 
-/// What can be asked about memory that grows and shrinks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum MemoryRequest {
-    /// Ask the guest to have so much of a virtio-mem device plugged; answered by [`super::Response::Operation`], which ends
-    /// when it has, or after a while with what it has done so far. The guest goes on afterwards.
-    Target {
-        /// Name of the device.
-        id: String,
-        /// Bytes.
-        size: ByteSize,
-    },
-}
-
 /// What can be asked about disks. All but `list` is answered by [`super::Response::Disk`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

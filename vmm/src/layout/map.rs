@@ -2,7 +2,7 @@
 
 use super::{
     ACPI_TABLES, DSM_MAILBOX, E820Type, FIRMWARE_END, Gpa, GpaRange, HIGH_MEMORY, IOAPIC, LAPIC, LOW_RAM_END, Layout,
-    PAGE, SpaPlacement, VirtioMemoryKind,
+    MemoryPlacement, PAGE, SpaPlacement, VirtioMemoryKind,
 };
 use crate::{
     config::{Bandwidth, Latency, RangeKind, VmConfig},
@@ -29,6 +29,9 @@ pub struct Report {
     /// What the HMAT says of each initiator and target; empty: no HMAT.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub performance: Vec<Pair>,
+    /// Memory devices in address order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory_devices: Vec<MemoryDevice>,
     /// NVDIMMs by slot.
     pub nvdimms: Vec<Nvdimm>,
     /// SPA ranges in address order.
@@ -98,6 +101,22 @@ pub struct Pair {
     pub read_bandwidth: Option<Bandwidth>,
     /// Bandwidth of writes.
     pub write_bandwidth: Option<Bandwidth>,
+}
+
+/// One memory device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryDevice {
+    /// Slot.
+    pub slot: u16,
+    /// Name.
+    pub id: String,
+    /// Proximity domain.
+    pub node: u32,
+    /// First guest physical address.
+    pub start: u64,
+    /// Bytes.
+    #[serde(with = "bytes")]
+    pub len: ByteSize,
 }
 
 /// One NVDIMM.
@@ -236,9 +255,20 @@ impl Report {
             nodes: nodes.collect(),
             vcpus: topology.vcpus.clone(),
             performance: pairs(config),
+            memory_devices: layout.memory.iter().map(memory_device).collect(),
             nvdimms: nvdimms.collect(),
             regions: regions.collect(),
         }
+    }
+}
+
+fn memory_device(placed: &MemoryPlacement) -> MemoryDevice {
+    MemoryDevice {
+        slot: placed.slot,
+        id: placed.id.clone(),
+        node: placed.node,
+        start: placed.range.start.0,
+        len: ByteSize(placed.range.len),
     }
 }
 
@@ -350,6 +380,13 @@ fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
             ..entry(range.range, range.kind.name(), range.kind.e820())
         });
     }
+    for placed in &layout.memory {
+        map.push(Entry {
+            node: Some(placed.node),
+            name: Some(placed.id.clone()),
+            ..entry(placed.range, "memory device", None)
+        });
+    }
     for device in &layout.virtio_memory {
         let (what, name) = match device.kind {
             VirtioMemoryKind::Pmem => ("virtio-pmem", config.virtio_pmem_name(device.index)),
@@ -427,6 +464,16 @@ impl fmt::Display for Report {
                 f,
                 "  vCPU {vcpu}: APIC id {apic_id}, node {node}, socket {socket}, core {core}, thread {thread}"
             )?;
+        }
+        for MemoryDevice {
+            slot,
+            id,
+            node,
+            start,
+            len,
+        } in &self.memory_devices
+        {
+            writeln!(f, "memory device {id}: slot {slot}, node {node}, {len} at {start:#x}")?;
         }
         for Nvdimm {
             slot,

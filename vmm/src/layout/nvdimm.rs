@@ -11,7 +11,7 @@ use devices::{
         config::SetKind,
         plan::{InterleavePlan, MappingPlan, SpaKind},
     },
-    units::{ByteSize, Gpa, GpaRange},
+    units::{ByteSize, GpaRange},
 };
 
 /// Most lines of a set: each is a mapping of the host, of which a process has 65530.
@@ -114,14 +114,8 @@ impl Layout {
     /// above everything else. Nothing that is there moves.
     pub fn with_added(self, ask: &NvdimmAsk<'_>, phys_bits: u8) -> Result<Self, LayoutError> {
         self.with_at(ask, |layout, len| {
-            let taken = layout.spas.iter().map(|spa| spa.plan.range);
-            for window in layout.hotplug.iter().filter(|window| window.node == ask.config.node) {
-                let inside = taken.clone().filter(|range| range.overlaps(&window.range));
-                let start = inside.map(|range| range.end().0).fold(window.range.start.0, u64::max);
-                let start = start.next_multiple_of(NVDIMM_ALIGN);
-                if start.checked_add(len).is_some_and(|end| end <= window.range.end().0) {
-                    return Ok(GpaRange::new(Gpa(start), len));
-                }
+            if let Some(range) = layout.gap(ask.config.node, len, NVDIMM_ALIGN) {
+                return Ok(range);
             }
             let start = layout.top().next_multiple_of(NVDIMM_ALIGN);
             below_limit(phys_bits, start, len, || format!("nvdimm slot {}", ask.slot))

@@ -10,6 +10,7 @@ fn limits(phys_bits: u8) -> HostLimits {
     HostLimits {
         phys_bits,
         backings: Vec::new(),
+        memory_devices: vec![],
     }
 }
 
@@ -143,6 +144,7 @@ fn data_is_cut_to_pages_of_the_backing_and_labels_keep_the_end() {
         ..machine(GIB)
     };
     let backing = |page| HostLimits {
+        memory_devices: vec![],
         phys_bits: 46,
         backings: vec![BackingFacts {
             size: ByteSize(GIB),
@@ -275,6 +277,7 @@ fn size_that_only_the_host_knows_comes_from_the_host() {
             &plan(
                 &config,
                 &HostLimits {
+                    memory_devices: vec![],
                     phys_bits: 46,
                     backings
                 }
@@ -409,7 +412,7 @@ proptest! {
     #[test]
     fn any_sizes_are_a_map_or_an_error(memory: u64, size: u64, label: u64, page: u64, bits: u8) {
         let config = VmConfig { nvdimm: vec![nvdimm(size, label)], ..machine(memory) };
-        let host = HostLimits { phys_bits: bits, backings: vec![BackingFacts { size: ByteSize(size), page: ByteSize(page) }] };
+        let host = HostLimits { memory_devices: vec![], phys_bits: bits, backings: vec![BackingFacts { size: ByteSize(size), page: ByteSize(page) }] };
         if let Ok(layout) = plan(&config, &host) {
             let _ = (layout.e820(), layout.iomem());
         }

@@ -149,6 +149,7 @@ mod tests {
 
     fn plan(config: &VmConfig, phys_bits: u8) -> Result<Layout, LayoutError> {
         let host = HostLimits {
+            memory_devices: vec![],
             phys_bits,
             backings: vec![],
         };

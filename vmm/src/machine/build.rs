@@ -9,6 +9,7 @@ use super::{
     control::{self, Control},
     events::{self, Agent, Loop},
     growth::Growth,
+    hotplug,
     nvdimm::OpenBus,
     ranges,
     socket::SocketError,
@@ -26,6 +27,7 @@ use crate::{
     memory::{
         Access, GuestMap, GuestMapError,
         backing::BackingError,
+        device::DeviceError,
         encrypted::writeback::WriteBack,
         pluggable::PluggableError,
         ram::{self, RamError},
@@ -37,7 +39,7 @@ use crate::{
 };
 use devices::{
     Bus, BusError, Clock, GuestMemory,
-    acpi::{AcpiDevice, AcpiEvent, EventLine},
+    acpi::{AcpiDevice, AcpiEvent, EventLine, memory_hotplug::MemoryHotplug},
     nvdimm::{FlushHints, MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
     pvpanic::PvPanic,
@@ -115,6 +117,15 @@ pub enum BuildError {
         #[source]
         source: StateFileError,
     },
+    /// A memory device's memory.
+    #[error("memory device {id} cannot be used")]
+    MemoryDevice {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: DeviceError,
+    },
     /// A virtio device's backing.
     #[error("virtio device {id} cannot be used")]
     Virtio {
@@ -191,6 +202,8 @@ pub struct Plans<'a> {
     pub phys_bits: u8,
     /// NVDIMM backings by slot, then those of virtio-pmem devices.
     pub backings: &'a [BackingFacts],
+    /// Backings of the memory devices in their order.
+    pub memory_devices: &'a [BackingFacts],
 }
 
 /// What ACPI tables say of a configuration; also for `daxvisor acpi dump`.
@@ -215,6 +228,7 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
         initiators: ranges::acpi_initiators(config),
         hmat: HmatPlan::new(config, topology),
         nvdimm: nvdimm::plan(config, layout),
+        memory_slots: config.memory_slot_count(),
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
@@ -250,17 +264,22 @@ impl Machine {
         }
         ranges::map(config, layout, &vm, &mut map)?;
         let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
+        let plugged = hotplug::open(config, plans, &vm, &mut map)?;
         let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
         let virtio = super::virtio::open(config, layout, plans.backings, &vm, &mut map)?;
         let devices = Devices::build(config, layout, &vm, map.memory(), dimms, virtio)?;
+        let mut config = config.clone();
+        config.fix_memory_slots();
+        let limits = config.limits()?;
         let growth = Growth {
-            config: config.clone(),
+            config,
             topology: topology.clone(),
             layout: layout.clone(),
             phys_bits: plans.phys_bits,
-            limits: config.limits()?,
+            limits,
             memory: map,
+            plugged,
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
@@ -421,6 +440,7 @@ struct Devices {
     live: LiveVirtio,
     agent: Option<Agent>,
     acpi: Arc<AcpiDevice>,
+    memory: Option<Arc<MemoryHotplug>>,
     nvdimm: Vec<Arc<NvdimmBus>>,
     flush_hints: Arc<FlushHints>,
 }
@@ -470,6 +490,10 @@ impl Devices {
         ports.insert(at(ports::PCI_CONFIG, PciConfig::PORTS), Arc::new(PciConfig::default()))?;
         let acpi = Arc::new(AcpiDevice::new(vm.irq_line(layout::gsi::GED)?));
         ports.insert(at(ports::ACPI, AcpiDevice::PORTS), acpi.clone())?;
+        let memory_devices = memory_registers(config, layout, &acpi);
+        if let Some(registers) = &memory_devices {
+            ports.insert(at(ports::MEMORY_HOTPLUG, MemoryHotplug::PORTS), registers.clone())?;
+        }
         let clock = Clock::default();
         let mut buses = Vec::new();
         let flush_hints = Arc::new(FlushHints::default());
@@ -515,6 +539,7 @@ impl Devices {
             live,
             agent,
             acpi,
+            memory: memory_devices,
             nvdimm: buses,
             flush_hints,
         })
@@ -560,6 +585,7 @@ impl Devices {
             tail: self.tail,
             tables,
             acpi: self.acpi,
+            memory: self.memory,
             nvdimm: self.nvdimm,
             flush_hints: self.flush_hints,
             plan,
@@ -567,4 +593,15 @@ impl Devices {
             growth,
         })
     }
+}
+
+/// The registers of the memory devices, with those in their slots that are there at boot; none without slots.
+fn memory_registers(config: &VmConfig, layout: &Layout, acpi: &Arc<AcpiDevice>) -> Option<Arc<MemoryHotplug>> {
+    let slots = config.memory_slot_count();
+    let line = EventLine(acpi.clone(), AcpiEvent::Memory);
+    let registers = (slots > 0).then(|| Arc::new(MemoryHotplug::new(slots, line)))?;
+    for placed in &layout.memory {
+        registers.plug_cold(placed.slot, placed.range, placed.node);
+    }
+    Some(registers)
 }

@@ -5,6 +5,7 @@
 
 mod look;
 mod media;
+mod memory;
 mod serve;
 mod virtio;
 
@@ -26,7 +27,7 @@ use crate::{
 };
 use devices::{
     Effect,
-    acpi::AcpiDevice,
+    acpi::{AcpiDevice, memory_hotplug::MemoryHotplug},
     nvdimm::{FlushHints, NvdimmBus},
     serial::SerialPort,
     virtio::{Progress, VirtioMmio, console},
@@ -81,6 +82,8 @@ pub struct Loop {
     pub tables: Vec<Table>,
     /// The generic event device.
     pub acpi: Arc<AcpiDevice>,
+    /// The registers of the memory devices, if there are slots.
+    pub memory: Option<Arc<MemoryHotplug>>,
     /// The NVDIMMs, if there are any.
     pub nvdimm: Vec<Arc<NvdimmBus>>,
     /// Where the guest flushes its NVDIMMs.
@@ -184,6 +187,8 @@ struct Running {
     requests: u64,
     /// Version of the NFIT that the guest had read at the last look.
     fit_seen: u32,
+    /// When the guest was last reminded of memory devices.
+    reminded: Instant,
 }
 
 /// Runs until something ends the machine; then its threads have stopped.
@@ -208,6 +213,7 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         operations: Operations::default(),
         requests: 0,
         fit_seen: 0,
+        reminded: Instant::now(),
     }));
     let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
     event_manager::SubscriberOps::add_subscriber(&mut manager, running.clone());
@@ -282,6 +288,7 @@ impl MutEventSubscriber for Running {
                     self.threads.kick();
                 }
                 self.note_fit();
+                self.remind_of_memory();
             }
             Token::Typed => self.typed(ops),
             Token::SerialRoom => {
@@ -390,7 +397,11 @@ impl Running {
         while let Ok(report) = self.parts.reports.try_recv() {
             let outcome = match report {
                 // Counted at the gate; the bell was for a look at it.
-                Report::Effect(Effect::None) | Report::Standing => continue,
+                Report::Effect(Effect::None | Effect::Progress) | Report::Standing => continue,
+                Report::Effect(Effect::MemoryEjected(slot)) => {
+                    self.memory_ejected(slot);
+                    continue;
+                }
                 Report::Effect(Effect::PowerOff) => Outcome::PowerOff,
                 Report::Effect(Effect::Reset) => Outcome::Reset,
                 Report::Effect(Effect::Panicked) => Outcome::Panicked,

@@ -8,6 +8,7 @@ use crate::{
     hv::Vm,
     layout::{Layout, NvdimmAsk, map::Report},
     machine::{
+        hotplug::Plugged,
         nvdimm::{LeftState, add_hint, open_state},
         secure::{self, Contents, open_dimm},
     },
@@ -17,7 +18,7 @@ use crate::{
 };
 use devices::{
     nvdimm::{Dimm, FlushHints, NvdimmBus, NvdimmBusPlan, plan::PersistenceDomain},
-    units::Hex,
+    units::{ByteSize, Hex},
 };
 use std::{fs, sync::Arc};
 
@@ -37,6 +38,8 @@ pub struct Growth {
     pub limits: Limits,
     /// Memory with its slots.
     pub memory: GuestMap,
+    /// What of it belongs to memory devices.
+    pub plugged: Plugged,
     /// The virtual machine.
     pub vm: Vm,
 }
@@ -60,6 +63,7 @@ impl Growth {
     pub fn memory_use(&self) -> MemoryUse {
         MemoryUse {
             boot: self.layout.ram_size(),
+            devices: ByteSize(self.layout.memory.iter().map(|placed| placed.range.len).sum()),
             resizable: self.config.requested_memory(),
             ..MemoryUse::default()
         }
@@ -256,16 +260,16 @@ impl Growth {
     }
 }
 
-fn refused(detail: String) -> ControlError {
+pub(super) fn refused(detail: String) -> ControlError {
     ControlError::split(ErrorKind::InvalidRequest, &detail)
 }
 
-fn internal(detail: &str) -> ControlError {
+pub(super) fn internal(detail: &str) -> ControlError {
     ControlError::new(ErrorKind::Internal, detail.to_owned())
 }
 
 /// An error with all its causes.
-fn failed(error: &dyn std::error::Error) -> ControlError {
+pub(super) fn failed(error: &dyn std::error::Error) -> ControlError {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -275,7 +279,7 @@ fn failed(error: &dyn std::error::Error) -> ControlError {
     ControlError::split(ErrorKind::Internal, &text)
 }
 
-fn first(problems: &[ConfigError]) -> ControlError {
+pub(super) fn first(problems: &[ConfigError]) -> ControlError {
     let text = problems
         .first()
         .map_or_else(|| "it is not valid".to_owned(), ToString::to_string);

@@ -14,6 +14,7 @@ pub mod control;
 mod disk;
 pub mod events;
 mod growth;
+mod hotplug;
 mod nvdimm;
 mod operations;
 pub mod output;

@@ -1,4 +1,4 @@
-//! What holds the bytes of an NVDIMM: a file, anonymous memory, hugetlbfs, or a device-dax node of the host.
+//! What holds the bytes of an NVDIMM or a memory device: a file, anonymous memory, hugetlbfs, or a device-dax node of the host.
 //!
 //! [`open`] checks everything before it changes anything: a file that exists is never resized, truncated or written; one
 //! that it created is removed again when a later step fails. The label area is the last `label` bytes, where QEMU keeps
@@ -22,7 +22,11 @@ use devices::{
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, fallocate, flock, fstat, fstatfs};
 use std::{
     fs, io,
-    os::{fd::AsFd, unix::fs::FileExt},
+    ops::Range,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -58,6 +62,20 @@ pub enum BackingError {
         /// Its length.
         actual: ByteSize,
         /// What the configuration says.
+        wanted: ByteSize,
+    },
+    /// The file ends before the part.
+    #[error(
+        "NVDIMM backing {path} is {actual} long and has no {wanted} from {offset} on; hint: use a smaller `offset=` or `size=`"
+    )]
+    TooShort {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        actual: ByteSize,
+        /// Where the part begins.
+        offset: ByteSize,
+        /// Its size.
         wanted: ByteSize,
     },
     /// Another process has it.
@@ -137,13 +155,21 @@ pub struct Source {
     pub prot: libc::c_int,
     /// Flags of every mapping.
     pub flags: libc::c_int,
+    /// Where in the file the DIMM begins.
+    pub offset: u64,
     /// Whether it matters which pages are written to.
     pub logged: bool,
 }
 
 /// Opens, locks and maps the backing of one DIMM, whose size and page size have been looked up before.
 pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, BackingError> {
+    open_as(config, facts, config.readonly)
+}
+
+/// The same; what is written to a `private` one stays in memory, where the backing has private mappings.
+pub fn open_as(config: &NvdimmConfig, facts: BackingFacts, private: bool) -> Result<Opened, BackingError> {
     let BackingFacts { size, page: align } = facts;
+    let offset = config.offset.unwrap_or_default().0;
     let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
     if let Some(path) = &config.file
         && let Some(keys) = config.key_file().filter(|keys| keys.exists())
@@ -173,9 +199,9 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
     // read-only. A slot that refuses stores would make each of them an exit, minutes of them: so a read-only DIMM is a
     // private copy, of which only the pages that were written exist. device-dax has no private mappings.
     let (access, prot, sharing) = match (config.readonly, kind) {
-        (false, _) => (Access::ReadWrite, write, libc::MAP_SHARED),
         (true, Kind::Devdax) => (Access::ReadOnly, read, libc::MAP_SHARED),
-        (true, _) => (Access::ReadWrite, write, libc::MAP_PRIVATE),
+        (readonly, _) if readonly || private => (Access::ReadWrite, write, libc::MAP_PRIVATE),
+        _ => (Access::ReadWrite, write, libc::MAP_SHARED),
     };
     let reserve = if kind == Kind::Hugetlbfs {
         0
@@ -187,7 +213,7 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         MmapRegionBuilder::<DeviceWrites>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
             .with_mmap_prot(prot)
             .with_mmap_flags(sharing | reserve)
-            .with_file_offset(FileOffset::from_arc(handle.clone(), 0))
+            .with_file_offset(FileOffset::from_arc(handle.clone(), offset))
             .with_hugetlbfs(kind == Kind::Hugetlbfs)
             .build()
             .map_err(|e| failed(io::Error::other(e)))?;
@@ -195,6 +221,7 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         file: handle.clone(),
         prot,
         flags: sharing | reserve,
+        offset,
         logged: false,
     };
     let durable = config.flush_mode() == FlushMode::Msync;
@@ -208,7 +235,7 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
         (0, _) => None,
         (label, Kind::File | Kind::Memory) => Some(Box::new(FileLabels {
             file: handle,
-            at: size.0 - label,
+            at: offset + size.0 - label,
             label,
             durable,
         }) as Box<_>),
@@ -220,7 +247,7 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
             )
             .with_mmap_prot(if config.readonly { read } else { write })
             .with_mmap_flags(libc::MAP_SHARED)
-            .with_file_offset(FileOffset::from_arc(handle, size.0 - window))
+            .with_file_offset(FileOffset::from_arc(handle, offset + size.0 - window))
             .with_hugetlbfs(kind == Kind::Hugetlbfs)
             .build()
             .map_err(|e| failed(io::Error::other(e)))?;
@@ -256,7 +283,7 @@ impl Source {
         MmapRegionBuilder::new_with_bitmap(len, self.writes(len))
             .with_mmap_prot(self.prot)
             .with_mmap_flags(self.flags)
-            .with_file_offset(FileOffset::from_arc(self.file.clone(), 0))
+            .with_file_offset(FileOffset::from_arc(self.file.clone(), self.offset))
             .build()
             .map_err(io::Error::other)
     }
@@ -313,7 +340,9 @@ fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::
         )
     };
     let (fd, created) = match open(OFlags::empty()) {
-        Err(rustix::io::Errno::NOENT) if config.readonly => return Err(BackingError::ReadOnlyMissing(path.to_owned())),
+        Err(rustix::io::Errno::NOENT) if config.readonly || config.offset.is_some() => {
+            return Err(BackingError::ReadOnlyMissing(path.to_owned()));
+        }
         Err(rustix::io::Errno::NOENT) => match open(OFlags::CREATE | OFlags::EXCL) {
             // Somebody else made it between the two looks.
             Err(rustix::io::Errno::EXIST) => return Err(BackingError::InUse(path.to_owned())),
@@ -343,7 +372,7 @@ fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::
     if let Some(asked) = asked {
         return Err(BackingError::NotAsAsked(path.to_owned(), name, asked));
     }
-    lock(&fd, path, config)?;
+    lock(&fd, path, config, size)?;
     if kind == Kind::Devdax {
         return Ok((fd.into(), kind));
     }
@@ -356,7 +385,16 @@ fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::
     } else {
         // Under the lock, so that a second starter does not see the length of a file that is still being made.
         let actual = ByteSize(u64::try_from(fstat(&fd).map_err(failed)?.st_size).unwrap_or(0));
-        if actual != size {
+        if let Some(offset) = config.offset {
+            if offset.0.checked_add(size.0).is_none_or(|end| end > actual.0) {
+                return Err(BackingError::TooShort {
+                    path: path.to_owned(),
+                    actual,
+                    offset,
+                    wanted: size,
+                });
+            }
+        } else if actual != size {
             return Err(BackingError::Length {
                 path: path.to_owned(),
                 actual,
@@ -368,16 +406,41 @@ fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::
     Ok((fd.into(), kind))
 }
 
-/// One writer or many readers, for as long as the descriptor is open.
-fn lock(fd: impl AsFd, path: &Path, config: &NvdimmConfig) -> Result<(), BackingError> {
-    let operation = match config.readonly {
+/// One writer or many readers, for as long as the descriptor is open. Users of parts share the file, and each has its part
+/// to itself.
+fn lock(fd: impl AsFd, path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(), BackingError> {
+    let operation = match config.readonly || config.offset.is_some() {
         true => FlockOperation::NonBlockingLockShared,
         false => FlockOperation::NonBlockingLockExclusive,
     };
-    flock(fd, operation).map_err(|e| match e {
-        rustix::io::Errno::WOULDBLOCK => BackingError::InUse(path.to_owned()),
+    let failed = |e| match e {
+        rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::ACCESS => BackingError::InUse(path.to_owned()),
         e => BackingError::Open(path.to_owned(), e.into()),
-    })
+    };
+    flock(&fd, operation).map_err(failed)?;
+    let Some(offset) = config.offset else { return Ok(()) };
+    lock_part(fd.as_fd(), offset.0..offset.0.saturating_add(size.0), !config.readonly).map_err(failed)
+}
+
+/// Locks a part of a file, for writing or reading, for as long as the open file lives.
+fn lock_part(fd: BorrowedFd<'_>, part: Range<u64>, write: bool) -> rustix::io::Result<()> {
+    let long = |n: u64| libc::off_t::try_from(n).map_err(|_| rustix::io::Errno::OVERFLOW);
+    let kind = if write { libc::F_WRLCK } else { libc::F_RDLCK };
+    let lock = libc::flock {
+        // Small constants of libc, in the type that the structure has.
+        l_type: libc::c_short::try_from(kind).map_err(|_| rustix::io::Errno::INVAL)?,
+        l_whence: 0,
+        l_start: long(part.start)?,
+        l_len: long(part.end - part.start)?,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open, and the structure lives until the call returns; the kernel only reads it.
+    let done = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    if done == 0 {
+        return Ok(());
+    }
+    let errno = io::Error::last_os_error().raw_os_error();
+    Err(rustix::io::Errno::from_raw_os_error(errno.unwrap_or(libc::EIO)))
 }
 
 /// A backing that somebody else opens on our behalf, where locks of ours are not seen (the nested host): locked for as
@@ -391,7 +454,9 @@ pub struct Held {
 /// Holds the lock of a backing. One that does not exist yet is created here: a second start must find it taken.
 pub fn hold(config: &NvdimmConfig, facts: BackingFacts) -> Result<Option<Held>, BackingError> {
     let Some(path) = &config.file else { return Ok(None) };
-    match fs::File::open(path) {
+    // A part is locked for writing, which a descriptor for reading cannot do.
+    let write = config.offset.is_some() && !config.readonly;
+    match fs::File::options().read(true).write(write).open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let (file, _) = open_path(path, config, facts.size)?;
             let data = facts.size.0.saturating_sub(config.label.0);
@@ -399,7 +464,7 @@ pub fn hold(config: &NvdimmConfig, facts: BackingFacts) -> Result<Option<Held>, 
             Ok(Some(Held { file, created }))
         }
         Err(e) => Err(BackingError::Open(path.clone(), e)),
-        Ok(file) => lock(&file, path, config).map(|()| Some(Held { file, created: None })),
+        Ok(file) => lock(&file, path, config, facts.size).map(|()| Some(Held { file, created: None })),
     }
 }
 
@@ -437,7 +502,7 @@ fn untouched(file: &fs::File, data: u64) -> io::Result<bool> {
 }
 
 /// Gives a new file its length, sparse but for the label area: a store to labels must never meet a full disk.
-fn extend(fd: std::os::fd::BorrowedFd<'_>, kind: Kind, size: ByteSize, label: ByteSize) -> rustix::io::Result<()> {
+fn extend(fd: BorrowedFd<'_>, kind: Kind, size: ByteSize, label: ByteSize) -> rustix::io::Result<()> {
     rustix::fs::ftruncate(fd, size.0)?;
     if kind == Kind::Hugetlbfs || label.0 == 0 {
         return Ok(());

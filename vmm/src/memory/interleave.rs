@@ -37,7 +37,10 @@ pub fn map(shares: &[Share<'_>], line: u64) -> io::Result<Mapping> {
     for (first, share) in (0u64..).zip(shares) {
         for k in 0..share.len / line {
             let at = mapping.as_ptr().wrapping_add(size((k * ways + first) * line)?);
-            let offset = share.start.checked_add(k * line).ok_or_else(|| bad("too far"))?;
+            let offset = share.source.offset.checked_add(share.start);
+            let offset = offset
+                .and_then(|at| at.checked_add(k * line))
+                .ok_or_else(|| bad("too far"))?;
             let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
             let Source { file, prot, flags, .. } = share.source;
             // SAFETY: `at` and `line` lie within our own mapping of `total` bytes, which nobody has a reference into yet, and
@@ -75,6 +78,7 @@ mod tests {
             file.write_all_at(&[first_byte + page], u64::from(page) * PAGE).unwrap();
         }
         Source {
+            offset: 0,
             file: Arc::new(file),
             prot: libc::PROT_READ | libc::PROT_WRITE,
             flags: libc::MAP_SHARED,

@@ -4,6 +4,7 @@
 //! a [`Window`], so that a slot can never outlive its mapping.
 
 pub mod backing;
+pub mod device;
 pub mod encrypted;
 pub mod flush;
 pub mod interleave;
@@ -90,6 +91,12 @@ impl GuestMap {
         let window = Arc::new(Window::new(vm, &self.memory, range, mapping, access, locks)?);
         self.windows.push(window.clone());
         Ok(window)
+    }
+
+    /// Takes memory from the guest for good, and unmaps it with the last user of the window.
+    pub fn remove(&mut self, window: &Arc<Window>) {
+        window.retire();
+        self.windows.retain(|other| !Arc::ptr_eq(other, window));
     }
 
     /// Guest memory as devices see it.

@@ -60,7 +60,8 @@ impl PlainMedia {
 
 /// Overwrites `range` with zeros, through a mapping where the file has no write.
 fn destroy(source: &Source, range: Range<u64>) -> io::Result<()> {
-    if wipe(&source.file, range.clone()).is_ok() {
+    let offset = source.offset;
+    if wipe(&source.file, range.start + offset..range.end + offset).is_ok() {
         return Ok(());
     }
     let length = |bytes: u64| usize::try_from(bytes).map_err(io::Error::other);

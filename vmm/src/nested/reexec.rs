@@ -86,6 +86,7 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .flat_map(|n| [n.file.as_deref(), n.state.as_deref()])
         .flatten()
         .chain(config.memory_range.iter().filter_map(|r| r.file.as_deref()))
+        .chain(config.memory_device.iter().filter_map(|d| d.file.as_deref()))
         .chain(config.virtio_pmem.iter().filter_map(|d| d.file.as_deref()))
         .chain(config.disk.iter().map(|d| d.file.as_path()))
         .chain(config.virtual_disk.iter().filter_map(|d| d.file.as_deref()))

@@ -2,9 +2,9 @@
 
 use crate::control::{
     ConsoleTail, DeviceList, DiskInfo, DiskList, DiskRequest, Event, EventList, Happening, HealthInfo, LimitsInfo,
-    LookRequest, MachineInfo, MapInfo, MediaErrorInfo, MediaErrorList, Metrics, NodeList, NvdimmAdded, NvdimmInfo,
-    NvdimmList, NvdimmRequest, OperationInfo, OperationList, OperationRequest, OperationResult, OperationState,
-    Request, StateInfo, TableEntry, TableInfo, TableList,
+    LookRequest, MachineInfo, MapInfo, MediaErrorInfo, MediaErrorList, MemoryDeviceInfo, MemoryList, MemoryRemoved,
+    MemoryRequest, Metrics, NodeList, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList,
+    OperationRequest, OperationResult, OperationState, Request, StateInfo, TableEntry, TableInfo, TableList,
 };
 use crate::memory::limits::MemoryUse;
 use devices::{
@@ -24,6 +24,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Look(request) => sight(request, reply)?,
         Request::Nvdimm(NvdimmRequest::Show { .. }) => nvdimm(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Health { .. }) => health(&serde_json::from_value(reply)?),
+        Request::Memory(MemoryRequest::List) => memory(&serde_json::from_value(reply)?),
         Request::Disk(DiskRequest::List) => {
             let DiskList { disks } = serde_json::from_value(reply)?;
             match disks.is_empty() {
@@ -38,6 +39,12 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         | Request::Operation(OperationRequest::Show { .. }) => operation(&serde_json::from_value(reply)?),
         Request::Operation(OperationRequest::List) => operations(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
+        Request::Memory(MemoryRequest::List) => memory(&serde_json::from_value(reply)?),
+        Request::Memory(MemoryRequest::Add(_)) => device(&serde_json::from_value(reply)?),
+        Request::Memory(MemoryRequest::Remove { .. }) => {
+            let MemoryRemoved { id, len } = serde_json::from_value(reply)?;
+            format!("{id} is gone, {} are the host's again\n", ByteSize(len))
+        }
         Request::Nvdimm(NvdimmRequest::Inject { range, .. }) => format!("{range} are bad\n"),
         Request::Nvdimm(NvdimmRequest::Clear { range }) => format!("{range} are good\n"),
         Request::Nvdimm(NvdimmRequest::Errors { .. }) => errors(&serde_json::from_value(reply)?),
@@ -79,7 +86,7 @@ fn errors(list: &MediaErrorList) -> String {
 
 fn machine(m: &MachineInfo) -> String {
     format!(
-        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}{}",
+        "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}{}{}",
         m.state,
         ms(m.uptime_ms),
         ms(m.paused_ms),
@@ -87,6 +94,7 @@ fn machine(m: &MachineInfo) -> String {
         m.pid,
         m.plan,
         nvdimms(&m.nvdimm),
+        memory(&m.memory),
         m.virtio
     )
 }
@@ -126,10 +134,43 @@ fn operation(o: &OperationInfo) -> String {
     }
     match o.result.clone() {
         Some(OperationResult::NvdimmAdded(nvdimm)) => text += &added(*nvdimm),
+        Some(OperationResult::MemoryAdded(added)) => text += &device(&added),
+        Some(OperationResult::MemoryRemoved(MemoryRemoved { id, len })) => {
+            text += &format!("  {id} is gone, {} are the host's again\n", ByteSize(len));
+        }
         Some(OperationResult::MemoryTarget(target)) => text += &format!("  {target}"),
         None => {}
     }
     text
+}
+
+fn memory(list: &MemoryList) -> String {
+    if list.devices.is_empty() && list.slots == 0 {
+        return "no memory devices\n".into();
+    }
+    let head = format!(
+        "memory devices: {} slots, memory block of the guest {}\n",
+        list.slots,
+        ByteSize(list.block)
+    );
+    list.devices.iter().map(device).fold(head, |text, line| text + &line)
+}
+
+fn device(device: &MemoryDeviceInfo) -> String {
+    let MemoryDeviceInfo {
+        id, start, len, node, ..
+    } = device;
+    let slot = device.slot.map_or_else(String::new, |slot| format!("slot {slot}, "));
+    let last = start.saturating_add(len.saturating_sub(1));
+    let file = device.file.as_ref().map(|file| format!(", {}", file.display()));
+    let offset = device.offset.map(|offset| format!(" from {offset:#x}"));
+    let guest = device.guest.map(|guest| format!(", {guest}"));
+    let said = device.ost.as_ref().map(|ost| format!(" ({})", ost.text));
+    let more = [file, offset, guest, said].into_iter().flatten().collect::<String>();
+    format!(
+        "  {id}: {slot}node {node}, {} at {start:#x}-{last:#x}{more}\n",
+        ByteSize(*len)
+    )
 }
 
 fn limits(info: &LimitsInfo) -> String {
@@ -388,6 +429,33 @@ mod tests {
         assert_eq!(
             text(&Request::Nvdimm(NvdimmRequest::List), none).unwrap(),
             "no NVDIMMs\n"
+        );
+    }
+
+    #[test]
+    fn memory_devices_are_lines_with_what_the_guest_said() {
+        let device = json!({"id": "a", "kind": "dimm", "slot": 3, "start": 0x1_0000_0000u64, "len": 1 << 30, "node": 2,
+            "backing": "devdax", "file": "/dev/dax0.0", "offset": 1 << 21, "guest": "unplug-refused",
+            "ost": {"event": 3, "status": 0x82, "text": "eject request: device busy"}});
+        let reply = json!({"slots": 8, "block": 1 << 27, "devices": [device]});
+        let shown = text(&Request::Memory(MemoryRequest::List), reply).unwrap();
+        assert_eq!(
+            shown,
+            "memory devices: 8 slots, memory block of the guest 128M\n  a: slot 3, node 2, 1G at 0x100000000-0x13fffffff, \
+             /dev/dax0.0 from 0x200000, kept by the guest (eject request: device busy)\n"
+        );
+        let request = Request::Memory(MemoryRequest::Remove {
+            id: "a".into(),
+            deadline: None,
+        });
+        let operation = json!({"id": 3, "kind": "memory-remove", "target": "a", "state": "done", "started_ms": 100, "ended_ms": 2100,
+            "steps": [{"at_ms": 900, "action": "ost", "event": 3, "status": 0x84, "meaning": "eject request: in progress"}],
+            "result": {"id": "a", "len": 1 << 30}, "error": null});
+        let shown = text(&request, operation).unwrap();
+        assert_eq!(
+            shown,
+            "operation 3: memory remove a: confirmed by the guest after 2.0 s\n  at 0.9 s: eject request: in progress\n  a is \
+             gone, 1G are the host's again\n"
         );
     }
 

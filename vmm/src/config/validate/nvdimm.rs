@@ -31,6 +31,7 @@ impl VmConfig {
                 problems.push(ConfigError::NvdimmIdText(id.clone()));
             }
             if let Some(path) = &nvdimm.file
+                && nvdimm.offset.is_none()
                 && let Some(first) = files.insert(path, id.clone())
             {
                 problems.push(ConfigError::SameFile {
@@ -231,6 +232,19 @@ fn check_nvdimm(id: &str, nvdimm: &NvdimmConfig, problems: &mut Vec<ConfigError>
             ));
         }
         _ => {}
+    }
+    if let Some(offset) = nvdimm.offset {
+        let why = match &nvdimm.file {
+            None => Some(format!("has offset={offset} and no file; hint: add file=PATH")),
+            Some(_) if nvdimm.encrypt => Some(format!(
+                "has encrypt=on and offset={offset}: an encrypted DIMM has its file to itself; hint: leave out one of them"
+            )),
+            Some(_) if !offset.0.is_multiple_of(PAGE) => {
+                Some(format!("has offset={offset}: expected a multiple of 4K"))
+            }
+            Some(_) => None,
+        };
+        problems.extend(why.map(|why| ConfigError::Nvdimm { what: id(), why }));
     }
     if nvdimm.encrypt
         && let Some(with) = unencryptable(nvdimm)

@@ -23,6 +23,7 @@ fn plan(config: &VmConfig, phys_bits: u8) -> Result<Layout, LayoutError> {
     let host = HostLimits {
         phys_bits,
         backings: Vec::<BackingFacts>::new(),
+        memory_devices: vec![],
     };
     Layout::plan(config, &Topology::plan(config).unwrap(), &host)
 }

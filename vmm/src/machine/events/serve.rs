@@ -9,13 +9,14 @@
 use super::{Outcome, Running, look, media::Change};
 use crate::{
     control::{
-        Answer, ControlError, ErrorKind, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo, MemoryRequest,
+        Answer, ControlError, ErrorKind, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo, MemoryRemoved,
         NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationKind, OperationList, OperationRequest,
         OperationResult, OperationState, Phase, Request, Response, StateInfo, admit,
     },
     machine::{
         control::{Call, Reply},
         growth::Added,
+        hotplug::Announced,
     },
 };
 use devices::{
@@ -29,8 +30,6 @@ use std::time::{Duration, Instant};
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the operation counts as unanswered.
 const FIT_LIMIT: Duration = Duration::from_secs(30);
-/// How long a guest may take to plug or unplug before the operation counts as unanswered.
-const PLUG_LIMIT: Duration = Duration::from_secs(30);
 /// Requests that are done before other events get their turn.
 const TURN: usize = 64;
 /// Requests and operations under way at a time.
@@ -39,7 +38,7 @@ const MAX_PENDING: usize = 64;
 /// Something that is under way.
 pub(super) struct Pending {
     whose: Whose,
-    goal: Goal,
+    pub(super) goal: Goal,
     deadline: Instant,
 }
 
@@ -52,8 +51,8 @@ enum Whose {
 }
 
 /// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Goal {
     /// Every vCPU stands still.
     Paused,
     /// An operation has ended.
@@ -74,10 +73,14 @@ enum Goal {
         /// Version that it had read before.
         before: u32,
     },
+    /// The guest has added a memory device, or says that it does not.
+    MemoryTaken(Announced),
+    /// The guest has given a memory device back, or says that it does not.
+    MemoryGone(Announced, MemoryRemoved),
 }
 
 /// What has become of a request that was begun.
-enum Begun {
+pub(super) enum Begun {
     /// All of it is done.
     Done(Response),
     /// Answered when the goal is reached.
@@ -211,13 +214,7 @@ impl Running {
             Request::Nvdimm(request) => return self.nvdimm(request),
             Request::Operation(request) => return self.ask_operation(request),
             Request::Look(request) => return self.look(request).map(Begun::Done),
-            Request::Memory(MemoryRequest::Target { id, size }) => {
-                self.room_for_pending()?;
-                let index = self.set_memory_target(id, *size)?;
-                let goal = Goal::Plugged { index, size: size.0 };
-                let (kind, target) = (OperationKind::MemoryTarget, id.clone());
-                return Ok(Begun::Operation(kind, target, goal, PLUG_LIMIT));
-            }
+            Request::Memory(request) => return self.memory(request),
             Request::Disk(request) => return self.disk(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
@@ -326,7 +323,7 @@ impl Running {
         }
     }
 
-    fn room_for_pending(&self) -> Result<(), ControlError> {
+    pub(super) fn room_for_pending(&self) -> Result<(), ControlError> {
         if self.pending.len() < MAX_PENDING {
             return Ok(());
         }
@@ -350,6 +347,7 @@ impl Running {
             paused_ms,
             plan: self.parts.plan.clone(),
             nvdimm: self.nvdimms(),
+            memory: self.memory_list(),
             virtio: self.virtio(),
         }
     }
@@ -374,9 +372,9 @@ impl Running {
     pub(super) fn settle(&mut self) {
         let mut at = 0;
         while let Some(pending) = self.pending.get(at) {
-            let (goal, late) = (pending.goal, Instant::now() >= pending.deadline);
+            let (goal, late) = (pending.goal.clone(), Instant::now() >= pending.deadline);
             if let Whose::Operation(id) = pending.whose {
-                self.note_progress(id, goal);
+                self.note_progress(id, &goal);
             }
             match self.reached(goal, late) {
                 None => at += 1,
@@ -412,9 +410,9 @@ impl Running {
     }
 
     /// What the guest has done towards a goal since it was set.
-    fn note_progress(&mut self, id: u64, goal: Goal) {
+    fn note_progress(&mut self, id: u64, goal: &Goal) {
         let now = self.clock.read().0;
-        match goal {
+        match *goal {
             Goal::FitSeen {
                 generation: wanted,
                 before,
@@ -447,6 +445,13 @@ impl Running {
                     self.note_operation(id);
                 }
             }
+            Goal::MemoryTaken(device) | Goal::MemoryGone(device, _) => {
+                if let Some((action, meaning)) = self.memory_said(device)
+                    && self.operations.step(id, action, meaning, now)
+                {
+                    self.note_operation(id);
+                }
+            }
             Goal::Paused | Goal::Ended(_) => {}
         }
     }
@@ -460,6 +465,8 @@ impl Running {
             )));
         }
         match goal {
+            Goal::MemoryTaken(device) => self.memory_taken(device, late),
+            Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
             Goal::Plugged { index, size } => self.memory_target(index, size, late),
             Goal::FitSeen { slot, generation, .. } => {
                 let list = self.nvdimms();

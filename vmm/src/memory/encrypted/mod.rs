@@ -106,6 +106,7 @@ impl EncryptedDimm {
     /// The plaintext, for mappings of it. All zeros while the DIMM is locked.
     pub fn source(&self) -> Source {
         Source {
+            offset: 0,
             file: self.contents.memory.clone(),
             prot: libc::PROT_READ | libc::PROT_WRITE,
             flags: libc::MAP_SHARED | libc::MAP_NORESERVE,
