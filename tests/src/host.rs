@@ -5,7 +5,7 @@
 
 use anyhow::{Result, bail};
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     sync::{
@@ -54,6 +54,15 @@ pub fn require() -> Result<()> {
         "/dev/kvm cannot run a kernel here: {found:?}; hint: run the tests with `cargo xtask test`, which takes the nested \
          host where it is needed"
     )
+}
+
+/// Whether this is daxvisor's nested host, whose processors QEMU emulates.
+pub fn is_emulated() -> bool {
+    static EMULATED: OnceLock<bool> = OnceLock::new();
+    *EMULATED.get_or_init(|| {
+        let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        cmdline.split_whitespace().any(|word| word == "daxvisor.host=1")
+    })
 }
 
 /// A probe that is too slow says what the machine is only when it says so again: a hiccup of a busy one looks the same.

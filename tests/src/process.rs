@@ -92,6 +92,12 @@ impl Monitor {
         self.ended.is_none()
     }
 
+    /// Its exit code, if it has ended by itself.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.is_running();
+        self.ended?.code()
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self, timeout: Duration) -> Result<Ended> {
         let deadline = Instant::now() + timeout;

@@ -2,7 +2,7 @@
 
 use crate::{
     Guest, Scratch,
-    guest::{Hang, socket},
+    guest::{Lost, socket},
     host,
     process::{CONSOLE, Monitor},
 };
@@ -104,7 +104,7 @@ impl QemuBuilder {
     /// Boots to the agent's hello. QEMU's guests hang early in nested hosts at times: that is retried once, and reported.
     pub fn start(&self) -> Result<Guest> {
         match self.attempt() {
-            Err(hang) if hang.is::<Hang>() => {
+            Err(hang) if hang.is::<Lost>() => {
                 host::report_retry("QEMU's guest never said hello", "known of nested hosts");
                 self.attempt()
             }

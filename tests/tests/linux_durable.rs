@@ -1,9 +1,10 @@
-//! What outlasts the monitor: data that was flushed, and errors of the media.
+//! What outlasts the monitor: data that was flushed, errors of the media, and DIMMs that were added while the guest ran.
 
 use anyhow::{Result, ensure};
 use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, control::ctl, facts, guest::program};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::fs;
 
 const KILLED: i32 = 128 + 9;
 /// In `c`, far from what the test stores.
@@ -67,10 +68,11 @@ fn scrubbed(guest: &mut Guest, namespace: &str) -> Result<Vec<u64>> {
 }
 
 #[test]
-fn killed_monitors_leave_what_was_flushed_and_the_errors() -> Result<()> {
+fn killed_monitors_leave_what_was_flushed_the_errors_and_dimms_that_were_added() -> Result<()> {
     let files = Scratch::new("durable")?;
     let sum = first_run(&files)?;
-    second_run(&files, &sum)
+    second_run(&files, &sum)?;
+    third_run(&files, &sum)
 }
 
 /// Stores, makes errors, and is killed as soon as the last flush is over.
@@ -127,6 +129,8 @@ fn health_is_configured(guest: &mut Guest) -> Result<()> {
 
 /// The host makes errors in `c`, by its DPAs and by what the guest sees, and takes one back; the guest makes two.
 fn errors_by_dpa_and_address(files: &Scratch, guest: &mut Guest) -> Result<()> {
+    // Linux scans all media when it starts, for as long as that takes: a latent error made meanwhile would be found.
+    guest.check("ndctl wait-scrub ACPI.NFIT >/dev/null")?;
     let list = nvdimm(files, &["list"])?;
     let start = facts::number(facts::find(&list["dimms"], "id", "c")?, "start")?;
     let known = format!("{:#x}", start + (36 << 20));
@@ -167,7 +171,7 @@ fn errors_by_dpa_and_address(files: &Scratch, guest: &mut Guest) -> Result<()> {
     )
 }
 
-/// Finds all of it. The host clears one error.
+/// Finds all of it, clears one error, and is given a DIMM that is encrypted and remembers.
 fn second_run(files: &Scratch, sum: &str) -> Result<()> {
     let mut guest = machine(files).start()?;
     ensure!(
@@ -186,6 +190,84 @@ fn second_run(files: &Scratch, sum: &str) -> Result<()> {
         files,
         &["clear", "--dimm", "c", &(CLEARED_BLOCK * 512).to_string(), "512"],
     )?;
+
+    let add = |more: &str| format!("{},size=65664K,id=e,{more}", files.text("e"));
+    refused(
+        files,
+        &["add", &add(&format!("state={}", files.text("c.json")))],
+        "is named both for",
+    )?;
+    fs::write(
+        files.join("other.json"),
+        fs::read_to_string(files.join("c.json"))?.replace("media", "medium"),
+    )?;
+    refused(
+        files,
+        &["add", &add(&format!("encrypt=on,state={}", files.text("other.json")))],
+        "belongs to the DIMM with serial number",
+    )?;
+    refused(
+        files,
+        &["add", &add("flush=msync,readonly=on")],
+        "has flush=msync and readonly=on",
+    )?;
+    for name in ["e", "e.keys"] {
+        ensure!(!files.join(name).exists(), "{name} is left of a DIMM that was refused");
+    }
+    let added = nvdimm(
+        files,
+        &["add", &add(&format!("encrypt=on,state={}", files.text("e.json")))],
+    )?;
+    ensure!(added["fit_seen"] == added["fit_generation"], "{added}");
+    ensure!(added["dimm"]["flush"]["writes"] == 0, "{added}");
+    guest.check(
+        "for n in $(seq 100); do test -b /dev/pmem4 && break; sleep 0.1; done; \
+         dd if=/m1/file of=/dev/pmem4 bs=64K conv=fsync 2>/dev/null && \
+         ndctl inject-smart nmem4 --unsafe-shutdown >/dev/null",
+    )?;
+    nvdimm(files, &["inject", "--dimm", "e", "1M", "64"])?;
+    // The labels of the added DIMM outlast the kill as well.
+    guest.check("ndctl disable-region region4 && ndctl init-labels nmem4 && ndctl enable-region region4")?;
+    let ended = guest.signal(Signal::KILL)?;
+    ensure!(ended.code == KILLED, "{ended:?}");
+    ensure!(files.join("e.keys").exists() && files.join("e.json").exists());
+    Ok(())
+}
+
+/// The added DIMM is one of the machine's own now.
+fn third_run(files: &Scratch, sum: &str) -> Result<()> {
+    let e = format!(
+        "{},size=65664K,id=e,encrypt=on,state={}",
+        files.text("e"),
+        files.text("e.json")
+    );
+    let mut guest = machine(files).nvdimm(&e).start()?;
+    ensure!(
+        guest.check(SUMS)?.lines().all(|line| line == sum),
+        "{}",
+        guest.check(SUMS)?
+    );
+    let found = scrubbed(&mut guest, "namespace2.0")?;
+    ensure!(
+        found == [LATENT / 512, INJECTED_BLOCK],
+        "after the clear the scrub finds {found:?}"
+    );
+    guest.check("ndctl disable-region region4 && ndctl check-labels nmem4")?;
+    let count = guest.json("ndctl list -D -H -d nmem4")?;
+    ensure!(count[0]["health"]["shutdown_count"] != 42, "{count}");
+    let errors = nvdimm(files, &["errors", "--dimm", "e"])?;
+    ensure!(errors["errors"][0]["dpa"] == 1 << 20, "{errors}");
     guest.power_off()?;
+    // What cannot be the DIMM's is refused, with a way out, and stays.
+    let state = fs::read_to_string(files.join("c.json"))?;
+    let damaged = state.replacen(&format!("\"dpa\": {LATENT}"), "\"dpa\": 33554433", 1);
+    ensure!(damaged != state, "{state}");
+    fs::write(files.join("c.json"), &damaged)?;
+    let ended = machine(files).refused()?;
+    ensure!(
+        ended.code == 2 && ended.stderr.contains("its section \"media\" is damaged") && ended.stderr.contains("hint: "),
+        "{ended:?}"
+    );
+    ensure!(fs::read_to_string(files.join("c.json"))? == damaged);
     Ok(())
 }

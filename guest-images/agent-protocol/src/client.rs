@@ -19,7 +19,7 @@ use std::{
 /// How often a socket that is not there yet is looked for.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a command may take unless the caller says otherwise.
-pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Why the agent did not do as asked.
 #[derive(Debug, thiserror::Error)]

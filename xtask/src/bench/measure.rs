@@ -237,7 +237,7 @@ fn ready(console: &Path) -> Result<Option<u64>> {
 }
 
 /// What KVM counted for the machine of `pid`.
-fn statistics(pid: u32) -> Result<Figures> {
+pub(super) fn statistics(pid: u32) -> Result<Figures> {
     let mut figures = Figures::new();
     for entry in fs::read_dir("/sys/kernel/debug/kvm").context("cannot read KVM's statistics; hint: are you root?")? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench boot`: daxvisor and QEMU, measured side by side.
+//! `cargo xtask bench`: daxvisor and QEMU, measured side by side. [`nvdimm`] is a bench of its own; this is `bench boot`.
 //!
 //! ```text
 //! cargo xtask bench boot --- plan ---> measure (where KVM is) --- begin, end of each run ---> drive ---> table, JSON
@@ -11,6 +11,7 @@
 
 mod drive;
 mod measure;
+mod nvdimm;
 mod record;
 mod table;
 mod trace;
@@ -39,6 +40,14 @@ pub struct Args {
 enum What {
     /// Start-up, boot, memory and exits of daxvisor, QEMU q35 and QEMU microvm
     Boot(BootArgs),
+    /// Labels, lists, raw and mapped memory, exits and hot-add of NVDIMMs, beside QEMU's
+    Nvdimm(nvdimm::Args),
+    /// Do the runs of a plan of `nvdimm` on this machine's KVM
+    #[command(hide = true)]
+    MeasureNvdimm {
+        /// The plan, as JSON.
+        plan: PathBuf,
+    },
     /// Do the runs of a plan on this machine's KVM
     #[command(hide = true)]
     Measure {
@@ -84,6 +93,8 @@ enum HostChoice {
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Boot(args) => boot(args),
+        What::Nvdimm(args) => nvdimm::run(args),
+        What::MeasureNvdimm { plan } => nvdimm::measure(plan),
         What::Measure { plan } => {
             measure::all(serde_json::from_slice(&fs::read(plan)?).context("the plan cannot be read")?)
         }

@@ -140,13 +140,13 @@ fn label(scenario: &Scenario) -> String {
 }
 
 /// The middle one; the lower of two.
-fn median(mut values: Vec<u64>) -> u64 {
+pub(super) fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people, far below 2^53")]
-fn as_float(value: u64) -> f64 {
+pub(super) fn as_float(value: u64) -> f64 {
     value as f64
 }
 

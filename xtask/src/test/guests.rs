@@ -14,9 +14,11 @@ use anyhow::{Context, Result};
 use std::{env, fs, io};
 
 /// Most that a whole tier may take; each test has shorter deadlines of its own.
-const LIMIT_SECONDS: u64 = 40 * 60;
+const LIMIT_SECONDS: u64 = 50 * 60;
 /// Nested hosts of a tier, failures included: where so many fail, something else is wrong.
 const MOST_HOSTS: usize = 4;
+/// Boots of a tier that may have had a second try. More than that is not bad luck: it is a failure, whatever the tests say.
+const MOST_RETRIES: usize = 5;
 
 /// Runs `executables` there.
 pub fn run(tier: Tier, place: Place, executables: &[Executable], filter: Option<&str>) -> Result<Tally> {
@@ -35,10 +37,14 @@ pub fn run(tier: Tier, place: Place, executables: &[Executable], filter: Option<
         }
         let names: Vec<_> = left.iter().map(|e| e.name.as_str()).collect();
         match failures.next(&names) {
-            Next::Again => println!(
-                "RETRY: the nested host failed, which says nothing of the tests: again from {}",
-                names.join(", ")
-            ),
+            Next::Again => {
+                let what = format!(
+                    "the nested host failed, which says nothing of the tests: again from {}",
+                    names.first().unwrap_or(&"nothing")
+                );
+                println!("RETRY: {what}");
+                reader.tally.retries.push(what);
+            }
             Next::Without(name) => {
                 println!("the nested host failed a second time in {name}");
                 let why = "error: the nested host failed twice while it ran";
@@ -55,7 +61,18 @@ pub fn run(tier: Tier, place: Place, executables: &[Executable], filter: Option<
         let why = "error: it did not run to its end: the host failed, or the tier's time was over";
         reader.tally.fail(&executable.name, why);
     }
+    if let Some(why) = too_many(&reader.tally) {
+        reader.tally.fail("retries", &why);
+    }
     Ok(reader.tally)
+}
+
+/// Says why the retries of a tier are a failure, if they are.
+fn too_many(tally: &Tally) -> Option<String> {
+    let retries = tally.retries.len();
+    (retries > MOST_RETRIES).then(|| {
+        format!("error: {retries} boots were tried a second time, and at most {MOST_RETRIES} of a tier may be; hint: look for what they have in common")
+    })
 }
 
 /// Hosts that have failed, by the program that each of them was in.
@@ -153,6 +170,17 @@ mod tests {
         assert_eq!(failures.next(&["b", "c"]), Next::Again, "another program's host");
         assert_eq!(failures.next(&["b", "c"]), Next::Without("b".to_owned()));
         assert_eq!(failures.next(&["c"]), Next::End, "hosts have an end");
+    }
+
+    #[test]
+    fn retries_have_a_limit() {
+        let mut tally = Tally {
+            retries: vec!["a guest: lost".to_owned(); MOST_RETRIES],
+            ..Tally::default()
+        };
+        assert_eq!(too_many(&tally), None);
+        tally.retries.push("one more".to_owned());
+        assert!(too_many(&tally).is_some_and(|why| why.contains("at most 5")));
     }
 
     #[test]

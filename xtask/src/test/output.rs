@@ -24,6 +24,10 @@ pub struct Reader {
 impl Reader {
     /// Takes the next line.
     pub fn line(&mut self, line: &str) {
+        // libtest may have begun a line on the same terminal: `test name ... RETRY: what: why`.
+        if let Some((_, retry)) = line.split_once("RETRY: ") {
+            self.tally.retries.push(retry.trim().to_owned());
+        }
         match self.speaker {
             Speaker::Libtest => self.libtest(line.trim()),
             Speaker::Nextest => self.nextest(line.trim()),
@@ -115,6 +119,20 @@ mod tests {
             "Summary [ 3s] 2/120 tests run: 1 passed, 1 failed, 0 skipped",
         );
         assert_eq!((cut_short.passed, cut_short.failed), (1, 1));
+    }
+
+    #[test]
+    fn retries_are_counted_wherever_they_stand_in_a_line() {
+        let tally = read(
+            Speaker::Libtest,
+            "RETRY: a guest: lost (retry 1 of this test program)\ntest a ... RETRY: b guest: lost\ntest a ... ok\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        );
+        assert_eq!((tally.passed, tally.failed), (1, 0));
+        assert_eq!(
+            tally.retries,
+            ["a guest: lost (retry 1 of this test program)", "b guest: lost"]
+        );
     }
 
     #[test]

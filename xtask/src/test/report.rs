@@ -25,19 +25,29 @@ fn text(rows: &[(&str, Tally)]) -> String {
         for failure in &tally.failures {
             text += &format!("\nfailed: {name}: {failure}");
         }
+        for retry in &tally.retries {
+            text += &format!("\nretried: {name}: {retry}");
+        }
     }
-    text += &format!("\n{:<10} {:>7} {:>7} {:>8}\n", "tier", "passed", "failed", "seconds");
-    let (mut passed, mut failed, mut seconds) = (0, 0, 0.0);
+    text += &format!(
+        "\n{:<10} {:>7} {:>7} {:>7} {:>8}\n",
+        "tier", "passed", "failed", "retried", "seconds"
+    );
+    let (mut passed, mut failed, mut retried, mut seconds) = (0, 0, 0, 0.0);
     for (name, tally) in rows {
         text += &format!(
-            "{name:<10} {:>7} {:>7} {:>8.0}\n",
-            tally.passed, tally.failed, tally.seconds
+            "{name:<10} {:>7} {:>7} {:>7} {:>8.0}\n",
+            tally.passed,
+            tally.failed,
+            tally.retries.len(),
+            tally.seconds
         );
         passed += tally.passed;
         failed += tally.failed;
+        retried += tally.retries.len();
         seconds += tally.seconds;
     }
-    text += &format!("{:<10} {passed:>7} {failed:>7} {seconds:>8.0}\n", "all");
+    text += &format!("{:<10} {passed:>7} {failed:>7} {retried:>7} {seconds:>8.0}\n", "all");
     text + &format!("{passed} passed, {failed} failed\n")
 }
 
@@ -56,10 +66,12 @@ mod tests {
         unit.failures.push("a::b".into());
         let linux = Tally {
             passed: 2,
+            retries: vec!["a guest: lost".into()],
             ..Tally::default()
         };
         let text = text(&[("unit", unit), ("linux", linux)]);
         assert!(text.contains("failed: unit: a::b\n"), "{text}");
+        assert!(text.contains("retried: linux: a guest: lost\n"), "{text}");
         assert!(text.ends_with("\n42 passed, 1 failed\n"), "{text}");
     }
 }

@@ -13,6 +13,8 @@ pub struct Tally {
     pub seconds: f64,
     /// Names of failures.
     pub failures: Vec<String>,
+    /// What was tried a second time because the host had failed it, and why.
+    pub retries: Vec<String>,
 }
 
 impl Tally {
@@ -26,6 +28,7 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.failures.extend(other.failures);
+        self.retries.extend(other.retries);
     }
 
     /// Counts one failure and prints why.
