@@ -11,6 +11,7 @@ mod exit;
 mod failure;
 mod log;
 mod plan;
+mod test;
 mod vm;
 
 pub use exit::{ExitCode, TABLE as EXIT_TABLE};
@@ -62,6 +63,8 @@ enum Command {
     Host(nested::cli::HostArgs),
     /// Ask something of a running machine
     Ctl(ctl::CtlArgs),
+    /// Run boot tests: scenarios on kernels, a verdict for each
+    Test(Box<test::TestArgs>),
     /// Look at ACPI tables
     #[command(subcommand)]
     Acpi(AcpiCommand),
@@ -99,6 +102,9 @@ pub struct RunOptions {
     /// End the run after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
+    /// End the run when the parent process ends, which has this number
+    #[arg(long, value_name = "PID")]
+    pub parent: Option<i32>,
 }
 
 #[derive(Args)]
@@ -134,6 +140,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(args) => run(*args, &cli.log),
         Command::Ctl(args) => ctl::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Host(_) => unreachable!("`host` has exit codes of its own and never comes here"),
         Command::Acpi(AcpiCommand::Dump(args)) => {
             let plan = MachinePlan::prepare(args.vm.config()?, Purpose::Plan)?;
@@ -185,8 +192,23 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Has this process end as soon as its parent does, as if asked to by SIGTERM.
+fn follow(parent: i32) -> Result<(), Failure> {
+    use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(Failure::vmm)?;
+    // It may have ended before it could be followed.
+    if getppid().map(Pid::as_raw_pid) == Some(parent) {
+        return Ok(());
+    }
+    let gone = anyhow::anyhow!(
+        "--parent {parent} is not the parent of this process; hint: it has ended already, or is another one"
+    );
+    Err(Failure::new(ExitCode::BadConfig, gone))
+}
+
 /// Runs the machine that was planned.
 fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> {
+    options.parent.map_or(Ok(()), follow)?;
     let plans = Plans {
         topology: &plan.topology,
         layout: &plan.layout,

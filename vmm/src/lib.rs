@@ -2,6 +2,7 @@
 
 pub mod acpi;
 pub mod boot;
+pub mod boottest;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -21,7 +21,16 @@ pub fn run() -> Result<ExitCode> {
     process::check(&mut command)?;
     let mut command = std::process::Command::new("git");
     command
-        .args(["--no-pager", "diff", "--stat", "--", "*.hex", "*.dsl", "*.snap"])
+        .args([
+            "--no-pager",
+            "diff",
+            "--stat",
+            "--",
+            "*.hex",
+            "*.dsl",
+            "*.snap",
+            "*.schema.json",
+        ])
         .current_dir(workspace::root());
     process::check(&mut command)?;
     eprintln!("golden files are what the code makes; a change of guest ABI is a line in CHANGELOG.md");

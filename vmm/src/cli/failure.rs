@@ -42,6 +42,12 @@ impl Failure {
         self
     }
 
+    /// All errors on one line, hints as they are in messages.
+    pub(super) fn sentence(&self) -> String {
+        let texts: Vec<_> = self.errors.iter().map(|e| format!("{e:#}")).collect();
+        texts.join("; ")
+    }
+
     /// Prints every error to stderr.
     pub(super) fn print(&self) -> ExitCode {
         let text: String = self.errors.iter().map(text).collect();

@@ -1,6 +1,7 @@
 //! The TOML file of `--config`, and the same form for `--print-config`.
 
 use super::{ConfigError, VmConfig};
+use serde::de::DeserializeOwned;
 use std::{fs, path::Path};
 
 /// Reads a configuration file. Relative paths in it are taken from the working directory, as those of flags are.
@@ -9,8 +10,8 @@ pub fn load(path: &Path) -> Result<VmConfig, ConfigError> {
     parse(&text).map_err(|problem| ConfigError::ParseFile(path.to_owned(), problem))
 }
 
-/// Reads the text of a configuration file; the error begins with line and column.
-pub(super) fn parse(text: &str) -> Result<VmConfig, String> {
+/// Reads the text of a file in TOML, such as a configuration; the error begins with line and column.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     toml::from_str(text).map_err(|e: toml::de::Error| {
         let at = e.span().and_then(|span| text.get(..span.start)).map(|before| {
             let line = before.matches('\n').count() + 1;
@@ -106,7 +107,7 @@ mod tests {
     fn printed_configuration_loads_back_equal() {
         for config in [VmConfig::default(), full()] {
             let text = print(&config).unwrap();
-            assert_eq!(parse(&text).unwrap(), config, "{text}");
+            assert_eq!(parse::<VmConfig>(&text).unwrap(), config, "{text}");
         }
     }
 
@@ -124,14 +125,14 @@ mod tests {
     #[test]
     fn file_errors_name_line_and_column() {
         let text = "kernel = 'x'\n[memory]\nsize = '1Q'\n";
-        let error = parse(text).unwrap_err();
+        let error = parse::<VmConfig>(text).unwrap_err();
         assert!(error.starts_with("line 3, column 8: '1Q' is not a size"), "{error}");
-        let error = parse("[memory]\nbytes = 3\n").unwrap_err();
+        let error = parse::<VmConfig>("[memory]\nbytes = 3\n").unwrap_err();
         assert!(
             error.contains("unknown field `bytes`, expected one of `size`, `hugepages`, `shared`"),
             "{error}"
         );
-        let error = parse("kernel = [").unwrap_err();
+        let error = parse::<VmConfig>("kernel = [").unwrap_err();
         assert!(error.starts_with("line 1, column "), "{error}");
     }
 
@@ -145,7 +146,7 @@ mod tests {
                 ..NumaConfig::default()
             };
             let machine = VmConfig { numa: nodes.into_iter().map(node).collect(), ..VmConfig::default() };
-            prop_assert_eq!(&parse(&print(&machine).unwrap()).unwrap(), &machine);
+            prop_assert_eq!(&parse::<VmConfig>(&print(&machine).unwrap()).unwrap(), &machine);
             let args = flags::to_args(&machine).unwrap();
             let pairs: Vec<_> = args.iter().map(|a| a.trim_start_matches("--").split_once('=').unwrap()).collect();
             prop_assert_eq!(config(&pairs), machine);
@@ -153,7 +154,7 @@ mod tests {
 
         #[test]
         fn any_text_is_a_configuration_or_an_error(text in "\\PC{0,80}") {
-            let _ = parse(&text);
+            let _ = parse::<VmConfig>(&text);
         }
     }
 }

@@ -97,6 +97,16 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
     plan_shares(&cwd, &folders.into_iter().collect::<Vec<_>>())
 }
 
+/// The folders of files that are only read, where the nested host hides them behind its own.
+pub fn folders_of_hidden<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>, HostError> {
+    let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
+    let folders: BTreeSet<_> = files
+        .into_iter()
+        .filter_map(|file| needed_folder(&cwd, file, false))
+        .collect();
+    Ok(folders.into_iter().collect())
+}
+
 /// Folders that a command needs from places which the nested host hides behind its own: its program's and the guest images'.
 pub(super) fn hidden_folders(cwd: &Path, program: &Path) -> Vec<PathBuf> {
     // A bare name is looked up in PATH, which is not hidden.

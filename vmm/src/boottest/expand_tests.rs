@@ -1,0 +1,198 @@
+use super::*;
+
+fn loaded(text: &str) -> Loaded {
+    Loaded {
+        name: "s".into(),
+        path: "/suites/s.toml".into(),
+        suite: parse(text).unwrap(),
+    }
+}
+
+fn names(text: &str) -> Vec<String> {
+    expand(&loaded(text)).unwrap().iter().map(Ready::name).collect()
+}
+
+fn mistake(scenario: &str) -> String {
+    let text = format!("about = 'x'\n[[scenario]]\nname = 'a'\n{scenario}");
+    let errors = expand(&loaded(&text)).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors[0].to_string()
+}
+
+#[test]
+fn variants_and_parameters_multiply_and_values_keep_their_types() {
+    let text = r#"
+about = "x"
+machine = { memory = { size = "1G" }, cmdline = "quiet" }
+[[scenario]]
+name = "grow"
+machine = { cpus = { count = "${cpus}" } }
+parameters = { cpus = [1, 2] }
+variant = [
+  { name = "small", machine = { memory = { size = "256M" } }, values = { word = "s" } },
+  { name = "large", values = { word = "l" } },
+]
+[[scenario.step]]
+run = "echo ${word} ${cpus} ${HOME}"
+expect.stdout.equals = "${word} ${cpus}"
+"#;
+    let ready = expand(&loaded(text)).unwrap();
+    let names: Vec<_> = ready.iter().map(Ready::name).collect();
+    assert_eq!(
+        names,
+        [
+            "s/grow[small,cpus=1]",
+            "s/grow[small,cpus=2]",
+            "s/grow[large,cpus=1]",
+            "s/grow[large,cpus=2]"
+        ]
+    );
+    assert_eq!(ready[1].machine.cpus.count, 2);
+    assert_eq!(ready[1].machine.ram().0, 256 << 20);
+    assert_eq!(ready[3].machine.ram().0, 1 << 30);
+    // The shell's own variables stay.
+    assert!(matches!(&ready[1].steps[0].action, Action::Run(script) if script == "echo s 2 ${HOME}"));
+    assert_eq!(ready[1].steps[0].expect.stdout.equals.as_deref(), Some("s 2"));
+    assert_eq!(ready[0].machine.cmdline.as_deref(), Some("quiet"));
+}
+
+#[test]
+fn loops_are_unrolled_with_their_count() {
+    let text = "about = 'x'\n[[scenario]]\nname = 'a'\n[[scenario.step]]\ntimes = 3\nsteps = [{ run = 'echo ${time}' }, { file = '/proc/x' }]\n";
+    let ready = expand(&loaded(text)).unwrap();
+    let steps: Vec<_> = ready[0].steps.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(
+        steps,
+        [
+            "echo 1",
+            "read /proc/x",
+            "echo 2",
+            "read /proc/x",
+            "echo 3",
+            "read /proc/x"
+        ]
+    );
+    assert_eq!(names(text), ["s/a"]);
+}
+
+#[test]
+fn requests_to_the_machine_are_those_of_the_control_socket() {
+    let text = "about = 'x'\n[[scenario]]\nname = 'a'\nparameters = { mib = ['64M'] }\nstep = [{ host = { nvdimm = { add = { size = '${mib}' } } } }, { host = 'pause' }]\n";
+    let ready = expand(&loaded(text)).unwrap();
+    assert!(matches!(&ready[0].steps[1].action, Action::Host(r) if **r == Request::Pause));
+    let Action::Host(request) = &ready[0].steps[0].action else {
+        panic!("{ready:?}")
+    };
+    assert!(
+        serde_json::to_string(request).unwrap().contains("\"64M\""),
+        "{request:?}"
+    );
+}
+
+#[test]
+fn mistakes_are_told_with_suite_and_scenario() {
+    let step = "step = [{ run = 'true' }]";
+    for (scenario, with) in [
+        ("", "it has no step"),
+        ("step = [{ run = 'true', file = '/x' }]", "exactly one of run, file"),
+        ("step = [{ name = 'n' }]", "step 'n': exactly one"),
+        ("step = [{ host = 'explode' }]", "host: unknown variant `explode`"),
+        ("step = [{ run = 'true', times = 2 }]", "times goes with steps"),
+        ("step = [{ console = '(' }]", "'(' is no regular expression"),
+        (
+            "step = [{ run = 'true', expect.json = [{ path = 'x' }] }]",
+            "'x' is no JSONPath",
+        ),
+        (
+            &format!("machine = {{ kernel = 'x' }}\n{step}"),
+            "machine.kernel is the runner's",
+        ),
+        (
+            &format!("machine = {{ memory = {{ size = '1X' }} }}\n{step}"),
+            "'1X' is not a size",
+        ),
+        (
+            &format!("machine = {{ memory = {{ size = '3M' }} }}\n{step}"),
+            "machine: ",
+        ),
+        (
+            &format!("requires = {{ kernel = 'new' }}\n{step}"),
+            "'new' is no comparison",
+        ),
+        (
+            &format!("allow = [{{ pattern = 'bug', line = 'x', reason = '' }}]\n{step}"),
+            "has no reason",
+        ),
+        (
+            &format!("expected-failure = [{{ kernel = '<6', reason = '' }}]\n{step}"),
+            "has no reason",
+        ),
+        (
+            &format!("parameters = {{ n = [] }}\n{step}"),
+            "parameter 'n' has no value",
+        ),
+        (
+            &format!("variant = [{{ name = 'x' }}, {{ name = 'x' }}]\n{step}"),
+            "no name of its own",
+        ),
+    ] {
+        let told = mistake(scenario);
+        assert!(
+            told.starts_with("suite /suites/s.toml, scenario 'a': ") && told.contains(with),
+            "{scenario}: {told}"
+        );
+    }
+    assert!(
+        parse("about = 'x'\n[[scenario]]\nname = 'a'\nsteps = 1\n")
+            .unwrap_err()
+            .starts_with("line 4, column 1: unknown field `steps`")
+    );
+}
+
+#[test]
+fn folders_are_read_in_order_and_names_are_unique() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(
+        load(&[dir.path().into()])
+            .unwrap_err()
+            .to_string()
+            .contains("there is no suite in folder")
+    );
+    for name in ["b.toml", "a.toml", "c.txt"] {
+        fs::write(dir.path().join(name), "about = 'x'\n").unwrap();
+    }
+    let names = |paths: &[PathBuf]| load(paths).map(|all| all.into_iter().map(|l| l.name).collect::<Vec<_>>());
+    assert_eq!(names(&[dir.path().into()]).unwrap(), ["a", "b"]);
+    assert!(
+        names(&[dir.path().into(), dir.path().join("a.toml")])
+            .unwrap_err()
+            .to_string()
+            .contains("two suites are called 'a'")
+    );
+}
+
+#[test]
+fn shipped_suites_are_fine() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/suites");
+    for loaded in load(&[folder]).unwrap() {
+        let ready = expand(&loaded).unwrap_or_else(|e| panic!("{e:?}"));
+        assert!(!ready.is_empty(), "{}", loaded.name);
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/suites/{}.md", loaded.name));
+        let page = fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+        for scenario in &loaded.suite.scenario {
+            assert!(
+                page.contains(&format!("`{}", scenario.name)),
+                "docs/suites/{}.md says nothing of {}",
+                loaded.name,
+                scenario.name
+            );
+            for commit in &scenario.commits {
+                assert!(
+                    page.contains(commit.as_str()),
+                    "docs/suites/{}.md says nothing of '{commit}'",
+                    loaded.name
+                );
+            }
+        }
+    }
+}
