@@ -6,6 +6,7 @@ use crate::{
     archive::Archive,
     initramfs::{self, Role},
     kernel::{self, Kernel},
+    local::{self, LocalPackage},
     qemu, recipe,
     store::{FOLDER, Key, Store, hex, write_atomically},
     tools::{self, Tools},
@@ -26,6 +27,10 @@ pub struct Options {
     pub dir: PathBuf,
     /// Guest kernels by name; empty: the default set. Kernels already there are kept.
     pub kernels: Vec<String>,
+    /// Kernel packages to keep, and to make images of.
+    pub packages: Vec<LocalPackage>,
+    /// Images of such packages that are not wanted any more.
+    pub forget: Vec<String>,
     /// Ask the archive for newer packages.
     pub refresh: bool,
     /// Remove results of earlier builds that nothing refers to any more.
@@ -98,15 +103,27 @@ impl Builder<'_> {
 
     fn guest(&mut self, wanted: &'static recipe::Kernel, tools: &Tools) -> Result<()> {
         self.kernel(wanted)?;
-        let kernel = &self.kernels[wanted.name];
-        let initramfs = initramfs::build(&self.store, Role::Guest, kernel, tools, &self.agent)?;
-        let image = KernelImage {
+        let image = self.image(&self.kernels[wanted.name], tools)?;
+        self.manifest.kernels.insert(wanted.name.to_owned(), image);
+        Ok(())
+    }
+
+    fn image(&self, kernel: &Kernel, tools: &Tools) -> Result<KernelImage> {
+        Ok(KernelImage {
             release: kernel.release.clone(),
             bzimage: kernel.folder.join("bzImage"),
             vmlinux: kernel.folder.join("vmlinux"),
-            initramfs,
-        };
-        self.manifest.kernels.insert(wanted.name.to_owned(), image);
+            initramfs: initramfs::build(&self.store, Role::Guest, kernel, tools, &self.agent)?,
+        })
+    }
+
+    fn local(&mut self, package: &LocalPackage, tools: &Tools) -> Result<()> {
+        (self.say)(&format!("kernel {}", package.name));
+        let kernel = kernel::build_local(&self.store, &package.name, package.fetched()?)?;
+        let root = self.store.dir().join(&kernel.folder);
+        self.record(&kernel.packages, &root);
+        let image = self.image(&kernel, tools)?;
+        self.manifest.kernels.insert(package.name.clone(), image);
         Ok(())
     }
 
@@ -148,9 +165,17 @@ impl Builder<'_> {
 }
 
 /// Everything that decides what a build gives, short of newer packages in the archive.
-fn fingerprint(archive: &Archive, kernels: &[&recipe::Kernel], agent: &[u8]) -> String {
+fn fingerprint(
+    archive: &Archive,
+    kernels: &[&recipe::Kernel],
+    packages: &[LocalPackage],
+    agent: &[u8],
+) -> Result<String> {
     let mut key = Key::new("build");
     key.add(format!("{archive:?}{kernels:?}")).add(agent);
+    for package in packages {
+        key.add(package.stamp()?);
+    }
     key.add(format!(
         "{:?}",
         (
@@ -169,7 +194,7 @@ fn fingerprint(archive: &Archive, kernels: &[&recipe::Kernel], agent: &[u8]) -> 
             recipe::CONFIGURATION
         )
     ));
-    key.text()
+    Ok(key.text())
 }
 
 /// The manifest of an earlier build with this fingerprint, when all its files are there.
@@ -211,8 +236,14 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         eprintln!("another build works in {}; waiting for it", dir.display())
     })?;
     let kernels = chosen(options)?;
+    options.forget.iter().try_for_each(|name| local::forget(&dir, name))?;
+    options
+        .packages
+        .iter()
+        .try_for_each(|package| local::keep(&dir, package))?;
+    let packages = local::kept(&dir)?;
     let (archive, agent) = (Archive::of_this_machine()?, agent::build()?);
-    let fingerprint = fingerprint(&archive, &kernels, &agent);
+    let fingerprint = fingerprint(&archive, &kernels, &packages, &agent)?;
     if let Some(manifest) = complete(&dir, &fingerprint).filter(|_| !options.refresh && !options.prune) {
         return Ok(manifest);
     }
@@ -232,6 +263,9 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
     builder.record(&tools.packages, &root);
     for kernel in kernels {
         builder.guest(kernel, &tools)?;
+    }
+    for package in &packages {
+        builder.local(package, &tools)?;
     }
     builder.host(&tools)?;
     let text = builder.write(&fingerprint)?;

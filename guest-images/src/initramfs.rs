@@ -2,7 +2,7 @@
 
 use crate::{
     cpio::Tree,
-    kernel::Kernel,
+    kernel::{Kernel, Modules},
     modules::{Available, Dependencies},
     recipe::{self, Module},
     store::{Key, Store},
@@ -90,24 +90,28 @@ impl Role {
 /// Puts the modules of a role below `scratch`, indexes them, adds them to the tree; returns the boot list.
 fn add_modules(
     role: Role,
-    kernel: &Path,
-    release: &str,
+    from: &Path,
+    kernel: &Kernel,
     tools: &Tools,
     scratch: &Path,
     tree: &mut Tree,
 ) -> Result<String> {
+    let release = &kernel.release;
     let place = format!("lib/modules/{release}");
     let staged = scratch.join(&place);
     fs::create_dir_all(&staged)?;
     let (boot, carried) = role.modules();
-    Available::scan(kernel)?.copy_closure(boot.iter().chain(carried).copied(), &staged)?;
+    let available = Available::scan(from)?;
+    available.copy_closure(kernel.modules.of(boot), &staged)?;
+    available.copy_closure(kernel.modules.of(carried), &staged)?;
     for index in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
-        let _ = fs::copy(kernel.join(index), staged.join(index));
+        let _ = fs::copy(from.join(index), staged.join(index));
     }
     tools.depmod(scratch, release)?;
     tree.copy(&staged, &format!("usr/{place}"))?;
     let order = Dependencies::parse(&fs::read_to_string(staged.join("modules.dep"))?).load_order(boot);
-    if order.is_empty() {
+    // A kernel may have everything built in.
+    if order.is_empty() && kernel.modules == Modules::Recipe {
         bail!("there is nothing to load, which cannot be right");
     }
     Ok(order.iter().map(|path| format!("/{place}/{path}\n")).collect())
@@ -131,7 +135,7 @@ pub fn build(store: &Store, role: Role, kernel: &Kernel, tools: &Tools, agent: &
         let scratch = store.scratch()?;
         let mut tree = skeleton(agent)?;
         let modules = store.dir().join(&kernel.folder).join("modules");
-        let list = add_modules(role, &modules, &kernel.release, tools, scratch.path(), &mut tree)?;
+        let list = add_modules(role, &modules, kernel, tools, scratch.path(), &mut tree)?;
         tree.file(MODULE_LIST, 0o644, list)?;
         if role == Role::Guest {
             tools.add_programs(&mut tree)?;

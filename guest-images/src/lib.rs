@@ -17,6 +17,7 @@ mod cpio;
 mod initramfs;
 mod kernel;
 mod libraries;
+mod local;
 mod modules;
 mod process;
 mod qemu;
@@ -26,4 +27,5 @@ mod tools;
 mod unpack;
 
 pub use build::{Options, build};
+pub use local::LocalPackage;
 pub use recipe::kernel_names;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
-use guest_images::{Options, build, kernel_names};
+use guest_images::{LocalPackage, Options, build, kernel_names};
 use std::{path::PathBuf, time::Instant};
 use vmm::images::Manifest;
 
@@ -15,6 +15,12 @@ pub struct Args {
     /// Guest kernel to fetch besides those already there, repeatable [default: the default set].
     #[arg(long = "kernel", value_name = "NAME")]
     kernels: Vec<String>,
+    /// Debian package of a kernel, such as one that `make bindeb-pkg` made, to make an image of; it is kept, repeatable.
+    #[arg(long = "kernel-deb", value_name = "FILE[=NAME]")]
+    packages: Vec<LocalPackage>,
+    /// Forget the image of a --kernel-deb, repeatable.
+    #[arg(long, value_name = "NAME")]
+    forget: Vec<String>,
     /// List the kernels that can be fetched.
     #[arg(long)]
     list: bool,
@@ -53,6 +59,8 @@ pub fn run(args: &Args) -> Result<()> {
     let options = Options {
         dir: dir.clone(),
         kernels: args.kernels.clone(),
+        packages: args.packages.clone(),
+        forget: args.forget.clone(),
         refresh: args.refresh,
         prune: args.prune,
     };
