@@ -2,6 +2,18 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, str::FromStr, time::Duration};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type, schema::OneOfBuilder},
+};
+
+/// A number, or the text that people write for it.
+fn number_or_text(about: &str, pattern: &str, most: Option<u32>) -> RefOr<Schema> {
+    let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+    let either = OneOfBuilder::new().description(Some(about));
+    either.item(number.maximum(most)).item(text).into()
+}
 
 /// A guest physical address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -148,6 +160,15 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+impl PartialSchema for ByteSize {
+    fn schema() -> RefOr<Schema> {
+        let pattern = "^[0-9]+([Bb]|[KkMmGgTt]([Bb]|[Ii][Bb])?)?$";
+        number_or_text("Bytes, as a number or as text such as 128K, 512M or 1G.", pattern, None)
+    }
+}
+
+impl ToSchema for ByteSize {}
+
 /// A number that people write in hexadecimal: a handle, an identifier, a mask. Read as `0x101` or `257`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Hex(pub u32);
@@ -203,6 +224,15 @@ impl<'de> Deserialize<'de> for Hex {
     }
 }
 
+impl PartialSchema for Hex {
+    fn schema() -> RefOr<Schema> {
+        let about = "A 32-bit number, as a number or as text such as 0x101 or 257.";
+        number_or_text(about, "^(0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10})$", Some(u32::MAX))
+    }
+}
+
+impl ToSchema for Hex {}
+
 /// A length of time, written with a unit: `500ms`, `2s`, `5min`, `0s`. Whole milliseconds, a day at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TimeSpan(pub Duration);
@@ -257,6 +287,16 @@ impl<'de> Deserialize<'de> for TimeSpan {
         text.parse().map_err(D::Error::custom)
     }
 }
+
+impl PartialSchema for TimeSpan {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let about = "A length of time such as 500ms, 2s or 5min, a day at most.";
+        text.description(Some(about)).pattern(Some("^[0-9]+(ms|s|min)$")).into()
+    }
+}
+
+impl ToSchema for TimeSpan {}
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,8 @@
 //! deadline; a guest that is dropped is killed and reaped; one that fails says what its console and its monitor said, and its
 //! folder stays. What is retried is reported on standard error as a line that begins with `RETRY:`.
 
-pub mod control;
+pub mod api;
+pub mod contract;
 pub mod facts;
 pub mod guest;
 pub mod host;

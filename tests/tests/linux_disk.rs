@@ -1,7 +1,7 @@
 //! Disks behind a virtio device, whole and broken, as Linux sees them.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, Scratch, control::ctl, facts, guest::program};
+use guest_tests::{Guest, GuestBuilder, Scratch, api::ctl, facts, guest::program};
 use serde_json::Value;
 use std::{
     fs::{self, File},
@@ -70,7 +70,7 @@ fn config(kernel: &str, files: &Scratch, disk: &str) -> GuestBuilder {
     GuestBuilder::new(kernel)
         .memory("512M")
         .arg("--disk", &format!("{},{disk}", files.text("disk")))
-        .arg("--control-socket", &files.text("control"))
+        .arg("--api-socket", &files.text("api"))
 }
 
 fn appear(guest: &mut Guest) -> Result<()> {
@@ -96,7 +96,7 @@ fn whole_disk(kernel: &str) -> Result<()> {
     drop_caches(&mut guest)?;
     ensure!(guest.check("sha256sum /m/file")? == sum, "{kernel}: read back");
     let socket = Disk {
-        socket: files.join("control"),
+        socket: files.join("api"),
     };
     let state = socket.state()?;
     for count in ["reads", "writes", "flushes"] {
@@ -150,7 +150,7 @@ fn virtio_disk_faults_are_seen_by_the_guest() -> Result<()> {
         .start()?;
     appear(&mut guest)?;
     let disk = Disk {
-        socket: files.join("control"),
+        socket: files.join("api"),
     };
 
     // From the configuration: one sector is bad, its neighbours are not.
@@ -246,7 +246,7 @@ fn virtio_disk_that_is_slow_does_not_hold_up_readers_of_proc() -> Result<()> {
         let mut guest = config(kernel, &files, "size=64M,id=data").cpus("2").start()?;
         appear(&mut guest)?;
         let disk = Disk {
-            socket: files.join("control"),
+            socket: files.join("api"),
         };
         guest.check(
             "mkfs.ext4 -q /dev/vda && mkdir -p /m && mount -t ext4 /dev/vda /m && \

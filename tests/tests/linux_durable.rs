@@ -1,7 +1,7 @@
 //! What outlasts the monitor: data that was flushed, errors of the media, and DIMMs that were added while the guest ran.
 
 use anyhow::{Result, ensure};
-use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, control::ctl, facts, guest::program};
+use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, api::ctl, facts, guest::program};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -14,18 +14,14 @@ const CLEARED_BLOCK: u64 = (48 << 20) / 512;
 
 /// `daxvisor ctl nvdimm`, which has to succeed.
 fn nvdimm(files: &Scratch, args: &[&str]) -> Result<Value> {
-    let done = ctl(
-        &program()?,
-        &files.join("control"),
-        &[&["--json", "nvdimm"], args].concat(),
-    )?;
+    let done = ctl(&program()?, &files.join("api"), &[&["--json", "nvdimm"], args].concat())?;
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     ensure!(done.status.success(), "{args:?}: {said}");
     Ok(serde_json::from_slice(&done.stdout)?)
 }
 
 fn refused(files: &Scratch, args: &[&str], why: &str) -> Result<()> {
-    let done = ctl(&program()?, &files.join("control"), &[&["nvdimm"], args].concat())?;
+    let done = ctl(&program()?, &files.join("api"), &[&["nvdimm"], args].concat())?;
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     ensure!(
         done.status.code() == Some(1) && said.contains(why),
@@ -46,7 +42,7 @@ fn machine(files: &Scratch) -> GuestBuilder {
             ",encrypt=on,health-condition=critical,health-spares=12,health-life-used=80,health-media-temperature=-4,\
              health-shutdown-count=3,health-alarms=[spares],health-spares-threshold=20",
         ))
-        .arg("--control-socket", &files.text("control"))
+        .arg("--api-socket", &files.text("api"))
 }
 
 /// Flushes of each DIMM that has a hint.
@@ -214,11 +210,16 @@ fn second_run(files: &Scratch, sum: &str) -> Result<()> {
     for name in ["e", "e.keys"] {
         ensure!(!files.join(name).exists(), "{name} is left of a DIMM that was refused");
     }
-    let added = nvdimm(
+    let operation = nvdimm(
         files,
-        &["add", &add(&format!("encrypt=on,state={}", files.text("e.json")))],
+        &[
+            "add",
+            "--wait",
+            &add(&format!("encrypt=on,state={}", files.text("e.json"))),
+        ],
     )?;
-    ensure!(added["fit_seen"] == added["fit_generation"], "{added}");
+    let added = &operation["result"];
+    ensure!(added["fit_seen"] == added["fit_generation"], "{operation}");
     ensure!(added["dimm"]["flush"]["writes"] == 0, "{added}");
     guest.check(
         "for n in $(seq 100); do test -b /dev/pmem4 && break; sleep 0.1; done; \

@@ -1,7 +1,7 @@
 //! NVDIMMs that a running guest is given.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, control::ctl, facts, guest::program};
+use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, api::ctl, facts, guest::program};
 use serde_json::Value;
 use std::path::Path;
 
@@ -11,13 +11,14 @@ fn nvdimm(socket: &Path, args: &[&str]) -> Result<std::process::Output> {
 
 /// Adds one, which has to succeed.
 fn add(socket: &Path, text: &str) -> Result<Value> {
-    let done = nvdimm(socket, &["add", text])?;
+    let done = nvdimm(socket, &["add", "--wait", text])?;
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     ensure!(done.status.success(), "add {text}: {said}");
-    let added: Value = serde_json::from_slice(&done.stdout)?;
+    let operation: Value = serde_json::from_slice(&done.stdout)?;
+    let added = &operation["result"];
     ensure!(
-        added["fit_seen"] == added["fit_generation"],
-        "the guest has not looked: {added}"
+        operation["state"] == "done" && added["fit_seen"] == added["fit_generation"],
+        "the guest has not looked: {operation}"
     );
     Ok(added["dimm"].clone())
 }
@@ -35,14 +36,14 @@ fn regions(guest: &mut Guest, count: usize) -> Result<()> {
 fn added_nvdimms_appear_on_their_memory_less_nodes() -> Result<()> {
     for kernel in [QUICK, "debian-6.12-amd64"] {
         let files = Scratch::new("hotadd")?;
-        let socket = files.join("control");
+        let socket = files.join("api");
         let mut guest = GuestBuilder::new(kernel)
             .memory("512M")
             .arg("--numa", "node=0,memory=512M,cpus=0")
             .arg("--numa", "node=1")
             .arg("--numa", "node=2,hotplug=4G")
             .nvdimm(&format!("{},size=65664K,node=1,id=cold", files.text("cold")))
-            .arg("--control-socket", &files.text("control"))
+            .arg("--api-socket", &files.text("api"))
             .start()
             .with_context(|| kernel.to_owned())?;
         regions(&mut guest, 1)?;
@@ -114,10 +115,10 @@ fn machine_without_nvdimms_can_be_given_its_first() -> Result<()> {
     let files = Scratch::new("first")?;
     let mut guest = GuestBuilder::new(QUICK)
         .arg("--nvdimm-bus", "0")
-        .arg("--control-socket", &files.text("control"))
+        .arg("--api-socket", &files.text("api"))
         .start()?;
     guest.check("modprobe -a nfit nd_pmem")?;
-    add(&files.join("control"), &format!("{},size=65664K", files.text("dimm")))?;
+    add(&files.join("api"), &format!("{},size=65664K", files.text("dimm")))?;
     regions(&mut guest, 1)?;
     guest.check("ndctl create-namespace -m fsdax -f -e namespace0.0 && mkfs.ext4 -q -b 4096 /dev/pmem0")?;
     guest.power_off()?;

@@ -1,8 +1,8 @@
 //! Memory devices on Linux: added to different nodes under load, put online by the kernel and by hand, given back, refused
 //! when busy, and the host's memory after that.
 
-use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, control::ControlClient, facts};
+use anyhow::{Context, Result, bail, ensure};
+use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, api::ApiClient, facts};
 use serde_json::{Value, json};
 use std::{
     fs, thread,
@@ -26,31 +26,33 @@ fn machine(kernel: &str, files: &Scratch) -> GuestBuilder {
         .arg("--numa", "node=3,hotplug=4G")
         .arg("--memory-slots", "96")
         .arg("--memory-device", "256M,id=cold,node=3")
-        .arg("--control-socket", &files.text("control"))
+        .arg("--api-socket", &files.text("api"))
 }
 
 struct Machine {
     guest: Guest,
-    client: ControlClient,
+    client: ApiClient,
 }
 
 impl Machine {
     fn start(builder: &GuestBuilder, files: &Scratch) -> Result<Self> {
         let guest = builder.start()?;
-        let client = ControlClient::connect(&files.join("control"))?;
+        let client = ApiClient::connect(&files.join("api"))?;
         Ok(Self { guest, client })
     }
 
     fn call(&mut self, request: Value) -> Result<Value> {
-        let reply = self.client.call(&json!({ "memory": request }))?;
-        ensure!(reply["ok"].is_object(), "{request}: {reply}\n{}", self.log()?);
-        Ok(reply["ok"].clone())
+        match self.client.memory(&request)? {
+            Ok(content) => Ok(content),
+            Err(problem) => bail!("{request}: {problem}\n{}", self.log()?),
+        }
     }
 
     fn refused(&mut self, request: Value) -> Result<Value> {
-        let reply = self.client.call(&json!({ "memory": request }))?;
-        ensure!(reply["error"].is_object(), "{request}: {reply}");
-        Ok(reply["error"].clone())
+        match self.client.memory(&request)? {
+            Ok(content) => bail!("{request}: {content}"),
+            Err(problem) => Ok(problem),
+        }
     }
 
     fn log(&mut self) -> Result<String> {
@@ -92,7 +94,7 @@ impl Machine {
 
     /// The machine's map, the guest's `/proc/iomem` and the list agree.
     fn agrees(&mut self) -> Result<()> {
-        let described = self.client.call(&json!("describe"))?["ok"].clone();
+        let described = self.client.get("/vm")?;
         let names = ["System RAM", "Reserved", "ACPI Tables", "ACPI Non-volatile Storage"];
         let seen = facts::iomem(&self.guest.check("cat /proc/iomem")?, &names)?;
         let planned: Vec<_> = facts::planned_iomem(&described["plan"])?;
@@ -241,11 +243,10 @@ fn agent_puts_devices_online_and_busy_ones_are_kept_until_they_are_idle() -> Res
     let begun = Instant::now();
     loop {
         m.guest.check("sync; echo 3 > /proc/sys/vm/drop_caches")?;
-        let reply = m.client.call(&json!({"memory": {"remove": {"id": "busy"}}}))?;
-        if reply["ok"].is_object() {
+        let Err(reply) = m.client.memory(&json!({"remove": {"id": "busy"}}))? else {
             break;
-        }
-        ensure!(reply["error"]["type"] == "refused", "{reply}");
+        };
+        ensure!(reply["type"] == "refused", "{reply}");
         ensure!(begun.elapsed() < Duration::from_secs(60), "{reply}\n{}", m.log()?);
         thread::sleep(Duration::from_millis(500));
     }

@@ -1,7 +1,7 @@
 //! Memory that grows and shrinks behind a virtio device, as Linux and the host see it.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, Scratch, control::ctl, facts, guest::program};
+use guest_tests::{Guest, GuestBuilder, Scratch, api::ctl, facts, guest::program};
 use serde_json::Value;
 use std::path::Path;
 
@@ -39,13 +39,13 @@ fn node_kib(guest: &mut Guest, node: u32) -> Result<u64> {
 fn virtio_mem_is_plugged_at_boot_on_its_node() -> Result<()> {
     for kernel in ["debian-6.1-amd64", "debian-6.12-amd64"] {
         let files = Scratch::new("virtio-mem")?;
-        let socket = files.join("control");
+        let socket = files.join("api");
         let mut guest = GuestBuilder::new(kernel)
             .memory("512M")
             .arg("--numa", "node=0,cpus=0,memory=512M")
             .arg("--numa", "node=1")
             .arg("--virtio-mem", "size=1G,requested=256M,node=1,id=grow")
-            .arg("--control-socket", &files.text("control"))
+            .arg("--api-socket", &files.text("api"))
             .cmdline("memhp_default_state=online_movable")
             .start()?;
         guest.check("modprobe virtio_mem")?;
@@ -67,13 +67,19 @@ fn virtio_mem_is_plugged_at_boot_on_its_node() -> Result<()> {
 
 /// `ctl memory target`, which has to be admitted.
 fn target(socket: &Path, size: &str) -> Result<Value> {
-    let done = ctl(&program()?, socket, &["--json", "memory", "target", "grow", size])?;
+    let done = ctl(
+        &program()?,
+        socket,
+        &["--json", "--wait", "memory", "target", "grow", size],
+    )?;
+    // 5: admitted, and not reached in time.
     ensure!(
-        done.status.success(),
+        matches!(done.status.code(), Some(0 | 5)),
         "{size}: {}",
         String::from_utf8_lossy(&done.stderr)
     );
-    Ok(serde_json::from_slice(&done.stdout)?)
+    let operation: Value = serde_json::from_slice(&done.stdout)?;
+    Ok(operation["result"].clone())
 }
 
 /// Memory of the monitor that is there, in bytes.
@@ -91,13 +97,13 @@ const MIB: u64 = 1 << 20;
 
 fn grows_and_shrinks(kernel: &str) -> Result<()> {
     let files = Scratch::new("virtio-mem-resize")?;
-    let socket = files.join("control");
+    let socket = files.join("api");
     let mut guest = GuestBuilder::new(kernel)
         .memory("512M")
         .arg("--numa", "node=0,cpus=0,memory=512M")
         .arg("--numa", "node=1")
         .arg("--virtio-mem", "size=1G,node=1,id=grow")
-        .arg("--control-socket", &files.text("control"))
+        .arg("--api-socket", &files.text("api"))
         .arg("--limits", "static-max=1280M")
         .cmdline("memhp_default_state=online_movable")
         .start()?;

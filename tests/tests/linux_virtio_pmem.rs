@@ -1,7 +1,7 @@
 //! Persistent memory behind a virtio device, as Linux sees it.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, Scratch, control::ctl, facts, guest::program};
+use guest_tests::{Guest, GuestBuilder, Scratch, api::ctl, facts, guest::program};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::path::Path;
@@ -27,7 +27,7 @@ const MOUNT: &str = "mkdir -p /m && mount -t ext4 -o dax /dev/pmem0 /m && grep -
 
 fn survives(kernel: &str) -> Result<()> {
     let files = Scratch::new("virtio-pmem")?;
-    let socket = files.join("control");
+    let socket = files.join("api");
     let config = GuestBuilder::new(kernel)
         .arg("--numa", "node=0,cpus=0,memory=512M")
         .arg("--numa", "node=1")
@@ -36,7 +36,7 @@ fn survives(kernel: &str) -> Result<()> {
             "--virtio-pmem",
             &format!("{},size=128M,node=1,id=store", files.text("store")),
         )
-        .arg("--control-socket", &files.text("control"));
+        .arg("--api-socket", &files.text("api"));
     let mut guest = config.start()?;
     appear(&mut guest)?;
     let region = guest.json("ndctl list -RN")?;
@@ -116,7 +116,7 @@ fn virtio_pmem_flush_that_fails_is_an_error_to_the_guest() -> Result<()> {
             "--virtio-pmem",
             &format!("{},size=64M,readonly=on", files.text("store")),
         )
-        .arg("--control-socket", &files.text("control"))
+        .arg("--api-socket", &files.text("api"))
         .start()?;
     appear(&mut guest)?;
     let said = guest.fails("dd if=/dev/urandom of=/dev/pmem0 bs=1M count=1 conv=fsync")?;
@@ -124,7 +124,7 @@ fn virtio_pmem_flush_that_fails_is_an_error_to_the_guest() -> Result<()> {
         said.contains("I/O error") || said.contains("Input/output error"),
         "{said}"
     );
-    let info = device(&files.join("control"))?;
+    let info = device(&files.join("api"))?;
     let failed = facts::number(&info, "failed_flushes")?;
     ensure!(failed > 0 && info["flushes"] == failed, "{info}");
     guest.power_off()?;

@@ -1,8 +1,8 @@
-//! Flush hints of NVDIMMs from inside, as the control socket counts them.
+//! Flush hints of NVDIMMs from inside, as the API counts them.
 
 use devices::nvdimm::FlushHints;
 use guest_tests::{
-    control::ControlClient,
+    api::ApiClient,
     payload::{Guest, Program, SCRATCH, Script},
 };
 use serde_json::{Value, json};
@@ -14,9 +14,9 @@ fn hint(slot: u8) -> u64 {
 
 /// Writes, flushes and failures of each DIMM's hint.
 fn counts(guest: &Guest) -> Vec<Value> {
-    let mut control = ControlClient::connect(&guest.file("control")).unwrap();
-    let reply = control.call(&json!({"nvdimm": "list"})).unwrap();
-    let dimms = reply["ok"]["dimms"].as_array().unwrap_or_else(|| panic!("{reply}"));
+    let mut client = ApiClient::connect(&guest.file("api")).unwrap();
+    let list = client.get("/nvdimms").unwrap();
+    let dimms = list["dimms"].as_array().unwrap_or_else(|| panic!("{list}"));
     dimms.iter().map(|dimm| dimm["flush"].clone()).collect()
 }
 
@@ -39,7 +39,7 @@ fn hints_are_counted_by_dimm_and_only_those_that_promise_it_flush() {
         .flag("nvdimm", "file=%/a,size=16M,flush=msync")
         .flag("nvdimm", "file=%/b,size=16M,flush=count")
         .flag("nvdimm", "file=%/c,size=16M")
-        .flag("control-socket", "%/control");
+        .flag("api-socket", "%/api");
     let mut running = guest.start();
     running.wait_for("done");
     let counted = |writes: u64, flushes: u64| json!({"writes": writes, "flushes": flushes, "failed": 0});
@@ -79,13 +79,12 @@ fn processors_flush_at_once_and_all_of_them_go_on() {
         .flag("cpus", "4")
         .flag("nvdimm", "file=%/a,size=16M,flush=msync")
         .flag("nvdimm", "file=%/b,size=16M,encrypt=on")
-        .flag("control-socket", "%/control");
+        .flag("api-socket", "%/api");
     let mut running = guest.start();
     running.wait_for("begun");
-    let mut control = ControlClient::connect(&guest.file("control")).unwrap();
-    for request in ["pause", "resume"] {
-        let reply = control.call(&json!(request)).unwrap();
-        assert!(reply.get("error").is_none(), "{reply}");
+    let mut client = ApiClient::connect(&guest.file("api")).unwrap();
+    for verb in ["/vm/pause", "/vm/resume"] {
+        client.post(verb).unwrap();
     }
     running.wait_for("over");
     for dimm in counts(&guest) {

@@ -2,7 +2,7 @@
 //! guests that refuse, or never answer.
 
 use guest_tests::{
-    control::ControlClient,
+    api::ApiClient,
     payload::{Guest, Program, Running, SCRATCH, Script},
 };
 use serde_json::{Value, json};
@@ -21,30 +21,53 @@ fn machine(script: Script) -> Guest {
     Guest::new(&Program::new(script))
         .flag("numa", "node=0,hotplug=2G")
         .flag("memory-slots", "4")
-        .flag("control-socket", "%/control")
+        .flag("api-socket", "%/api")
 }
 
-fn started(guest: &Guest) -> (Running<'_>, ControlClient) {
+fn started(guest: &Guest) -> (Running<'_>, ApiClient) {
     let mut running = guest.start();
     running.wait_for("on");
-    let client = ControlClient::connect(&guest.file("control")).expect("a control socket");
+    let client = ApiClient::connect(&guest.file("api")).expect("an API socket");
     (running, client)
 }
 
-fn list(client: &mut ControlClient) -> Value {
-    client.call(&json!({"memory": "list"})).expect("a reply")["ok"].clone()
+fn list(client: &mut ApiClient) -> Value {
+    client.get("/memory/devices").expect("a list")
 }
 
-fn error(reply: &Value) -> (&str, &str) {
-    let error = &reply["error"];
-    (
-        error["type"].as_str().unwrap_or("none"),
-        error["detail"].as_str().unwrap_or("none"),
-    )
+/// A request that does not come to what was asked; its problem.
+fn problem(client: &mut ApiClient, request: &Value) -> Value {
+    let done = client.memory(request).expect("an answer");
+    done.expect_err("a problem")
 }
 
-fn quit(running: Running<'_>, client: &mut ControlClient) {
-    client.call(&json!("quit")).expect("a reply");
+/// Begins an addition or a removal.
+fn begin(client: &mut ApiClient, request: &Value) -> Value {
+    let begun = match request.get("add") {
+        Some(device) => client.begin("POST", "/memory/devices", Some(device)),
+        None => {
+            let id = request["remove"]["id"].as_str().expect("a name");
+            client.begin("DELETE", &format!("/memory/devices/{id}"), None)
+        }
+    };
+    begun.expect("an operation")
+}
+
+/// Why an operation failed.
+fn failure(client: &mut ApiClient, operation: &Value) -> (String, String) {
+    let ended = client.ended(operation).expect("an operation");
+    let text = |key: &str| ended["error"][key].as_str().unwrap_or("none").to_owned();
+    let kind = text("type").rsplit(':').next().unwrap_or_default().to_owned();
+    (kind, text("detail"))
+}
+
+fn error(problem: &Value) -> (&str, &str) {
+    let text = |key: &str| problem[key].as_str().unwrap_or("none");
+    (text("type"), text("detail"))
+}
+
+fn quit(running: Running<'_>, client: &mut ApiClient) {
+    client.post("/vm/shutdown").expect("an answer");
     running.end().expect(6);
 }
 
@@ -86,9 +109,7 @@ fn memory_of_a_device_that_is_there_at_boot_is_the_guests_until_it_ejects_it() {
     let words = [1u32, 0, 1, 0x800_0000].map(u32::to_le_bytes).concat();
     let all = [&words[..], &0x1122_3344_5566_7788u64.to_le_bytes(), &[0; 4], b"gone"].concat();
     assert_eq!(sent, all);
-    let reply = client
-        .call(&json!({"memory": {"remove": {"id": "a"}}}))
-        .expect("a reply");
+    let reply = problem(&mut client, &json!({"remove": {"id": "a"}}));
     assert_eq!(error(&reply).0, "not-found");
     quit(running, &mut client);
 }
@@ -150,14 +171,12 @@ fn device_that_nobody_looks_at_is_taken_back_and_a_request_is_withdrawn() {
             "there is no memory device 'x'",
         ),
     ] {
-        let reply = client.call(&json!({ "memory": request })).expect("a reply");
+        let reply = problem(&mut client, &request);
         let (found, detail) = error(&reply);
         assert!(found == kind && detail.contains(words), "{request}: {reply}");
         assert_eq!(list(&mut client), before, "{request}");
     }
-    let reply = client
-        .call(&json!({"memory": {"remove": {"id": "cold", "deadline": 1}}}))
-        .expect("a reply");
+    let reply = problem(&mut client, &json!({"remove": {"id": "cold", "deadline": 1}}));
     let (kind, detail) = error(&reply);
     assert_eq!(kind, "deadline", "{reply}");
     assert!(
@@ -166,31 +185,21 @@ fn device_that_nobody_looks_at_is_taken_back_and_a_request_is_withdrawn() {
     );
     // Two at a time exclude each other; the one for a device that is added waits its 30 s.
     let file = guest.file("backing");
-    let add = json!({"memory": {"add": {"size": "128M", "id": "hot", "file": file}}});
-    client.send(1, &add).expect("sent");
-    let mut second = ControlClient::connect(&guest.file("control")).expect("a second client");
-    for _ in 0..200 {
-        if list(&mut second)["devices"]
-            .as_array()
-            .is_some_and(|all| all.len() == 2)
-        {
-            break;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
+    let adding = begin(
+        &mut client,
+        &json!({"add": {"size": "128M", "id": "hot", "file": file}}),
+    );
+    let mut second = ApiClient::connect(&guest.file("api")).expect("a second client");
     let during = list(&mut second);
     assert_eq!(during["devices"][1]["guest"], "announced", "{during}");
     assert!(file.exists());
-    let reply = second
-        .call(&json!({"memory": {"remove": {"id": "hot"}}}))
-        .expect("a reply");
+    let reply = problem(&mut second, &json!({"remove": {"id": "hot"}}));
     assert_eq!(error(&reply).0, "conflict", "{reply}");
-    let reply = client.receive().expect("a reply");
-    let (kind, detail) = error(&reply);
-    assert_eq!(kind, "deadline", "{reply}");
+    let (kind, detail) = failure(&mut client, &adding);
+    assert_eq!(kind, "deadline", "{detail}");
     assert!(
         detail.contains("the guest has not looked at hot within 30 s; it is taken back"),
-        "{reply}"
+        "{detail}"
     );
     let after = list(&mut client);
     assert_eq!(after["devices"].as_array().map(Vec::len), Some(1), "{after}");
@@ -228,19 +237,28 @@ fn refusals_are_told_with_what_the_guest_said() {
         let file = fs::File::options().write(true).open(&file).expect("the backing");
         file.write_all_at(&word.to_le_bytes(), 0).expect("written");
     };
-    client
-        .send(1, &json!({"memory": {"remove": {"id": "a"}}}))
-        .expect("sent");
-    let mut second = ControlClient::connect(&guest.file("control")).expect("a second client");
+    let removing = begin(&mut client, &json!({"remove": {"id": "a"}}));
+    let mut second = ApiClient::connect(&guest.file("api")).expect("a second client");
     while list(&mut second)["devices"][0]["guest"] != "unplug-announced" {
         thread::sleep(Duration::from_millis(5));
     }
     go(1);
-    let reply = client.receive().expect("a reply");
-    assert_eq!(error(&reply).0, "refused", "{reply}");
+    let (kind, detail) = failure(&mut client, &removing);
+    assert_eq!(kind, "refused", "{detail}");
     assert_eq!(
-        error(&reply).1,
+        detail,
         "the guest keeps a: _OST event 0x3 (eject request), status 0x82 (device busy)"
+    );
+    let steps = client.ended(&removing).expect("an operation")["steps"].clone();
+    let last = steps.as_array().and_then(|steps| steps.last()).expect("a step");
+    assert_eq!(
+        (&last["action"], &last["event"], &last["status"], &last["meaning"]),
+        (
+            &json!("ost"),
+            &json!(3),
+            &json!(0x82),
+            &json!("eject request: device busy")
+        )
     );
     running.wait_for("kept");
     let kept = list(&mut second);
@@ -249,16 +267,14 @@ fn refusals_are_told_with_what_the_guest_said() {
         (&kept["devices"][0]["guest"], &kept["devices"][0]["ost"]),
         (&json!("unplug-refused"), &ost)
     );
-    client
-        .send(2, &json!({"memory": {"add": {"size": "128M", "id": "b"}}}))
-        .expect("sent");
+    let adding = begin(&mut client, &json!({"add": {"size": "128M", "id": "b"}}));
     while list(&mut second)["devices"].as_array().map(Vec::len) != Some(2) {
         thread::sleep(Duration::from_millis(5));
     }
     go(2);
-    let reply = client.receive().expect("a reply");
+    let (kind, detail) = failure(&mut client, &adding);
     assert_eq!(
-        error(&reply),
+        (kind.as_str(), detail.as_str()),
         (
             "refused",
             "the guest does not add b: _OST event 0x1 (device check), status 0x1 (non-specific failure); it is taken back"
@@ -271,13 +287,11 @@ fn refusals_are_told_with_what_the_guest_said() {
 #[test]
 fn machine_without_slots_has_no_registers_and_says_so() {
     let script = Script::new().input(BASE + 20, 4).say("on").halt();
-    let guest = Guest::new(&Program::new(script)).flag("control-socket", "%/control");
+    let guest = Guest::new(&Program::new(script)).flag("api-socket", "%/api");
     let (running, mut client) = started(&guest);
     let console = fs::read(guest.file("console")).expect("a console");
     assert_eq!(console, [&[0xff; 4][..], b"on"].concat());
-    let reply = client
-        .call(&json!({"memory": {"add": {"size": "1G"}}}))
-        .expect("a reply");
+    let reply = problem(&mut client, &json!({"add": {"size": "1G"}}));
     let (kind, detail) = error(&reply);
     assert_eq!(
         (kind, detail),

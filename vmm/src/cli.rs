@@ -21,6 +21,7 @@ pub use vm::VmArgs;
 
 use crate::{
     acpi,
+    api::{Api, openapi},
     config::{
         ConsoleConfig, DiskConfig, MemoryRangeConfig, VirtioPmemConfig, file, file_of,
         probe::{BackingFacts, Purpose},
@@ -33,7 +34,7 @@ use crate::{
     },
     nested::{self, HostChoice, HostError, HostOptions, Place, Reexec},
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use devices::units::ByteSize;
 use std::{
     io::Write,
@@ -68,6 +69,25 @@ enum Command {
     /// Look at ACPI tables
     #[command(subcommand)]
     Acpi(AcpiCommand),
+    /// Look at the REST API
+    #[command(subcommand)]
+    Api(ApiCommand),
+    /// Print completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages, one for each command
+    Man {
+        /// Folder for them
+        dir: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum ApiCommand {
+    /// Print the OpenAPI document
+    Openapi,
 }
 
 #[derive(Subcommand)]
@@ -141,6 +161,18 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => run(*args, &cli.log),
         Command::Ctl(args) => ctl::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Api(ApiCommand::Openapi) => say(openapi::text()),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "daxvisor", &mut text);
+            say(&String::from_utf8_lossy(&text))
+        }
+        Command::Man { dir } => {
+            let written = std::fs::create_dir_all(&dir).and_then(|()| clap_mangen::generate_to(Cli::command(), &dir));
+            let failed = |e| anyhow::Error::new(e).context(format!("cannot write man pages to {}", dir.display()));
+            written.map_err(|e| Failure::new(ExitCode::BadConfig, failed(e)))?;
+            Ok(ExitCode::PowerOff)
+        }
         Command::Host(_) => unreachable!("`host` has exit codes of its own and never comes here"),
         Command::Acpi(AcpiCommand::Dump(args)) => {
             let plan = MachinePlan::prepare(args.vm.config()?, Purpose::Plan)?;
@@ -206,6 +238,13 @@ fn follow(parent: i32) -> Result<(), Failure> {
     Err(Failure::new(ExitCode::BadConfig, gone))
 }
 
+/// The socket of the API, before anything is built: clients wait in its queue until there is a machine.
+fn api_socket(plan: &MachinePlan) -> Result<Option<Socket>, Failure> {
+    let path = plan.config.api_socket.as_deref();
+    let socket = path.map(|path| Socket::listen("API", path)).transpose();
+    socket.map_err(|e| Failure::new(ExitCode::BadConfig, e))
+}
+
 /// Runs the machine that was planned.
 fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> {
     options.parent.map_or(Ok(()), follow)?;
@@ -216,8 +255,12 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
         backings: &plan.backings,
         memory_devices: &plan.memory_devices,
     };
-    let machine = Machine::build(&plan.config, &plans)?;
+    let socket = api_socket(plan)?;
+    let mut machine = Machine::build(&plan.config, &plans)?;
+    let api = socket.map(|socket| Api::start(socket, machine.control()?));
+    let api = api.transpose().map_err(Failure::vmm)?;
     let outcome = machine.run(options.timeout).map_err(Failure::vmm)?;
+    drop(api);
     if outcome != Outcome::PowerOff {
         eprintln!("daxvisor: {outcome}");
     }
@@ -227,9 +270,7 @@ fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> 
 /// Runs the same command in the nested host; its exit code is ours.
 fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let nested = |error: HostError| Failure::new(ExitCode::PassedOn(error.exit_code()), error);
-    let control = plan.config.control_socket.as_deref();
-    let control = control.map(|path| Socket::listen("control", path)).transpose();
-    let control = control.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let socket = api_socket(plan)?;
     let shares = nested::shares_of(&plan.config, file).map_err(nested)?;
     let states = plan.config.nvdimm.iter().filter_map(|n| n.state.as_deref());
     let held_states: Result<Vec<_>, _> = states.map(state::hold).collect();
@@ -260,7 +301,7 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
         interactive: plan.config.console == ConsoleConfig::Stdio,
         host,
     };
-    let outcome = nested::reexec_in_host(&request, control);
+    let outcome = nested::reexec_in_host(&request, socket);
     let code = outcome
         .as_ref()
         .map_or_else(HostError::exit_code, nested::Outcome::code);
@@ -344,7 +385,6 @@ fn dump(dir: &Path, plan: &MachinePlan) -> Result<ExitCode, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn command_line_is_consistent() {

@@ -1,6 +1,7 @@
 //! daxvisor: a virtual machine monitor for people who work on Linux memory. ARCHITECTURE.md has the layers.
 
 pub mod acpi;
+pub mod api;
 pub mod boot;
 pub mod boottest;
 pub mod cli;

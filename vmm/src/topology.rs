@@ -23,11 +23,12 @@ impl fmt::Display for ApicId {
 }
 
 /// Where one vCPU sits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VcpuPlan {
     /// Number of the vCPU; also its ACPI processor uid.
     pub vcpu: u8,
     /// APIC id: socket, core and thread as bit fields.
+    #[schema(value_type = u32)]
     pub apic_id: ApicId,
     /// Proximity domain.
     pub node: u32,

@@ -330,17 +330,17 @@ fn this_hosts_kvm_runs_kernels() {
 #[test]
 fn machine_in_there_is_controlled_from_here() {
     let setup = Setup::new();
-    let socket = setup.temporary.path().join("control");
+    let socket = setup.temporary.path().join("api");
     let mut run = Command::new(env!("CARGO_BIN_EXE_daxvisor"));
     run.args(["run", "--host", "nested", "--kernel", "@debian-6.1-cloud-amd64"])
         .args(["--memory", "512M", "--nvdimm", "size=64M,id=far", "--console", "none"])
-        .args(["--timeout", "200", "--control-socket"])
+        .args(["--timeout", "200", "--api-socket"])
         .arg(&socket);
     run.current_dir(setup.work.path()).stdin(Stdio::null());
     let machine = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let ctl = |args: &[&str]| {
         let mut ctl = Command::new(env!("CARGO_BIN_EXE_daxvisor"));
-        ctl.args(["ctl", "--timeout", "150", "--connect-timeout", "30", "--socket"])
+        ctl.args(["ctl", "--timeout", "150", "--connect-timeout", "30", "--api-socket"])
             .arg(&socket);
         ctl.args(args)
             .stdout(Stdio::piped())

@@ -24,6 +24,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("--test", "cargo"),
     ("--test-threads", "libtest"),
     ("--uninject", "ndctl"),
+    ("--unix-socket", "curl"),
     ("--verbose", "ndctl"),
     ("--workspace", "cargo"),
 ];

@@ -39,6 +39,11 @@ pub const BUILD: &[Package] = &[
 /// What the tests take on top.
 pub const TEST: &[Package] = &[
     package(
+        "python3-venv",
+        "python3",
+        "schemathesis is installed in a virtual environment",
+    ),
+    package(
         "binutils",
         "objcopy",
         "the probe's payload is assembled again and compared",

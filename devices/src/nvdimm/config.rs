@@ -9,10 +9,11 @@ use super::{
 use crate::units::{ByteSize, Hex, TimeSpan};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use utoipa::ToSchema;
 
 /// One virtual NVDIMM. `size` counts label area and data together, as QEMU counts them, so that one backing file serves
 /// under both monitors.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NvdimmConfig {
     /// Name in errors and in the API; default `nvdimmN` by position.
@@ -20,6 +21,7 @@ pub struct NvdimmConfig {
     pub id: Option<String>,
     /// Backing file or device-dax node; none: anonymous memory (memfd) that dies with the monitor.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub file: Option<PathBuf>,
     /// Where in `file` the DIMM begins; then `size` bytes of it are used, and others may have the rest.
     #[serde(default)]
@@ -98,6 +100,7 @@ pub struct NvdimmConfig {
     pub format: Vec<Hex>,
     /// File that keeps what the DIMM remembers beside its contents; none: it starts afresh with each run.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub state: Option<PathBuf>,
     /// Whose functions the DIMM speaks; default Intel's.
     #[serde(default)]
@@ -160,7 +163,7 @@ impl NvdimmConfig {
 }
 
 /// Whose `_DSM` functions a DIMM speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DimmFamily {
     /// Intel: all that ndctl knows.
@@ -175,7 +178,7 @@ pub enum DimmFamily {
 }
 
 /// What holds the bytes of an NVDIMM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NvdimmBacking {
     /// Decided by `file`: absent memfd, a character device devdax, else a file.
@@ -192,7 +195,7 @@ pub enum NvdimmBacking {
 }
 
 /// A state flag of an NVDIMM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StateFlag {
     /// The last save failed.

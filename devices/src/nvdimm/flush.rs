@@ -25,7 +25,7 @@ pub trait FlushTarget: Send + Sync {
 }
 
 /// What becomes of a guest's write to a flush hint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlushMode {
     /// There is no hint.
@@ -38,7 +38,7 @@ pub enum FlushMode {
 }
 
 /// How often the hint of a DIMM was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FlushCounts {
     /// Writes of the guest.
     pub writes: u64,

@@ -25,7 +25,7 @@ pub const LINE: u64 = 64;
 pub const MAX_RANGES: usize = 4096;
 
 /// Who made an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorSource {
     /// The guest, through the root's injection function: it may take the error back.
@@ -37,7 +37,7 @@ pub enum ErrorSource {
 }
 
 /// Who knows of an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorState {
     /// Nobody yet: a full scrub or a load will find it.

@@ -146,6 +146,11 @@ impl VirtioMmio {
     }
 
     /// Queues of the device: notifications with an index below this are worth an ioeventfd.
+    pub fn device_type(&self) -> u32 {
+        self.device.device_type()
+    }
+
+    /// Queues of the device.
     pub fn queue_count(&self) -> usize {
         self.queue_count
     }

@@ -191,7 +191,7 @@ impl Case {
             folder: &folder,
             sockets: private.path(),
             limit: self.ready.timeout + LATER,
-            control: self.ready.steps.iter().any(|s| matches!(s.action, Action::Host(_))),
+            api: self.ready.steps.iter().any(|s| matches!(s.action, Action::Host(_))),
         };
         let forbidden = Forbidden::new(&self.ready.allow).map_err(Trouble::Broken)?;
         let mut guest = Guest::start(&launch, forbidden, self.ready.timeout, context.stop)?;

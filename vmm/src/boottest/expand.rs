@@ -284,7 +284,7 @@ fn ready_one(
     let mut machine = loaded.suite.machine.clone();
     machine.extend(scenario.machine.clone());
     machine.extend(variant);
-    for key in ["kernel", "initrd", "console", "agent-socket", "control-socket"] {
+    for key in ["kernel", "initrd", "console", "agent-socket", "api-socket"] {
         if machine.contains_key(key) {
             return Err(format!(
                 "machine.{key} is the runner's; hint: kernels are given with --kernel"

@@ -122,8 +122,8 @@ pub struct Launch<'a> {
     pub sockets: &'a Path,
     /// The machine's own end, behind all deadlines of ours.
     pub limit: Duration,
-    /// Whether there may be a control socket.
-    pub control: bool,
+    /// Whether there is an API socket.
+    pub api: bool,
 }
 
 /// A machine that was started.
@@ -135,7 +135,7 @@ pub struct Guest<'a> {
     stop: &'a AtomicBool,
     deadline: Instant,
     begun: Instant,
-    control: PathBuf,
+    api: PathBuf,
     vmm_log: PathBuf,
 }
 
@@ -153,7 +153,7 @@ impl<'a> Guest<'a> {
         let log = File::create(&vmm_log).map_err(|e| broken("write vmm.log", e))?;
         let console_log =
             File::create(launch.folder.join("console.log")).map_err(|e| broken("write console.log", e))?;
-        let control = launch.sockets.join("control");
+        let api = launch.sockets.join("api");
         let mut command = Command::new(launch.program);
         command
             .args([
@@ -168,8 +168,8 @@ impl<'a> Guest<'a> {
             ])
             .arg(launch.config);
         command.arg("--agent-socket").arg(launch.sockets.join("agent"));
-        if launch.control {
-            command.arg("--control-socket").arg(&control);
+        if launch.api {
+            command.arg("--api-socket").arg(&api);
         }
         command.args(["--timeout", &launch.limit.as_secs().max(1).to_string()]);
         command.args(["--parent", &std::process::id().to_string()]);
@@ -199,7 +199,7 @@ impl<'a> Guest<'a> {
             stop,
             deadline: begun + deadline,
             begun,
-            control,
+            api,
             vmm_log,
         };
         // From here on a failure drops the guest, which kills the child.
@@ -412,7 +412,7 @@ impl<'a> Guest<'a> {
                     thread::sleep(LOOK / 2);
                 }
             }
-            Action::Host(request) => Ok(super::host::call(&self.control, request, within).map_or_else(refused, done)),
+            Action::Host(request) => Ok(super::host::call(&self.api, request, within).map_or_else(refused, done)),
             Action::Push { to, from, mode } => {
                 let data = match from {
                     Ok(path) => {

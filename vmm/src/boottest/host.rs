@@ -1,42 +1,54 @@
-//! Requests to the machine of a case, over its control socket.
+//! Requests to the machine of a case, over its API.
 
-use crate::control::{
-    Request,
-    wire::{Answer, Call},
+use crate::{
+    api::{
+        client::{Client, ClientError},
+        routes::{Written, written},
+    },
+    control::{ControlError, MAX_WAIT, Request},
 };
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// Longest answer that is believed to be one.
-const MAX_ANSWER: u64 = 64 << 20;
-
-/// One request, and its answer as JSON. A refusal is an error of one sentence.
+/// One request, and its answer as JSON; that of what needs the guest is what came of it in the end. A refusal is an error of one
+/// sentence.
 pub fn call(socket: &Path, request: &Request, within: Duration) -> Result<String, String> {
-    let failed = |e: std::io::Error| format!("cannot talk to the machine: {e}");
-    let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    let limit = Some(within.max(Duration::from_millis(1)));
-    stream.set_read_timeout(limit).map_err(failed)?;
-    stream.set_write_timeout(limit).map_err(failed)?;
-    let call = Call {
-        id: Value::from(1),
-        request: request.clone(),
+    let deadline = Instant::now() + within;
+    let left = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        left.max(Duration::from_millis(1))
     };
-    let mut line = serde_json::to_vec(&call).map_err(|e| e.to_string())?;
-    line.push(b'\n');
-    stream.write_all(&line).map_err(failed)?;
-    let mut answer = Vec::new();
-    BufReader::new(stream.take(MAX_ANSWER))
-        .read_until(b'\n', &mut answer)
-        .map_err(failed)?;
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|e| format!("the answer is none: {e}"))?;
-    match (answer.ok, answer.error) {
-        (_, Some(error)) => Err(error.to_string()),
-        (Some(ok), None) => Ok(ok.to_string()),
-        (None, None) => Err("it is neither done nor refused".to_owned()),
+    let failed = |e: ClientError| format!("cannot talk to the machine: {e}");
+    let mut client = Client::connect(socket, Some(left())).map_err(failed)?;
+    let mut ask = |method: &str, path: &str, body: Option<&Value>| -> Result<(u16, Value), String> {
+        let answer = client.send(method, path, body, left()).map_err(failed)?;
+        Ok((answer.status, answer.json().map_err(failed)?))
+    };
+    let Written { method, path, body } = written(request);
+    let (status, mut content) = ask(method.name(), &path, body.as_ref())?;
+    if status >= 300 {
+        return Err(refusal(content));
+    }
+    if status != 202 {
+        return Ok(content.to_string());
+    }
+    while content["state"] == "running" {
+        let wait = left().as_secs().clamp(1, MAX_WAIT);
+        let path = format!("/operations/{}?wait={wait}", content["id"]);
+        (_, content) = ask("GET", &path, None)?;
+    }
+    match content["error"].take() {
+        Value::Null => Ok(content["result"].to_string()),
+        error => Err(refusal(error)),
+    }
+}
+
+fn refusal(problem: Value) -> String {
+    match serde_json::from_value::<ControlError>(problem) {
+        Ok(error) => error.to_string(),
+        Err(e) => format!("the answer is none: {e}"),
     }
 }

@@ -7,16 +7,25 @@ mod show;
 
 use super::{ExitCode, Failure, seconds};
 use crate::{
+    api::{
+        client::{self, Client, ClientError},
+        routes::{self, written},
+    },
     config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
-    control::{ControlError, DiskRequest, LimitsRequest, MediaRange, MemoryRequest, NvdimmRequest, Request},
+    control::{
+        CONSOLE_KEPT, ControlError, DiskRequest, LimitsRequest, LookRequest, MAX_WAIT, MediaRange, MemoryRequest,
+        NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
+    },
 };
 use clap::{Args, Subcommand};
 use devices::units::ByteSize;
-use link::{Link, LinkError};
+use link::LinkError;
+use serde::Deserialize;
+use serde_json::Value;
 use std::{
     io::{self, Write},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What `ctl` exits with.
@@ -26,18 +35,22 @@ const EXIT_CODES: &str = "Exit codes:
   2   bad command line
   3   no machine can be reached on the socket
   4   the machine ended, or closed the connection, before it replied
-  124 --timeout passed";
+  5   with --wait: the guest has not confirmed it in time; what the machine did stays done
+  124 --timeout passed before a reply";
 
 #[derive(Args)]
 #[command(after_help = EXIT_CODES)]
 pub(super) struct CtlArgs {
-    /// Control socket of the machine: what its --control-socket says
+    /// Socket of the machine: what its --api-socket says
     #[arg(long, value_name = "PATH")]
-    socket: PathBuf,
+    api_socket: PathBuf,
     /// Print replies as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Wait so long for a reply
+    /// Wait until the guest has confirmed what it is asked to do
+    #[arg(long, global = true)]
+    wait: bool,
+    /// Wait so long for a reply, and with --wait for the guest
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     timeout: Duration,
     /// Try to connect for so long [default: once]
@@ -51,6 +64,34 @@ pub(super) struct CtlArgs {
 enum Verb {
     /// Show state, uptime, guest physical map, nodes, vCPUs and NVDIMMs
     Describe,
+    /// Show the phase: running, paused or on its way
+    State,
+    /// Show the guest physical map
+    Map,
+    /// Show NUMA nodes, vCPUs and distances
+    Nodes,
+    /// List the devices of the platform
+    Devices,
+    /// Show counters of the run
+    Metrics,
+    /// Show the last that the guest wrote to its console
+    Console {
+        /// How many bytes of it
+        #[arg(long, default_value_t = CONSOLE_KEPT, value_parser = clap::value_parser!(u64).range(..=CONSOLE_KEPT))]
+        bytes: u64,
+    },
+    /// Show what happened to the machine
+    Events {
+        /// Only what happened after this event
+        #[arg(long, value_name = "NUMBER")]
+        since: Option<u64>,
+        /// Go on until the machine ends, from now on or from --since
+        #[arg(long)]
+        follow: bool,
+    },
+    /// ACPI tables that the guest was started with
+    #[command(subcommand)]
+    Table(TableVerb),
     /// Press the power button: the guest is asked to turn itself off
     PowerButton,
     /// Stop every vCPU; done when all of them stand still
@@ -62,6 +103,9 @@ enum Verb {
     /// NVDIMMs
     #[command(subcommand)]
     Nvdimm(NvdimmVerb),
+    /// What is under way
+    #[command(subcommand)]
+    Operation(OperationVerb),
     /// Memory devices
     #[command(subcommand)]
     Memory(MemoryVerb),
@@ -71,15 +115,47 @@ enum Verb {
     /// Limits of the machine's RAM
     #[command(subcommand)]
     Limits(LimitsVerb),
-    /// Pass requests on as they are: lines of JSON from standard input, replies to standard output
+    /// Pass bytes on as they are: standard input to the socket, what comes back to standard output
     Raw,
+}
+
+#[derive(Subcommand)]
+enum OperationVerb {
+    /// List the operations under way, and the last that ended
+    List,
+    /// Show one of them; with --wait, when it has ended
+    Show {
+        /// Its number, as `list` shows it
+        id: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum TableVerb {
+    /// List them
+    List,
+    /// Show the bytes of one
+    Show {
+        /// Its signature, as `list` shows it
+        signature: String,
+    },
 }
 
 #[derive(Subcommand)]
 enum NvdimmVerb {
     /// List the NVDIMMs there are
     List,
-    /// Give the guest one more NVDIMM, as --nvdimm of `run` describes it; done when the guest has read the new NFIT
+    /// Show one of them
+    Show {
+        /// Its name, as `list` shows it
+        id: String,
+    },
+    /// Show sensors, counters and thresholds of one
+    Health {
+        /// Its name, as `list` shows it
+        id: String,
+    },
+    /// Give the guest one more NVDIMM, as --nvdimm of `run` describes it; the guest confirms by reading the new NFIT
     Add {
         /// [file=]PATH,size=SIZE[,node=N][,label=SIZE][,readonly=on][,id=ID]...
         #[arg(value_parser = nvdimm)]
@@ -134,15 +210,16 @@ impl RangeArgs {
 
 #[derive(Subcommand)]
 enum MemoryVerb {
+    /// Ask the guest to have so much of a virtio-mem device plugged; the guest confirms by having it
     /// List the memory devices there are, and what the guest has made of them
     List,
-    /// Give the guest one more, as --memory-device of `run` describes it; done when the guest has added it
+    /// Give the guest one more, as --memory-device of `run` describes it; the guest confirms by adding it
     Add {
         /// [size=]SIZE[,node=N][,id=ID][,slot=N][,backing=KIND][,file=PATH][,offset=SIZE][,shared=on|off]...
         #[arg(value_parser = memory_device)]
         device: Box<MemoryDeviceConfig>,
     },
-    /// Ask the guest to give one back; done when it has, refused when it says so
+    /// Ask the guest to give one back; it confirms by doing so, or says that it does not
     Remove {
         /// Its name, as `list` shows it
         id: String,
@@ -226,6 +303,21 @@ impl Verb {
     fn request(&self) -> Option<Request> {
         Some(match self {
             Self::Describe => Request::Describe,
+            Self::State => Request::Look(LookRequest::State),
+            Self::Map => Request::Look(LookRequest::Map),
+            Self::Nodes => Request::Look(LookRequest::Nodes),
+            Self::Devices => Request::Look(LookRequest::Devices),
+            Self::Metrics => Request::Look(LookRequest::Metrics),
+            Self::Console { bytes } => Request::Look(LookRequest::Console { bytes: *bytes }),
+            Self::Events { since, .. } => Request::Look(LookRequest::Events {
+                since: since.unwrap_or(0),
+            }),
+            Self::Table(TableVerb::List) => Request::Look(LookRequest::Tables),
+            Self::Table(TableVerb::Show { signature }) => Request::Look(LookRequest::Table {
+                signature: signature.clone(),
+            }),
+            Self::Nvdimm(NvdimmVerb::Show { id }) => Request::Nvdimm(NvdimmRequest::Show { id: id.clone() }),
+            Self::Nvdimm(NvdimmVerb::Health { id }) => Request::Nvdimm(NvdimmRequest::Health { id: id.clone() }),
             Self::PowerButton => Request::PowerButton,
             Self::Pause => Request::Pause,
             Self::Resume => Request::Resume,
@@ -233,6 +325,10 @@ impl Verb {
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
             Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),
             Self::Nvdimm(NvdimmVerb::Lock { id }) => Request::Nvdimm(NvdimmRequest::Lock { id: id.clone() }),
+            Self::Operation(OperationVerb::List) => Request::Operation(OperationRequest::List),
+            Self::Operation(OperationVerb::Show { id }) => {
+                Request::Operation(OperationRequest::Show { id: *id, wait: 0 })
+            }
             Self::Memory(MemoryVerb::List) => Request::Memory(MemoryRequest::List),
             Self::Memory(MemoryVerb::Add { device }) => Request::Memory(MemoryRequest::Add(device.clone())),
             Self::Memory(MemoryVerb::Remove { id, deadline }) => Request::Memory(MemoryRequest::Remove {
@@ -272,9 +368,13 @@ impl DiskVerb {
 #[derive(Debug, thiserror::Error)]
 enum CtlError {
     #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
     Refused(#[from] ControlError),
+    #[error("{0} is not confirmed by the guest; hint: `operation show {1}` tells how far it is")]
+    Unconfirmed(String, u64),
     #[error("the reply cannot be understood: {0}; hint: the machine may run another version of daxvisor")]
     Reply(String),
     #[error("cannot write the reply")]
@@ -284,8 +384,13 @@ enum CtlError {
 impl CtlError {
     fn code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Reply(_) | Self::Output(_) => 1,
-            Self::Link(error) => error.code(),
+            Self::Refused(_) | Self::Reply(_) | Self::Output(_) | Self::Client(ClientError::Answer(_)) => 1,
+            Self::Client(
+                ClientError::Missing(_) | ClientError::Dead(_) | ClientError::Permission(_) | ClientError::Connect(..),
+            ) => 3,
+            Self::Client(ClientError::Ended | ClientError::Io(_)) | Self::Link(_) => 4,
+            Self::Unconfirmed(..) => 5,
+            Self::Client(ClientError::Timeout(_)) => 124,
         }
     }
 }
@@ -299,17 +404,97 @@ pub(super) fn run(args: &CtlArgs) -> Result<ExitCode, Failure> {
 }
 
 fn perform(args: &CtlArgs) -> Result<(), CtlError> {
-    let mut link = Link::connect(&args.socket, args.connect_timeout)?;
     let Some(request) = args.verb.request() else {
-        return Ok(link.pass_through()?);
+        let stream = client::connect(&args.api_socket, args.connect_timeout)?;
+        return Ok(link::pass_through(stream)?);
     };
-    let reply = link.call(&request, args.timeout)?;
+    let mut client = Client::connect(&args.api_socket, args.connect_timeout)?;
+    if let Verb::Events { since, follow: true } = args.verb {
+        return follow(&mut client, since, args.json);
+    }
+    let deadline = Instant::now() + args.timeout;
+    let mut reply = ask(&mut client, &request, args.timeout)?;
+    let mut verdict = Ok(());
+    if args.wait && is_operation(&request) {
+        let operation = wait(&mut client, &reply, deadline)?;
+        reply = serde_json::to_value(&operation).map_err(|e| CtlError::Reply(e.to_string()))?;
+        verdict = judge(operation);
+    }
     let text = match args.json {
         true => serde_json::to_string_pretty(&reply).map_err(|e| CtlError::Reply(e.to_string()))? + "\n",
         false => show::text(&request, reply).map_err(|e| CtlError::Reply(e.to_string()))?,
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(CtlError::Output(e)),
-        _ => Ok(()),
+        _ => verdict,
+    }
+}
+
+/// Prints events as they happen. They end with the machine, or with whoever reads them.
+fn follow(client: &mut Client, since: Option<u64>, json: bool) -> Result<(), CtlError> {
+    let mut failed = Ok(());
+    client.stream(&routes::stream(since), None, |event| {
+        let text = match json {
+            true => Ok(format!("{event}\n")),
+            false => serde_json::from_value(event).map(|event| show::event(&event)),
+        };
+        failed = text.map_err(|e| CtlError::Reply(e.to_string())).and_then(|text| {
+            let mut out = io::stdout().lock();
+            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            written.map_err(CtlError::Output)
+        });
+        failed.is_ok()
+    })?;
+    match failed {
+        Err(CtlError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether the reply is an operation, which has an end to wait for.
+fn is_operation(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Nvdimm(NvdimmRequest::Add(_))
+            | Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. } | MemoryRequest::Target { .. })
+            | Request::Operation(OperationRequest::Show { .. })
+    )
+}
+
+/// One request and the content of its reply.
+fn ask(client: &mut Client, request: &Request, limit: Duration) -> Result<Value, CtlError> {
+    let written = written(request);
+    let answer = client.send(written.method.name(), &written.path, written.body.as_ref(), limit)?;
+    let content = answer.json()?;
+    if answer.status < 400 {
+        return Ok(content);
+    }
+    let error: ControlError = serde_json::from_value(content).map_err(|e| CtlError::Reply(e.to_string()))?;
+    Err(error.into())
+}
+
+/// The operation of a reply when it has ended, or as far as it is at the deadline.
+fn wait(client: &mut Client, reply: &Value, deadline: Instant) -> Result<OperationInfo, CtlError> {
+    let read = |reply: &Value| OperationInfo::deserialize(reply).map_err(|e| CtlError::Reply(e.to_string()));
+    let mut operation = read(reply)?;
+    while operation.state == OperationState::Running {
+        let left = deadline.saturating_duration_since(Instant::now()).as_secs();
+        if left == 0 {
+            break;
+        }
+        let (id, wait) = (operation.id, left.min(MAX_WAIT));
+        let request = Request::Operation(OperationRequest::Show { id, wait });
+        // Somewhat longer than the machine waits.
+        let limit = Duration::from_secs(wait + 10);
+        operation = read(&ask(client, &request, limit)?)?;
+    }
+    Ok(operation)
+}
+
+fn judge(operation: OperationInfo) -> Result<(), CtlError> {
+    match (operation.state, operation.error) {
+        (OperationState::Done, _) => Ok(()),
+        (OperationState::Failed, Some(error)) => Err(error.into()),
+        _ => Err(CtlError::Unconfirmed(operation.target, operation.id)),
     }
 }

@@ -18,7 +18,7 @@ pub enum ExitCode {
     Panicked,
     /// A vCPU shut down by a triple fault.
     TripleFault,
-    /// The user ended the run, from the console or over the control socket.
+    /// The user ended the run, from the console or over the API.
     Quit,
     /// The guest wrote this value to the test-exit port.
     TestExit(u8),

@@ -430,12 +430,12 @@ pub const FLAGS: &[Flag] = &[
         write: |c| show(&c.agent_socket),
     },
     Flag {
-        name: "control-socket",
+        name: "api-socket",
         value: "PATH",
-        help: "Take requests of `daxvisor ctl` on this unix socket",
+        help: "Serve the REST API on this unix socket",
         repeatable: false,
-        read: |c, texts| set(&mut c.control_socket, texts),
-        write: |c| show(&c.control_socket),
+        read: |c, texts| set(&mut c.api_socket, texts),
+        write: |c| show(&c.api_socket),
     },
 ];
 

@@ -9,6 +9,7 @@
 use super::{ConfigError, VmConfig, validate::MIN_RAM};
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The unit of all limits, as of boot RAM.
 pub const LIMIT_UNIT: ByteSize = ByteSize::mib(2);
@@ -16,7 +17,7 @@ pub const LIMIT_UNIT: ByteSize = ByteSize::mib(2);
 pub const UNLIMITED: ByteSize = ByteSize::gib(64 << 10);
 
 /// Limits as they are given, at the start or to a running machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct LimitsConfig {
     /// Most RAM the machine ever has; fixed while it runs.
@@ -70,7 +71,7 @@ impl LimitsConfig {
 }
 
 /// A complete, ordered set of limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Limits {
     /// Most RAM the machine ever has.

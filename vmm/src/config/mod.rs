@@ -1,6 +1,6 @@
 //! What the user asks for: one struct per noun, one serde path.
 //!
-//! Command line flags (`key=value`, see [`kv`] and the table in [`flags`]), the TOML file of `--config` ([`file`]) and later
+//! Command line flags (`key=value`, see [`kv`] and the table in [`flags`]), the TOML file of `--config` ([`file`]) and
 //! the REST API deserialize into these structs. [`VmConfig::validate`] reports every problem at once and touches nothing;
 //! [`probe`] then looks at the files that are named and still changes nothing.
 //!
@@ -125,8 +125,8 @@ pub struct VmConfig {
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.
     pub agent_socket: Option<PathBuf>,
-    /// Unix socket on which the running machine takes requests; none: it takes none.
-    pub control_socket: Option<PathBuf>,
+    /// Unix socket on which the running machine serves the REST API; none: it serves none.
+    pub api_socket: Option<PathBuf>,
 }
 
 /// How the kernel is entered.

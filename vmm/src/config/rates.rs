@@ -6,11 +6,13 @@ use std::{fmt, str::FromStr};
 /// Time from a request to its data: whole picoseconds, the unit of HMAT revision 2 (ACPI 6.5 5.2.29.4). Written `300ns`.
 ///
 /// 32 bits, because Linux takes a larger value for no value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+#[schema(value_type = String, examples("300ns"))]
 pub struct Latency(u32);
 
 /// Bytes in a time: whole megabytes (10^6 bytes) per second, the unit of HMAT. Written `2GB/s`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+#[schema(value_type = String, examples("2GB/s"))]
 pub struct Bandwidth(u32);
 
 /// Why a text is neither.

@@ -126,7 +126,7 @@ impl VmConfig {
     fn check_texts(&self, problems: &mut Vec<ConfigError>) {
         let control = self.cmdline.iter().flat_map(|c| c.chars()).find(|c| c.is_control());
         problems.extend(control.map(ConfigError::Cmdline));
-        for path in [&self.agent_socket, &self.control_socket].into_iter().flatten() {
+        for path in [&self.agent_socket, &self.api_socket].into_iter().flatten() {
             let len = path.as_os_str().as_bytes().len();
             if len > MAX_SOCKET_PATH {
                 problems.push(ConfigError::SocketPath {

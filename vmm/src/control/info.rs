@@ -1,6 +1,8 @@
 //! What replies carry.
 
-use super::{DiskInfo, DiskList, LimitsInfo, MediaErrorList, MemoryTargetInfo, Phase, VirtioInfo};
+use super::{
+    DiskInfo, DiskList, HealthInfo, LimitsInfo, MediaErrorList, OperationInfo, OperationList, Phase, Sight, VirtioInfo,
+};
 use crate::{config::MemoryBacking, layout::map::Report};
 use devices::{
     acpi::memory_hotplug::{GuestView, Ost},
@@ -8,6 +10,7 @@ use devices::{
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use utoipa::ToSchema;
 
 /// A request that was done. Written without a tag: the request says which one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,18 +22,20 @@ pub enum Response {
     Machine(Box<MachineInfo>),
     /// To `nvdimm list`.
     Nvdimms(NvdimmList),
-    /// To `nvdimm add`.
-    NvdimmAdded(Box<NvdimmAdded>),
+    /// To `nvdimm show`.
+    Nvdimm(Box<NvdimmInfo>),
+    /// To `nvdimm health`.
+    Health(Box<HealthInfo>),
+    /// To looks.
+    Sight(Box<Sight>),
+    /// What has been begun, or how far it is.
+    Operation(Box<OperationInfo>),
+    /// All operations.
+    Operations(OperationList),
     /// To `memory list`.
     Memory(MemoryList),
-    /// To `memory add`.
-    MemoryAdded(Box<MemoryDeviceInfo>),
-    /// To `memory remove`.
-    MemoryRemoved(MemoryRemoved),
     /// To `nvdimm errors`.
     MediaErrors(MediaErrorList),
-    /// To `memory target`.
-    MemoryTarget(Box<MemoryTargetInfo>),
     /// To `disk list`.
     Disks(DiskList),
     /// To what changes a disk.
@@ -40,14 +45,14 @@ pub enum Response {
 }
 
 /// Where the machine is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StateInfo {
     /// Phase after the request.
     pub state: Phase,
 }
 
 /// The whole machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MachineInfo {
     /// Version of daxvisor.
     pub version: String,
@@ -71,7 +76,7 @@ pub struct MachineInfo {
 }
 
 /// The memory devices.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryList {
     /// Slots of the machine for hot-pluggable devices.
     pub slots: u16,
@@ -82,7 +87,7 @@ pub struct MemoryList {
 }
 
 /// One memory device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryDeviceInfo {
     /// Name.
     pub id: String,
@@ -100,6 +105,7 @@ pub struct MemoryDeviceInfo {
     pub backing: MemoryBacking,
     /// The file or node that does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub file: Option<PathBuf>,
     /// Where in that file it begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,7 +117,7 @@ pub struct MemoryDeviceInfo {
 }
 
 /// Kinds of memory devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemoryDeviceKind {
     /// An ACPI memory device (PNP0C80).
@@ -119,7 +125,9 @@ pub enum MemoryDeviceKind {
 }
 
 /// A memory device that the guest has given back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+// Its fields are some of those of `MemoryDeviceInfo`: a result has to be one of the two and no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct MemoryRemoved {
     /// Its name.
     pub id: String,
@@ -128,7 +136,7 @@ pub struct MemoryRemoved {
 }
 
 /// What a guest said through `_OST`, and what that means.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OstInfo {
     /// Source event.
     pub event: u32,
@@ -149,7 +157,7 @@ impl From<Ost> for OstInfo {
 }
 
 /// The NVDIMMs, and what the guest knows of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NvdimmList {
     /// Version of what `_FIT` of the first root device returns; 0 without one.
     pub fit_generation: u32,
@@ -160,7 +168,7 @@ pub struct NvdimmList {
 }
 
 /// An NVDIMM that was added.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NvdimmAdded {
     /// What it is.
     pub dimm: NvdimmInfo,
@@ -171,7 +179,7 @@ pub struct NvdimmAdded {
 }
 
 /// One NVDIMM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NvdimmInfo {
     /// Name.
     pub id: String,

@@ -7,6 +7,7 @@ use crate::{
 };
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What can be asked about limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +20,7 @@ pub enum LimitsRequest {
 }
 
 /// The limits, and how much RAM there is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitsInfo {
     /// The limits.
     pub limits: Limits,

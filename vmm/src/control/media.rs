@@ -3,9 +3,10 @@
 use devices::nvdimm::media::{ErrorSource, ErrorState};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use utoipa::ToSchema;
 
 /// Bytes of one NVDIMM, or of what the guest sees.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MediaRange {
     /// Name of the NVDIMM, whose DPAs these are; none: guest physical addresses.
@@ -27,15 +28,31 @@ impl fmt::Display for MediaRange {
     }
 }
 
+/// A range to make bad.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MediaInject {
+    /// Name of the NVDIMM, whose DPAs these are; none: guest physical addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// First byte.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+    /// The guest does not learn of it before it scrubs or reads them.
+    #[serde(default)]
+    pub latent: bool,
+}
+
 /// The bad ranges there are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MediaErrorList {
     /// By slot and DPA.
     pub errors: Vec<MediaErrorInfo>,
 }
 
 /// One bad range.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MediaErrorInfo {
     /// Name of the NVDIMM.
     pub id: String,

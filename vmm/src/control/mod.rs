@@ -1,8 +1,8 @@
 //! What can be asked of a running machine, and when. Pure: no sockets, no machine.
 //!
-//! One [`Request`] is the control socket's message, the `daxvisor ctl` verb and the vocabulary of tests. [`admit`] is the
-//! whole policy of what may be asked in which [`Phase`]; what depends on more than the phase is refused by the machine
-//! when it acts. [`wire`] is how requests and replies are written on a stream.
+//! One [`Request`] is what a route of the API and a verb of `daxvisor ctl` ask. [`admit`] is the whole policy of what may be
+//! asked in which [`Phase`]; what depends on more than the phase is refused by the machine when it acts. How requests and
+//! answers travel is the affair of `api`.
 //!
 //! ```text
 //!            pause           every vCPU stands         resume
@@ -12,28 +12,42 @@
 //! ```
 
 mod error;
+mod event;
 mod info;
 mod limits;
+mod look;
 mod media;
+mod operation;
 mod virtio;
-pub mod wire;
 
-pub use error::{ControlError, ErrorKind};
+pub use error::{ControlError, ErrorKind, Problem};
+pub use event::{Event, EventList, EventLog, Happening};
 pub use info::{
     MachineInfo, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
     OstInfo, Response, StateInfo,
 };
 pub use limits::{LimitsInfo, LimitsRequest, change_limits};
-pub use media::{MediaErrorInfo, MediaErrorList, MediaRange};
+pub use look::{
+    CONSOLE_KEPT, ConsoleTail, DeviceInfo, DeviceList, EVENTS_TOLD, Exits, HealthInfo, LookRequest, MapInfo, Metrics,
+    NodeList, Sight, TableEntry, TableInfo, TableList, ThresholdsInfo,
+};
+pub use media::{MediaErrorInfo, MediaErrorList, MediaInject, MediaRange};
+pub use operation::{
+    GuestAction, GuestStep, OperationInfo, OperationKind, OperationList, OperationResult, OperationState,
+};
 pub use virtio::{
-    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTargetInfo, VirtioInfo, VirtioMemInfo, VirtioMemRequests,
-    VirtioPmemInfo,
+    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTarget, MemoryTargetInfo, VirtioInfo, VirtioMemInfo,
+    VirtioMemRequests, VirtioPmemInfo,
 };
 
 use crate::config::{MemoryDeviceConfig, NvdimmConfig};
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use utoipa::ToSchema;
+
+/// What becomes of a request.
+pub type Answer = Result<Response, ControlError>;
 
 /// Something asked of a running machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +65,10 @@ pub enum Request {
     Quit,
     /// Something about the NVDIMMs.
     Nvdimm(NvdimmRequest),
+    /// Something about what is under way.
+    Operation(OperationRequest),
+    /// A look at something; answered by [`Response::Sight`] or [`Response::State`].
+    Look(LookRequest),
     /// Something about the memory devices.
     Memory(MemoryRequest),
     /// Something about the disks.
@@ -59,16 +77,35 @@ pub enum Request {
     Limits(LimitsRequest),
 }
 
+/// What can be asked about operations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum OperationRequest {
+    /// Those that are remembered; answered by [`Response::Operations`].
+    List,
+    /// One of them; answered by [`Response::Operation`].
+    Show {
+        /// Its number.
+        id: u64,
+        /// Seconds to wait for its end before the answer; 0: none.
+        wait: u64,
+    },
+}
+
+/// Longest `wait` of [`OperationRequest::Show`] in seconds.
+pub const MAX_WAIT: u64 = 60;
+
 /// What can be asked about memory devices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum MemoryRequest {
     /// The devices there are; answered by [`Response::Memory`].
     List,
-    /// One more, as `--memory-device` describes it; answered by [`Response::MemoryAdded`] when the guest has added it. A device
-    /// that the guest refuses, or has not looked at in time, is taken back.
+    /// One more, as `--memory-device` describes it; answered by [`Response::Operation`], which ends when the guest has
+    /// added it. A device that the guest refuses, or has not looked at in time, is taken back.
     Add(Box<MemoryDeviceConfig>),
-    /// Ask the guest to give one back; answered by [`Response::MemoryRemoved`] when it has, and with the reason when it refuses.
+    /// Ask the guest to give one back; answered by [`Response::Operation`], which ends when it has, or fails with the reason when it
+    /// refuses.
     Remove {
         /// Its name.
         id: String,
@@ -76,8 +113,8 @@ pub enum MemoryRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<u16>,
     },
-    /// Ask the guest to have so much of a virtio-mem device plugged; answered by [`Response::MemoryTarget`] when it has, or
-    /// after a while with what it has done so far. The guest goes on afterwards.
+    /// Ask the guest to have so much of a virtio-mem device plugged; answered by [`Response::Operation`], which ends
+    /// when it has, or after a while with what it has done so far. The guest goes on afterwards.
     Target {
         /// Name of the device.
         id: String,
@@ -92,8 +129,18 @@ pub enum MemoryRequest {
 pub enum NvdimmRequest {
     /// The NVDIMMs there are; answered by [`Response::Nvdimms`].
     List,
-    /// One more NVDIMM, as `--nvdimm` describes it; answered by [`Response::NvdimmAdded`] when the guest has read the new
-    /// NFIT, or after a while if it does not.
+    /// One of them; answered by [`Response::Nvdimm`].
+    Show {
+        /// Its name.
+        id: String,
+    },
+    /// Its sensors, counters and thresholds; answered by [`Response::Health`].
+    Health {
+        /// Its name.
+        id: String,
+    },
+    /// One more NVDIMM, as `--nvdimm` describes it; answered by [`Response::Operation`] as soon as the guest has been told.
+    /// The operation ends when the guest has read the new NFIT, or after a while if it does not.
     Add(Box<NvdimmConfig>),
     /// Lock an NVDIMM that has a passphrase, as a power cycle does. Firmware never does so while the guest runs: for tests.
     Lock {
@@ -122,7 +169,7 @@ pub enum NvdimmRequest {
 }
 
 /// Where a machine is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The vCPUs run.
@@ -146,6 +193,52 @@ impl fmt::Display for Phase {
     }
 }
 
+impl Request {
+    /// Its words, as `daxvisor ctl` has them; names and numbers are left out.
+    pub fn name(&self) -> String {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        let mut words = vec![];
+        // Two words at most: what comes below them is what the request carries.
+        while words.len() < 2 {
+            match value {
+                serde_json::Value::String(word) => {
+                    words.push(word);
+                    break;
+                }
+                serde_json::Value::Object(inner) => {
+                    let Some((word, content)) = inner.into_iter().next() else {
+                        break;
+                    };
+                    words.push(word);
+                    value = content;
+                }
+                _ => break,
+            }
+        }
+        words.join(" ")
+    }
+
+    /// Whether it only looks.
+    pub fn is_look(&self) -> bool {
+        match self {
+            Self::Describe
+            | Self::Look(_)
+            | Self::Operation(_)
+            | Self::Limits(LimitsRequest::Get)
+            | Self::Memory(MemoryRequest::List)
+            | Self::Disk(DiskRequest::List) => true,
+            Self::Nvdimm(request) => matches!(
+                request,
+                NvdimmRequest::List
+                    | NvdimmRequest::Show { .. }
+                    | NvdimmRequest::Health { .. }
+                    | NvdimmRequest::Errors { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// Whether `request` may be acted on in `phase`.
 pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
     use Phase::{Ending, Paused, Pausing, Running};
@@ -154,6 +247,8 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
         (
             Request::Describe
             | Request::Quit
+            | Request::Operation(_)
+            | Request::Look(_)
             | Request::Limits(_)
             | Request::Disk(_)
             | Request::Memory(MemoryRequest::List),
@@ -162,6 +257,8 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
         | (
             Request::Nvdimm(
                 NvdimmRequest::List
+                | NvdimmRequest::Show { .. }
+                | NvdimmRequest::Health { .. }
                 | NvdimmRequest::Lock { .. }
                 | NvdimmRequest::Inject { .. }
                 | NvdimmRequest::Clear { .. }
@@ -276,6 +373,15 @@ mod tests {
         assert!(admit(Phase::Paused, &fault).is_ok());
         assert!(read(r#"{"disk":{"add-fault":{"id":"disk0","fault":{"speed":1}}}}"#).is_err());
         assert!(read(r#"{"memory":{"target":{"id":"virtio-mem0"}}}"#).is_err());
+    }
+
+    #[test]
+    fn requests_have_the_words_of_their_verbs() {
+        let lock = Request::Nvdimm(NvdimmRequest::Lock { id: "secret".into() });
+        assert_eq!((lock.name().as_str(), lock.is_look()), ("nvdimm lock", false));
+        assert_eq!(Request::Pause.name(), "pause");
+        let list = Request::Nvdimm(NvdimmRequest::List);
+        assert_eq!((list.name().as_str(), list.is_look()), ("nvdimm list", true));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::config::{DiskFault, DiskThrottle};
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use utoipa::ToSchema;
 
 /// What can be asked about disks. All but `list` is answered by [`super::Response::Disk`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +36,16 @@ pub enum DiskRequest {
     },
 }
 
+/// A size that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryTarget {
+    /// Bytes.
+    pub size: ByteSize,
+}
+
 /// What became of a new size.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryTargetInfo {
     /// Whether the guest has what it was asked for.
     pub reached: bool,
@@ -45,14 +54,14 @@ pub struct MemoryTargetInfo {
 }
 
 /// The disks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiskList {
     /// In the order of the configuration.
     pub disks: Vec<DiskInfo>,
 }
 
 /// The virtio devices that have something to say, by kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VirtioInfo {
     /// Persistent memory.
     pub pmem: Vec<VirtioPmemInfo>,
@@ -63,7 +72,7 @@ pub struct VirtioInfo {
 }
 
 /// A virtio-pmem device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VirtioPmemInfo {
     /// Name.
     pub id: String,
@@ -84,7 +93,7 @@ pub struct VirtioPmemInfo {
 }
 
 /// A virtio-mem device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VirtioMemInfo {
     /// Name.
     pub id: String,
@@ -109,7 +118,7 @@ pub struct VirtioMemInfo {
 }
 
 /// Requests of a virtio-mem driver.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VirtioMemRequests {
     /// Pluggings that were done.
     pub plugs: u64,
@@ -124,7 +133,7 @@ pub struct VirtioMemRequests {
 }
 
 /// A disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiskInfo {
     /// Name.
     pub id: String,
@@ -151,7 +160,7 @@ pub struct DiskInfo {
 }
 
 /// A fault of a disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiskFaultInfo {
     /// Number by which it is taken away.
     pub number: u32,

@@ -11,9 +11,10 @@ use crate::{
 use devices::{nvdimm::plan::SpaKind, units::ByteSize};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, fmt};
+use utoipa::ToSchema;
 
 /// The plan of a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Report {
     /// Guest physical address bits it was planned for.
     pub phys_bits: u8,
@@ -38,13 +39,14 @@ pub struct Report {
 }
 
 /// One range of the map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Entry {
     /// First address.
     pub start: u64,
     /// Last address.
     pub last: u64,
     /// Kind, one word or two.
+    #[schema(value_type = String)]
     pub kind: Cow<'static, str>,
     /// Proximity domain of memory.
     pub node: Option<u32>,
@@ -55,18 +57,19 @@ pub struct Entry {
 }
 
 /// A line of `/proc/iomem`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IomemLine {
     /// First address.
     pub start: u64,
     /// Last address.
     pub last: u64,
     /// What the kernel calls it.
+    #[schema(value_type = String)]
     pub name: Cow<'static, str>,
 }
 
 /// One node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
     /// Proximity domain.
     pub node: u32,
@@ -76,13 +79,15 @@ pub struct Node {
     pub linux_node: Option<u32>,
     /// Boot RAM in bytes.
     #[serde(with = "bytes")]
+    #[schema(value_type = u64)]
     pub memory: ByteSize,
     /// Distance to every node of the machine.
+    #[schema(value_type = BTreeMap<String, u8>)]
     pub distances: BTreeMap<u32, u8>,
 }
 
 /// How fast an initiator reaches a target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Pair {
     /// Node with vCPUs or a generic initiator.
     pub initiator: u32,
@@ -99,7 +104,7 @@ pub struct Pair {
 }
 
 /// One memory device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryDevice {
     /// Slot.
     pub slot: u16,
@@ -111,11 +116,12 @@ pub struct MemoryDevice {
     pub start: u64,
     /// Bytes.
     #[serde(with = "bytes")]
+    #[schema(value_type = u64)]
     pub len: ByteSize,
 }
 
 /// One NVDIMM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Nvdimm {
     /// Slot.
     pub slot: u8,
@@ -131,16 +137,18 @@ pub struct Nvdimm {
     pub start: Option<u64>,
     /// Bytes of data.
     #[serde(with = "bytes")]
+    #[schema(value_type = u64)]
     pub len: ByteSize,
     /// Where the label area begins in the backing.
     pub label_offset: u64,
     /// Bytes of the label area.
     #[serde(with = "bytes")]
+    #[schema(value_type = u64)]
     pub label_size: ByteSize,
 }
 
 /// One SPA range.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Region {
     /// Name.
     pub name: String,
@@ -149,11 +157,13 @@ pub struct Region {
     /// Index of its structure in the NFIT.
     pub range_index: u16,
     /// What it is.
+    #[schema(value_type = String)]
     pub kind: Cow<'static, str>,
     /// First guest physical address.
     pub start: u64,
     /// Bytes.
     #[serde(with = "bytes")]
+    #[schema(value_type = u64)]
     pub len: ByteSize,
     /// Proximity domain.
     pub node: u32,

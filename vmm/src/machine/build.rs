@@ -6,19 +6,21 @@
 use super::{
     Outcome,
     console::{Console, ConsoleError},
-    control::Control,
+    control::{self, Control},
     events::{self, Agent, Loop},
     growth::Growth,
     hotplug,
     nvdimm::OpenBus,
     ranges,
     socket::SocketError,
+    tail::{Tail, Tee},
     virtio::{LiveVirtio, VirtioDevices},
 };
 use crate::{
     acpi::{self, AcpiCpu, AcpiInput, AcpiNuma, HmatPlan},
     boot::{self, BootPlan, BootRequest, CpuState, Kernel},
     config::{ConsoleConfig, VmConfig, probe::BackingFacts},
+    control::CONSOLE_KEPT,
     cpuid::{self, CpuModel, VcpuShape},
     hv::{self, CoalescedPorts, HvError, Kvm, KvmError, Vcpu, Vm},
     layout::{self, Layout, ports},
@@ -172,7 +174,7 @@ pub enum BuildError {
     /// The console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    /// The agent's or the control socket.
+    /// The agent's socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// Two devices at one address: a mistake in the layout.
@@ -281,7 +283,7 @@ impl Machine {
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
-        let parts = devices.into_loop(plan, growth, &vcpus)?;
+        let parts = devices.into_loop(plan, growth, &vcpus, tables.tables)?;
         // Last of all: from here on a DIMM that is not shut down was in use.
         for bus in &parts.nvdimm {
             let kept = bus.with(|bus| bus.keep());
@@ -293,6 +295,13 @@ impl Machine {
     /// Buses and counters, also for a look after the run.
     pub fn platform(&self) -> &Arc<Platform> {
         &self.parts.platform
+    }
+
+    /// The way of requests to the machine once it runs.
+    pub fn control(&mut self) -> io::Result<Control> {
+        let (control, calls) = control::channel(self.parts.events.clone())?;
+        self.parts.calls = Some(calls);
+        Ok(control)
     }
 
     /// Runs the guest until something ends it; at most for `limit`.
@@ -425,11 +434,11 @@ struct Devices {
     mmio: Bus,
     serial: Arc<SerialPort>,
     console: Console,
+    tail: Arc<Tail>,
     serial_room: EventFd,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
     live: LiveVirtio,
     agent: Option<Agent>,
-    control: Option<Control>,
     acpi: Arc<AcpiDevice>,
     memory: Option<Arc<MemoryHotplug>>,
     nvdimm: Vec<Arc<NvdimmBus>>,
@@ -464,6 +473,15 @@ impl Devices {
         let serial_room = event()?;
         let room = twin(&serial_room)?;
         let output = console.output.take().unwrap_or_else(|| Box::new(io::sink()));
+        let tail = Arc::new(Tail::default());
+        let output = match &config.api_socket {
+            None => output,
+            Some(_) => Box::new(Tee {
+                output,
+                tail: tail.clone(),
+                most: usize::try_from(CONSOLE_KEPT).unwrap_or(usize::MAX),
+            }),
+        };
         let line = Arc::new(vm.irq_line(layout::gsi::COM1)?);
         let serial = Arc::new(SerialPort::new(line, output, Box::new(move || drop(room.write(1)))));
         ports.insert(at(ports::COM1, SerialPort::PORTS), serial.clone())?;
@@ -515,11 +533,11 @@ impl Devices {
             mmio,
             serial,
             console,
+            tail,
             serial_room,
             virtio,
             live,
             agent,
-            control: config.control_socket.as_deref().map(Control::listen).transpose()?,
             acpi,
             memory: memory_devices,
             nvdimm: buses,
@@ -527,7 +545,13 @@ impl Devices {
         })
     }
 
-    fn into_loop(self, plan: layout::map::Report, growth: Growth, vcpus: &[Vcpu]) -> Result<Loop, BuildError> {
+    fn into_loop(
+        self,
+        plan: layout::map::Report,
+        growth: Growth,
+        vcpus: &[Vcpu],
+        tables: Vec<acpi::Table>,
+    ) -> Result<Loop, BuildError> {
         let vm = &growth.vm;
         let mut doorbells = Vec::new();
         for (n, (range, transport)) in self.virtio.iter().enumerate() {
@@ -556,7 +580,10 @@ impl Devices {
             doorbells,
             live: self.live,
             agent: self.agent,
-            control: self.control,
+            calls: None,
+            events: Arc::default(),
+            tail: self.tail,
+            tables,
             acpi: self.acpi,
             memory: self.memory,
             nvdimm: self.nvdimm,

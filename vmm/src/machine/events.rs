@@ -1,8 +1,9 @@
 //! The machine's loop: the one thread that acts on what happens around the vCPUs.
 //!
 //! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
-//! [`Outcome`] and stops the loop. What clients of the control socket ask is done in `serve`.
+//! [`Outcome`] and stops the loop. What clients of the API ask is done in `serve`.
 
+mod look;
 mod media;
 mod memory;
 mod serve;
@@ -12,12 +13,15 @@ use super::{
     Outcome,
     channel::Channel,
     console::{Console, Typed},
-    control::Control,
+    control::Calls,
     growth::Growth,
+    operations::Operations,
+    tail::Tail,
     virtio::LiveVirtio,
 };
 use crate::{
-    control::Phase,
+    acpi::Table,
+    control::{EventLog, Happening, Phase},
     layout::map,
     vcpu::{Platform, Report, VcpuThreads},
 };
@@ -68,8 +72,14 @@ pub struct Loop {
     pub live: LiveVirtio,
     /// The agent's channel, if there is one.
     pub agent: Option<Agent>,
-    /// The control socket, if there is one.
-    pub control: Option<Control>,
+    /// What the API asks, if there is one.
+    pub calls: Option<Calls>,
+    /// What happened.
+    pub events: Arc<EventLog>,
+    /// The last of the console's output, where it is kept.
+    pub tail: Arc<Tail>,
+    /// The ACPI tables that the guest was started with.
+    pub tables: Vec<Table>,
     /// The generic event device.
     pub acpi: Arc<AcpiDevice>,
     /// The registers of the memory devices, if there are slots.
@@ -111,13 +121,10 @@ enum Token {
     AgentListener,
     AgentClient,
     AgentRoom,
-    ControlListener,
-    ControlClient(u32),
+    Calls,
     Doorbell(u32),
 }
 
-/// First of the control clients' tokens; the doorbells' are below.
-const CLIENTS: u32 = 1 << 31;
 /// Tokens before the first doorbell's.
 const FIXED: [Token; 11] = [
     Token::Wake,
@@ -130,7 +137,7 @@ const FIXED: [Token; 11] = [
     Token::AgentListener,
     Token::AgentClient,
     Token::AgentRoom,
-    Token::ControlListener,
+    Token::Calls,
 ];
 
 /// The first doorbell's, behind those.
@@ -140,7 +147,6 @@ impl Token {
     fn data(self) -> u32 {
         match self {
             Self::Doorbell(n) => FIRST_BELL + n,
-            Self::ControlClient(slot) => CLIENTS | slot,
             fixed => FIXED
                 .iter()
                 .zip(0..)
@@ -150,9 +156,6 @@ impl Token {
     }
 
     fn of(data: u32) -> Self {
-        if data & CLIENTS != 0 {
-            return Self::ControlClient(data & !CLIENTS);
-        }
         FIXED
             .get(data as usize)
             .copied()
@@ -179,6 +182,11 @@ struct Running {
     phase: Phase,
     clock: serve::Clock,
     pending: Vec<serve::Pending>,
+    operations: Operations,
+    /// Requests so far.
+    requests: u64,
+    /// Version of the NFIT that the guest had read at the last look.
+    fit_seen: u32,
     /// When the guest was last reminded of memory devices.
     reminded: Instant,
 }
@@ -202,6 +210,9 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         phase: Phase::Running,
         clock: serve::Clock::start(),
         pending: vec![],
+        operations: Operations::default(),
+        requests: 0,
+        fit_seen: 0,
         reminded: Instant::now(),
     }));
     let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
@@ -245,8 +256,8 @@ impl MutEventSubscriber for Running {
             watch(agent.channel.listener_fd(), Token::AgentListener);
             watch(agent.room.as_raw_fd(), Token::AgentRoom);
         }
-        if let Some(control) = &p.control {
-            watch(control.listener_fd(), Token::ControlListener);
+        if let Some(calls) = &p.calls {
+            watch(calls.fd(), Token::Calls);
         }
         // Standard input may be a regular file, which cannot be waited for: such a console has no input.
         self.typing = p.console.input_fd().is_some_and(|fd| watch(fd, Token::Typed));
@@ -276,6 +287,7 @@ impl MutEventSubscriber for Running {
                 if self.phase == Phase::Pausing {
                     self.threads.kick();
                 }
+                self.note_fit();
                 self.remind_of_memory();
             }
             Token::Typed => self.typed(ops),
@@ -307,24 +319,18 @@ impl MutEventSubscriber for Running {
                     self.agent_input();
                 }
             }
-            Token::ControlListener => {
-                if let Some(control) = &mut self.parts.control {
-                    control.accept();
-                }
-            }
-            Token::ControlClient(slot) => self.control_client(slot, events.event_set()),
+            Token::Calls => self.take_calls(),
             Token::Doorbell(n) => self.doorbell(n),
         }
         self.settle();
         self.refresh_client(ops);
-        self.refresh_control(ops);
     }
 }
 
 impl Running {
     /// The first outcome counts. Whoever ends the machine from outside does not wait for a console that nobody reads.
     fn end(&mut self, outcome: Outcome) {
-        self.phase = Phase::Ending;
+        self.enter(Phase::Ending);
         self.impatient |= matches!(
             outcome,
             Outcome::Quit | Outcome::QuitByControl | Outcome::Signal(_) | Outcome::TimedOut
@@ -332,9 +338,16 @@ impl Running {
         self.outcome.get_or_insert(outcome);
     }
 
+    fn enter(&mut self, phase: Phase) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.note(Happening::State { state: phase });
+        }
+    }
+
     /// The last words of guest and loop; false: the console's reader has still to take some.
     fn finish(&mut self) -> io::Result<bool> {
-        self.phase = Phase::Ending;
+        self.enter(Phase::Ending);
         self.settle();
         self.parts.platform.drain_collected();
         self.threads.stop();
@@ -353,6 +366,8 @@ impl Running {
             ))
         };
         self.parts.growth.write_back.flush().map_err(lost)?;
+        let outcome = self.outcome.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.note(Happening::End { outcome });
         Ok(true)
     }
 

@@ -3,13 +3,14 @@
 //! Everything is decided and opened first; the guest learns of it last, and nothing is left of an addition that fails.
 
 use crate::{
-    config::{ConfigError, Limits, LimitsConfig, NvdimmConfig, VmConfig},
+    config::{Limits, LimitsConfig, NvdimmConfig, VmConfig},
     control::{ControlError, ErrorKind, LimitsInfo, change_limits},
     hv::Vm,
     layout::{Layout, NvdimmAsk, map::Report},
     machine::{
         hotplug::Plugged,
         nvdimm::{LeftState, add_hint, open_state},
+        refusal::{self, failed, first, internal, refused},
         secure::{self, Contents, open_dimm},
     },
     memory::{GuestMap, backing::Opened, encrypted::writeback::WriteBack, limits::MemoryUse},
@@ -129,8 +130,8 @@ impl Growth {
             .nfit
             .dimm(ask.slot)
             .ok_or_else(|| internal("the DIMM has no plan"))?;
-        let state = open_state(&config, dimm).map_err(|e| failed(&e))?;
-        let (mut opened, contents) = open_dimm(&said, facts).map_err(|e| failed(&e))?;
+        let state = open_state(&config, dimm).map_err(|e| refusal::state(&e))?;
+        let (mut opened, contents) = open_dimm(&said, facts).map_err(|e| refusal::backing(&e))?;
         let (flush, dimm) = (opened.flush.take(), dimm.clone());
         let done = self.show(bus, plan, (opened, contents), state, &config, (ask.slot, &layout));
         if let (Err(_), Some(path)) = (&done, created) {
@@ -257,30 +258,4 @@ impl Growth {
         let hint = format!("start the machine with `--numa node={node},hotplug=SIZE`");
         Err(refused(unknown).field("node").hint(hint))
     }
-}
-
-pub(super) fn refused(detail: String) -> ControlError {
-    ControlError::split(ErrorKind::InvalidRequest, &detail)
-}
-
-pub(super) fn internal(detail: &str) -> ControlError {
-    ControlError::new(ErrorKind::Internal, detail.to_owned())
-}
-
-/// An error with all its causes.
-pub(super) fn failed(error: &dyn std::error::Error) -> ControlError {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    ControlError::split(ErrorKind::Internal, &text)
-}
-
-pub(super) fn first(problems: &[ConfigError]) -> ControlError {
-    let text = problems
-        .first()
-        .map_or_else(|| "it is not valid".to_owned(), ToString::to_string);
-    ControlError::split(ErrorKind::InvalidRequest, &text)
 }

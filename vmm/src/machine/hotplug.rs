@@ -8,7 +8,8 @@
 
 use super::{
     build::{BuildError, Plans},
-    growth::{Growth, failed, first, internal, refused},
+    growth::Growth,
+    refusal::{self, failed, first, internal, refused},
 };
 use crate::{
     config::{MemoryDeviceConfig, VmConfig},
@@ -117,7 +118,7 @@ impl Growth {
 
         let created = said.file.as_ref().filter(|path| !path.exists()).cloned();
         let created = Created(created);
-        let mapping = device::open(said, facts, range).map_err(|e| failed(&e))?;
+        let mapping = device::open(said, facts, range).map_err(|e| refusal::device(&e))?;
         let window = self.memory.window(&self.vm, range, mapping, Access::ReadWrite, 0);
         let window = window.map_err(|e| failed(&e))?;
         let Some(serial) = registers.plug(slot, range, node) else {

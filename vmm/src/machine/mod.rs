@@ -16,10 +16,13 @@ pub mod events;
 mod growth;
 mod hotplug;
 mod nvdimm;
+mod operations;
 pub mod output;
 mod ranges;
+mod refusal;
 mod secure;
 pub mod socket;
+mod tail;
 pub mod terminal;
 mod virtio;
 
@@ -52,7 +55,7 @@ pub enum Outcome {
     },
     /// The user left the console with Ctrl-A x.
     Quit,
-    /// A client of the control socket asked for it.
+    /// A client of the API asked for it.
     QuitByControl,
     /// A signal asked the monitor to end.
     Signal(u8),
@@ -77,7 +80,7 @@ impl fmt::Display for Outcome {
             Self::TripleFault { apic_id } => write!(f, "vCPU {apic_id} of the guest triple-faulted"),
             Self::Failed { apic_id, why } => write!(f, "vCPU {apic_id} cannot go on: {why}"),
             Self::Quit => f.write_str("ended from the console"),
-            Self::QuitByControl => f.write_str("ended over the control socket"),
+            Self::QuitByControl => f.write_str("ended over the API"),
             Self::Signal(number) => write!(f, "ended by signal {number}"),
             Self::TimedOut => f.write_str("the time given to the run is over"),
         }

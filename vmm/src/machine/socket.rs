@@ -69,6 +69,11 @@ impl Socket {
         self.listener.as_raw_fd()
     }
 
+    /// The same as a listener of its own.
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
+    }
+
     /// The same, borrowed.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
@@ -104,7 +109,7 @@ fn is_stale(path: &Path) -> io::Result<bool> {
 }
 
 /// Whether the process at the other end belongs to the user of this one, or to root.
-pub fn is_own_user(peer: &UnixStream) -> bool {
+pub fn is_own_user(peer: impl AsFd) -> bool {
     socket_peercred(peer).is_ok_and(|cred| cred.uid == geteuid() || cred.uid.is_root())
 }
 

@@ -12,9 +12,10 @@
 use crate::config::Limits;
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// RAM of a machine by where it comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct MemoryUse {
     /// Of the nodes and of ranges of RAM, there since the start.
     pub boot: ByteSize,

@@ -1,4 +1,4 @@
-//! The control socket of a machine in the nested host, offered out here.
+//! The API socket of a machine in the nested host, offered out here.
 //!
 //! Unix sockets do not cross the boundary. For each client of our socket a `daxvisor ctl raw` runs inside, and its standard
 //! streams are the connection.
@@ -15,21 +15,15 @@ use super::{
     host::{Commands, Control, Event, Running},
 };
 use crate::{
-    control::{
-        ControlError, ErrorKind,
-        wire::{self},
-    },
-    machine::{
-        control::MAX_CLIENTS,
-        socket::{Socket, is_own_user},
-    },
+    api::{MAX_CLIENTS, refusal},
+    control::{ControlError, ErrorKind},
+    machine::socket::{Socket, is_own_user},
 };
 use agent_protocol::Exec;
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     io::Errno,
 };
-use serde_json::Value;
 use std::{
     io::{Read, Write},
     net::Shutdown,
@@ -102,7 +96,7 @@ impl Bridge {
                 take_in(client, &counted, &commands, &exec);
             }
         };
-        let acceptor = thread::Builder::new().name("control".into()).spawn(body);
+        let acceptor = thread::Builder::new().name("api".into()).spawn(body);
         Ok(Self {
             stop,
             acceptor: Some(acceptor.map_err(HostError::io("cannot start a thread"))?),
@@ -146,7 +140,7 @@ fn wait(socket: &Socket, stop: &OwnedFd) -> bool {
 }
 
 fn take_in(mut client: UnixStream, count: &Arc<Count>, commands: &Commands, exec: &Exec) {
-    let refusal = match count.enter() {
+    let refused = match count.enter() {
         _ if !is_own_user(&client) => ControlError::new(
             ErrorKind::NotPermitted,
             "the machine belongs to another user; only that user and root may control it",
@@ -155,17 +149,17 @@ fn take_in(mut client: UnixStream, count: &Arc<Count>, commands: &Commands, exec
         Some(place) => match commands.exec(exec.clone()) {
             Ok(running) => {
                 if let Err(e) = serve(client, running, place) {
-                    tracing::warn!("a control client is lost: {e}");
+                    tracing::warn!("an API client is lost: {e}");
                 }
                 return;
             }
             Err(e) => {
-                tracing::warn!("a control client is lost: {e}");
+                tracing::warn!("an API client is lost: {e}");
                 ControlError::new(ErrorKind::Ending, "the nested host is ending")
             }
         },
     };
-    let _ = client.write(&wire::reply(&Value::Null, &Err(refusal)));
+    let _ = client.write(&refusal(&refused));
 }
 
 /// Starts the threads of one client.
@@ -174,12 +168,12 @@ fn serve(client: UnixStream, running: Running, place: Place) -> std::io::Result<
     let (from, mut to, end) = (client.try_clone()?, client.try_clone()?, client);
     let (sender, queue) = sync_channel::<Vec<u8>>(QUEUE);
     let command = running.control();
-    let spawn = |body: Box<dyn FnOnce() + Send>| thread::Builder::new().name("control-client".into()).spawn(body);
+    let spawn = |body: Box<dyn FnOnce() + Send>| thread::Builder::new().name("api-client".into()).spawn(body);
     spawn(Box::new(move || feed(from, &command)))?;
     spawn(Box::new(move || {
         let written = queue.into_iter().try_for_each(|chunk| to.write_all(&chunk));
         if let Err(e) = written {
-            tracing::debug!("a control client went away: {e}");
+            tracing::debug!("an API client went away: {e}");
         }
         // Also ends the feeder.
         let _ = to.shutdown(Shutdown::Both);
@@ -190,7 +184,7 @@ fn serve(client: UnixStream, running: Running, place: Place) -> std::io::Result<
             let sent = match running.next(None) {
                 Ok(Some(Event::Stdout(data))) => sender.try_send(data),
                 Ok(Some(Event::Stderr(text))) => {
-                    tracing::warn!("control client: {}", String::from_utf8_lossy(&text).trim_end());
+                    tracing::warn!("API client: {}", String::from_utf8_lossy(&text).trim_end());
                     Ok(())
                 }
                 Ok(None) => Ok(()),
@@ -199,7 +193,7 @@ fn serve(client: UnixStream, running: Running, place: Place) -> std::io::Result<
             match sent {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => {
-                    tracing::warn!("a control client does not read its replies and is let go of");
+                    tracing::warn!("an API client does not read its replies and is let go of");
                     let _ = end.shutdown(Shutdown::Both);
                     return;
                 }

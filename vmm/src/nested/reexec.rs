@@ -1,5 +1,5 @@
-//! `daxvisor run` in the nested host: the same program with the same arguments, plus `--host kvm` and, for a control
-//! socket out here, a control socket in there.
+//! `daxvisor run` in the nested host: the same program with the same arguments, plus `--host kvm` and, for an API
+//! socket out here, an API socket in there.
 
 use super::{
     HostError, HostOptions, Outcome, RunOptions, StdinMode, plan_shares,
@@ -18,10 +18,10 @@ use std::{
 /// Folders that are the nested host's own: what is needed from there must be shared.
 const PRIVATE: [&str; 4] = ["/tmp", "/run", "/dev/shm", "/var/tmp"];
 
-/// The machine's control socket in the nested host, whose `/run` nobody else has.
-const INNER_CONTROL: &str = "/run/daxvisor-control";
+/// The machine's API socket in the nested host, whose `/run` nobody else has.
+const INNER_API: &str = "/run/daxvisor-api";
 /// How long a client's command waits for that socket: the machine is still being built when the first clients come.
-const INNER_CONTROL_WAIT: &str = "60";
+const INNER_API_WAIT: &str = "60";
 
 /// What to run again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,17 +36,17 @@ pub struct Reexec {
     pub host: HostOptions,
 }
 
-/// Runs this program again in the nested host, with the terminal passed through when `interactive`, and its control socket
-/// offered as `control`.
-pub fn reexec_in_host(request: &Reexec, control: Option<Socket>) -> Result<Outcome, HostError> {
+/// Runs this program again in the nested host, with the terminal passed through when `interactive`, and its API socket
+/// offered as `api`.
+pub fn reexec_in_host(request: &Reexec, api: Option<Socket>) -> Result<Outcome, HostError> {
     let program = env::current_exe().map_err(HostError::io("cannot find this program's own file"))?;
     let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
     let mut host = request.host.clone();
     host.shares.extend(request.shares.iter().cloned());
     host.shares.extend(hidden_folders(&cwd, &program));
     let mut argv = vec![program.to_string_lossy().into_owned()];
-    argv.extend(inner_args(&request.args, control.is_some()));
-    let offer = control.map(|socket| Offer {
+    argv.extend(inner_args(&request.args, api.is_some()));
+    let offer = api.map(|socket| Offer {
         socket,
         argv: client_argv(&argv[0]),
     });
@@ -130,25 +130,25 @@ fn needed_folder(cwd: &Path, file: &Path, written: bool) -> Option<PathBuf> {
     (folder != Path::new("/")).then(|| folder.to_owned())
 }
 
-/// The command that connects its standard streams with the inner control socket.
+/// The command that connects its standard streams with the inner API socket.
 fn client_argv(program: &str) -> Vec<String> {
     let args = [
         program,
         "ctl",
-        "--socket",
-        INNER_CONTROL,
+        "--api-socket",
+        INNER_API,
         "--connect-timeout",
-        INNER_CONTROL_WAIT,
+        INNER_API_WAIT,
         "raw",
     ];
     args.map(str::to_owned).to_vec()
 }
 
-/// The arguments for the second run: on KVM, and with a control socket of its own if there is one.
-fn inner_args(args: &[String], control: bool) -> Vec<String> {
+/// The arguments for the second run: on KVM, and with an API socket of its own if there is one.
+fn inner_args(args: &[String], api: bool) -> Vec<String> {
     let args = replaced(args, "--host", "kvm");
-    if control {
-        replaced(&args, "--control-socket", INNER_CONTROL)
+    if api {
+        replaced(&args, "--api-socket", INNER_API)
     } else {
         args
     }
@@ -198,15 +198,15 @@ mod tests {
     }
 
     #[test]
-    fn the_second_run_has_a_control_socket_of_its_own() {
-        let args = ["run", "--control-socket", "/x", "--kernel", "k", "--control-socket=/y"].map(str::to_owned);
+    fn the_second_run_has_an_api_socket_of_its_own() {
+        let args = ["run", "--api-socket", "/x", "--kernel", "k", "--api-socket=/y"].map(str::to_owned);
         assert_eq!(
             inner_args(&args, true).join(" "),
-            format!("run --kernel k --host kvm --control-socket {INNER_CONTROL}")
+            format!("run --kernel k --host kvm --api-socket {INNER_API}")
         );
         assert_eq!(
             client_argv("daxvisor").join(" "),
-            format!("daxvisor ctl --socket {INNER_CONTROL} --connect-timeout {INNER_CONTROL_WAIT} raw")
+            format!("daxvisor ctl --api-socket {INNER_API} --connect-timeout {INNER_API_WAIT} raw")
         );
     }
 

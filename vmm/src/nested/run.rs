@@ -103,13 +103,13 @@ pub fn run_command(options: &RunOptions, argv: &[String]) -> Result<Outcome, Hos
     )
 }
 
-/// The same for a command that runs a machine, whose control socket is offered out here.
-pub(super) fn run_machine(options: &RunOptions, argv: &[String], control: Option<Offer>) -> Result<Outcome, HostError> {
+/// The same for a command that runs a machine, whose API socket is offered out here.
+pub(super) fn run_machine(options: &RunOptions, argv: &[String], api: Option<Offer>) -> Result<Outcome, HostError> {
     run_with(
         &default_image()?,
         options,
         argv,
-        control,
+        api,
         &mut io::stdout(),
         &mut io::stderr(),
     )

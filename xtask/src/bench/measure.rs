@@ -20,7 +20,7 @@ use std::{
 };
 
 /// What the agent says when it is up.
-const READY: &[u8] = b"daxvisor-agent: ready";
+pub const READY: &[u8] = b"daxvisor-agent: ready";
 /// Longest boot that is no hang, in the time of the machine that measures: twice and more what the slowest program takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(4);
 /// The same where somebody unpacks the kernel.

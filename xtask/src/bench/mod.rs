@@ -10,6 +10,7 @@
 //! slower for everybody.
 
 mod drive;
+mod hotplug;
 mod measure;
 mod nvdimm;
 mod record;
@@ -48,6 +49,14 @@ enum What {
         /// The plan, as JSON.
         plan: PathBuf,
     },
+    /// Answers of a running machine, beside QEMU's monitor protocol
+    Hotplug(HotplugArgs),
+    /// Do the rounds of a plan of `hotplug` on this machine's KVM
+    #[command(hide = true)]
+    MeasureHotplug {
+        /// The plan, as JSON.
+        plan: PathBuf,
+    },
     /// Do the runs of a plan on this machine's KVM
     #[command(hide = true)]
     Measure {
@@ -81,6 +90,25 @@ struct BootArgs {
     unpack: bool,
 }
 
+#[derive(Debug, ClapArgs)]
+struct HotplugArgs {
+    /// Rounds of both programs in turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: u32,
+    /// Whose KVM: this machine's, the nested host's, or the first of them that runs kernels
+    #[arg(long, value_enum, default_value_t)]
+    host: HostChoice,
+    /// Where the figures go
+    #[arg(long, value_name = "FILE", default_value = "target/bench/hotplug.json")]
+    json: PathBuf,
+    /// Kernel of the guest images
+    #[arg(long, value_name = "NAME", default_value = "debian-6.1-cloud-amd64")]
+    kernel: String,
+    /// The daxvisor to measure, instead of building one
+    #[arg(long, value_name = "PATH")]
+    daxvisor: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum HostChoice {
     #[default]
@@ -95,26 +123,50 @@ pub fn run(args: &Args) -> Result<()> {
         What::Boot(args) => boot(args),
         What::Nvdimm(args) => nvdimm::run(args),
         What::MeasureNvdimm { plan } => nvdimm::measure(plan),
+        What::Hotplug(args) => hotplug(args),
+        What::MeasureHotplug { plan } => hotplug::measure(plan),
         What::Measure { plan } => {
             measure::all(serde_json::from_slice(&fs::read(plan)?).context("the plan cannot be read")?)
         }
     }
 }
 
-fn boot(args: &BootArgs) -> Result<()> {
-    let daxvisor = match &args.daxvisor {
-        Some(path) => path
-            .canonicalize()
-            .with_context(|| format!("cannot find {}", path.display()))?,
-        None => build()?,
-    };
+fn hotplug(args: &HotplugArgs) -> Result<()> {
+    let daxvisor = chosen(args.daxvisor.as_deref())?;
     let manifest = Manifest::load(&default_dir())?;
     let qemu = manifest.host.as_ref().and_then(|host| host.qemu.clone());
-    let nested = match args.host {
+    let nested = is_nested(args.host, &daxvisor)?;
+    let plan = Plan {
+        queue: Queue::new(0, [].iter()),
+        qemu: qemu.context("the images have no QEMU to compare with; hint: run `cargo xtask images`")?,
+        kernel: manifest.kernel(&args.kernel)?.clone(),
+        overcommit: nested,
+        unpack: BTreeMap::new(),
+        daxvisor,
+    };
+    hotplug::run(&plan, args.rounds, nested, &args.json)
+}
+
+/// The program to measure: the one that is named, or a new one.
+fn chosen(named: Option<&Path>) -> Result<PathBuf> {
+    let Some(path) = named else { return build() };
+    path.canonicalize()
+        .with_context(|| format!("cannot find {}", path.display()))
+}
+
+fn is_nested(host: HostChoice, daxvisor: &Path) -> Result<bool> {
+    Ok(match host {
         HostChoice::Kvm => false,
         HostChoice::Nested => true,
-        HostChoice::Auto => !runs_kernels(&daxvisor)?,
-    };
+        HostChoice::Auto => !runs_kernels(daxvisor)?,
+    })
+}
+
+fn boot(args: &BootArgs) -> Result<()> {
+    let daxvisor = chosen(args.daxvisor.as_deref())?;
+    let manifest = Manifest::load(&default_dir())?;
+    let qemu = manifest.host.as_ref().and_then(|host| host.qemu.clone());
+    let nested = is_nested(args.host, &daxvisor)?;
     let unpack = if args.unpack {
         manifest.kernels.clone()
     } else {

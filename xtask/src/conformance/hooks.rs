@@ -1,4 +1,4 @@
-//! What tests do to the mock through its sysfs files, done to the machine through its control socket.
+//! What tests do to the mock through its sysfs files, done to the machine through its API.
 
 use serde::Deserialize;
 use std::{
@@ -29,13 +29,13 @@ impl Hooks {
     pub fn new(daxvisor: &Path, private: &Path) -> Self {
         Self {
             daxvisor: daxvisor.to_owned(),
-            socket: private.join("control"),
+            socket: private.join("api"),
         }
     }
 
     /// Flags of `daxvisor run` that open the way.
     pub fn args(&self) -> Vec<String> {
-        vec![format!("--control-socket={}", self.socket.display())]
+        vec![format!("--api-socket={}", self.socket.display())]
     }
 
     /// Does what a line of the guest asks for. The guest is not trusted to ask for anything else.
@@ -43,7 +43,7 @@ impl Hooks {
         match request.split_once(' ') {
             Some(("lock", handle)) => {
                 let handle = parse(handle).ok_or_else(|| format!("'{handle}' is no device handle"))?;
-                self.control(&["nvdimm", "lock", &self.dimm(handle)?]).map(drop)
+                self.ctl(&["nvdimm", "lock", &self.dimm(handle)?]).map(drop)
             }
             _ => Err(format!("there is no request '{request}'")),
         }
@@ -51,16 +51,16 @@ impl Hooks {
 
     /// The DIMM's name.
     fn dimm(&self, handle: u32) -> Result<String, String> {
-        let text = self.control(&["--json", "nvdimm", "list"])?;
+        let text = self.ctl(&["--json", "nvdimm", "list"])?;
         let list: List = serde_json::from_str(&text).map_err(|e| format!("the list of NVDIMMs cannot be read: {e}"))?;
         let dimm = list.dimms.into_iter().find(|dimm| dimm.handle == handle);
         dimm.map(|dimm| dimm.id)
             .ok_or_else(|| format!("no DIMM has handle {handle:#x}"))
     }
 
-    fn control(&self, words: &[&str]) -> Result<String, String> {
+    fn ctl(&self, words: &[&str]) -> Result<String, String> {
         let mut command = Command::new(&self.daxvisor);
-        command.arg("ctl").arg("--socket").arg(&self.socket).args(words);
+        command.arg("ctl").arg("--api-socket").arg(&self.socket).args(words);
         let done = command.stdin(Stdio::null()).output();
         let done = done.map_err(|e| format!("cannot run {}: {e}", self.daxvisor.display()))?;
         if !done.status.success() {

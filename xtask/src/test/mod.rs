@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that CI runs, tier by tier, and one line of counts at the end.
 
+mod api;
 pub mod executables;
 mod fuzz;
 mod guests;
@@ -45,12 +46,21 @@ pub enum Tier {
     Nested,
     /// Linux guests, through the agent
     Linux,
+    /// Requests made of the OpenAPI document, to a Linux guest
+    Api,
     /// Fuzz targets, each for a bounded time
     Fuzz,
 }
 
 impl Tier {
-    const ALL: [Self; 5] = [Self::Unit, Self::Payload, Self::Nested, Self::Linux, Self::Fuzz];
+    const ALL: [Self; 6] = [
+        Self::Unit,
+        Self::Payload,
+        Self::Nested,
+        Self::Linux,
+        Self::Api,
+        Self::Fuzz,
+    ];
 
     /// As in the table.
     pub fn name(self) -> &'static str {
@@ -59,6 +69,7 @@ impl Tier {
             Self::Payload => "payload",
             Self::Nested => "nested",
             Self::Linux => "linux",
+            Self::Api => "api",
             Self::Fuzz => "fuzz",
         }
     }
@@ -162,6 +173,12 @@ fn run_tier(tier: Tier, args: &Args, all: &[Executable]) -> Result<Tally> {
     match tier {
         Tier::Unit => unit::run_built(filter, &ours),
         Tier::Fuzz => fuzz::run(args.fuzz_seconds, filter),
+        Tier::Api => {
+            images::build_default()?;
+            let (place, line) = host::check(&daxvisor)?.for_kernels(args.host)?;
+            println!("{line}");
+            api::run(place, filter)
+        }
         Tier::Payload => {
             let (place, line) = host::check(&daxvisor)?.for_payloads(args.host);
             println!("payload guests run {line}");

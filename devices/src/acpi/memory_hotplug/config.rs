@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// One hot-pluggable memory device (PNP0C80).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct MemoryDeviceConfig {
     /// Name; default `memN` by slot.
@@ -28,6 +28,7 @@ pub struct MemoryDeviceConfig {
     pub backing: MemoryBacking,
     /// File, file on hugetlbfs or device-dax node.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub file: Option<PathBuf>,
     /// Where in `file` the memory begins; then `size` bytes of it are used, and others may have the rest.
     #[serde(default)]
@@ -41,7 +42,7 @@ pub struct MemoryDeviceConfig {
 }
 
 /// What holds the bytes of a memory device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemoryBacking {
     /// Decided by `file`: absent anonymous, else what it is.

@@ -59,7 +59,7 @@ const REMOVE: u8 = 1 << 2;
 const EJECT: u8 = 1 << 3;
 
 /// What the guest has made of a device so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GuestView {
     /// It was there when the guest started, which says nothing of such devices.

@@ -60,7 +60,7 @@ impl DiskConfig {
 }
 
 /// Limits of a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskThrottle {
     /// Bytes in a second; none: no limit.
@@ -92,12 +92,13 @@ impl DiskThrottle {
 }
 
 /// What is wrong with a disk: which requests, and what becomes of them. Of several faults all have their effect.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct DiskFault {
     /// Requests of this kind; default: all.
     pub op: DiskOp,
     /// Requests that touch one of these sectors of 512 bytes, such as `0-7`; default: all, flushes among them.
+    #[schema(value_type = Option<String>)]
     pub sectors: Option<SectorRange>,
     /// They take so much longer.
     pub latency: TimeSpan,
@@ -171,7 +172,7 @@ impl DiskFault {
 }
 
 /// Kinds of requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskOp {
     /// Every kind.
@@ -186,7 +187,7 @@ pub enum DiskOp {
 }
 
 /// How a latency that is left to chance is distributed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Distribution {
     /// Anything from 0 to `jitter`.

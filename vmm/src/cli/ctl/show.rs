@@ -1,9 +1,10 @@
 //! Replies as people read them.
 
 use crate::control::{
-    DiskInfo, DiskList, DiskRequest, LimitsInfo, MachineInfo, MediaErrorInfo, MediaErrorList, MemoryDeviceInfo,
-    MemoryList, MemoryRemoved, MemoryRequest, MemoryTargetInfo, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest,
-    Request, StateInfo,
+    ConsoleTail, DeviceList, DiskInfo, DiskList, DiskRequest, Event, EventList, Happening, HealthInfo, LimitsInfo,
+    LookRequest, MachineInfo, MapInfo, MediaErrorInfo, MediaErrorList, MemoryDeviceInfo, MemoryList, MemoryRemoved,
+    MemoryRequest, Metrics, NodeList, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList,
+    OperationRequest, OperationResult, OperationState, Request, StateInfo, TableEntry, TableInfo, TableList,
 };
 use crate::memory::limits::MemoryUse;
 use devices::{
@@ -20,7 +21,10 @@ use std::fmt::Write;
 pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json::Error> {
     Ok(match request {
         Request::Describe => machine(&serde_json::from_value(reply)?),
-        Request::Memory(MemoryRequest::Target { .. }) => serde_json::from_value::<MemoryTargetInfo>(reply)?.to_string(),
+        Request::Look(request) => sight(request, reply)?,
+        Request::Nvdimm(NvdimmRequest::Show { .. }) => nvdimm(&serde_json::from_value(reply)?),
+        Request::Nvdimm(NvdimmRequest::Health { .. }) => health(&serde_json::from_value(reply)?),
+        Request::Memory(MemoryRequest::List) => memory(&serde_json::from_value(reply)?),
         Request::Disk(DiskRequest::List) => {
             let DiskList { disks } = serde_json::from_value(reply)?;
             match disks.is_empty() {
@@ -30,14 +34,11 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         }
         Request::Disk(_) => serde_json::from_value::<DiskInfo>(reply)?.to_string(),
         Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
-        Request::Nvdimm(NvdimmRequest::Add(_)) => added(serde_json::from_value(reply)?),
+        Request::Nvdimm(NvdimmRequest::Add(_))
+        | Request::Memory(_)
+        | Request::Operation(OperationRequest::Show { .. }) => operation(&serde_json::from_value(reply)?),
+        Request::Operation(OperationRequest::List) => operations(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
-        Request::Memory(MemoryRequest::List) => memory(&serde_json::from_value(reply)?),
-        Request::Memory(MemoryRequest::Add(_)) => device(&serde_json::from_value(reply)?),
-        Request::Memory(MemoryRequest::Remove { .. }) => {
-            let MemoryRemoved { id, len } = serde_json::from_value(reply)?;
-            format!("{id} is gone, {} are the host's again\n", ByteSize(len))
-        }
         Request::Nvdimm(NvdimmRequest::Inject { range, .. }) => format!("{range} are bad\n"),
         Request::Nvdimm(NvdimmRequest::Clear { range }) => format!("{range} are good\n"),
         Request::Nvdimm(NvdimmRequest::Errors { .. }) => errors(&serde_json::from_value(reply)?),
@@ -48,6 +49,10 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
             format!("the machine is {state}\n")
         }
     })
+}
+
+fn ms(n: u64) -> String {
+    format!("{}.{:01} s", n / 1000, n % 1000 / 100)
 }
 
 fn errors(list: &MediaErrorList) -> String {
@@ -74,7 +79,6 @@ fn errors(list: &MediaErrorList) -> String {
 }
 
 fn machine(m: &MachineInfo) -> String {
-    let ms = |n: u64| format!("{}.{:01} s", n / 1000, n % 1000 / 100);
     format!(
         "machine: {} for {}, {} of them paused; daxvisor {}, process {}\n{}{}{}{}",
         m.state,
@@ -87,6 +91,51 @@ fn machine(m: &MachineInfo) -> String {
         memory(&m.memory),
         m.virtio
     )
+}
+
+fn operations(list: &OperationList) -> String {
+    if list.operations.is_empty() {
+        return "no operations\n".into();
+    }
+    list.operations.iter().map(line).collect()
+}
+
+/// An operation as one line.
+fn line(o: &OperationInfo) -> String {
+    let kind = serde_json::to_value(o.kind).unwrap_or_default();
+    let kind = kind.as_str().unwrap_or_default().replace('-', " ");
+    let took = o
+        .ended_ms
+        .map(|end| format!(" after {}", ms(end.saturating_sub(o.started_ms))));
+    let took = took.unwrap_or_default();
+    let state = match o.state {
+        OperationState::Running => "waits for the guest",
+        OperationState::Done => "confirmed by the guest",
+        OperationState::Unanswered => "not answered by the guest",
+        OperationState::Failed => "failed",
+    };
+    format!("operation {}: {kind} {}: {state}{took}\n", o.id, o.target)
+}
+
+/// An operation with all that is known of it.
+fn operation(o: &OperationInfo) -> String {
+    let mut text = line(o);
+    for step in &o.steps {
+        text += &format!("  at {}: {}\n", ms(step.at_ms), step.meaning);
+    }
+    if let Some(error) = &o.error {
+        text += &format!("  {error}\n");
+    }
+    match o.result.clone() {
+        Some(OperationResult::NvdimmAdded(nvdimm)) => text += &added(*nvdimm),
+        Some(OperationResult::MemoryAdded(added)) => text += &device(&added),
+        Some(OperationResult::MemoryRemoved(MemoryRemoved { id, len })) => {
+            text += &format!("  {id} is gone, {} are the host's again\n", ByteSize(len));
+        }
+        Some(OperationResult::MemoryTarget(target)) => text += &format!("  {target}"),
+        None => {}
+    }
+    text
 }
 
 fn memory(list: &MemoryList) -> String {
@@ -133,6 +182,154 @@ fn limits(info: &LimitsInfo) -> String {
         let _ = writeln!(text, "  {name}: {size}");
     }
     text
+}
+
+fn sight(request: &LookRequest, reply: Value) -> Result<String, serde_json::Error> {
+    Ok(match request {
+        LookRequest::State => {
+            let StateInfo { state } = serde_json::from_value(reply)?;
+            format!("the machine is {state}\n")
+        }
+        LookRequest::Map => map(&serde_json::from_value(reply)?),
+        LookRequest::Nodes => nodes(&serde_json::from_value(reply)?),
+        LookRequest::Devices => devices(&serde_json::from_value(reply)?),
+        LookRequest::Metrics => metrics(&serde_json::from_value(reply)?),
+        LookRequest::Events { .. } => {
+            let EventList { events, lost } = serde_json::from_value(reply)?;
+            let gap = (lost > 0).then(|| format!("{lost} earlier events are not kept any more\n"));
+            gap.into_iter().chain(events.iter().map(event)).collect()
+        }
+        LookRequest::Console { .. } => serde_json::from_value::<ConsoleTail>(reply)?.text,
+        LookRequest::Tables => {
+            let TableList { tables } = serde_json::from_value(reply)?;
+            let line = |t: &TableEntry| format!("{} at {:#x}: {} bytes\n", t.signature, t.address, t.len);
+            tables.iter().map(line).collect()
+        }
+        LookRequest::Table { .. } => table(&serde_json::from_value(reply)?),
+    })
+}
+
+fn map(info: &MapInfo) -> String {
+    let number = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    let mut text = String::new();
+    for e in &info.map {
+        let (node, name) = (number(e.node), e.name.as_deref().unwrap_or("-"));
+        let range = format!("{:#x}-{:#x}", e.start, e.last);
+        let size = ByteSize((e.last - e.start).saturating_add(1)).to_string();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{range:<33} {size:>8}  {:<12} node {node:<3} {name}", e.kind);
+    }
+    text
+}
+
+fn nodes(list: &NodeList) -> String {
+    let mut text = String::new();
+    for node in &list.nodes {
+        let row: Vec<_> = node
+            .distances
+            .iter()
+            .map(|(to, value)| format!("{to}:{value}"))
+            .collect();
+        let vcpus = if node.vcpus.is_empty() { "none" } else { &node.vcpus };
+        let (number, memory, row) = (node.node, node.memory, row.join(" "));
+        let _ = writeln!(text, "node {number}: vCPUs {vcpus}, RAM {memory}, distances {row}");
+    }
+    text
+}
+
+fn devices(list: &DeviceList) -> String {
+    let hex = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| format!("{n:#x}"));
+    let mut text = format!(
+        "{:<14} {:<22} {:>6} {:>12} {:>4}\n",
+        "device", "kind", "port", "address", "gsi"
+    );
+    for d in &list.devices {
+        let gsi = d.gsi.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        let (port, address) = (hex(d.port), hex(d.address));
+        let _ = writeln!(text, "{:<14} {:<22} {port:>6} {address:>12} {gsi:>4}", d.id, d.kind);
+    }
+    text
+}
+
+fn metrics(m: &Metrics) -> String {
+    let e = &m.exits;
+    format!(
+        "up {}, {} of them paused; processor time {}\nexits: {} port, {} collected, {} mmio, {} other\n\
+         memory: {} resident, {} of them of files; console: {} bytes\nrequests: {}, {} under way; events: {}\n",
+        ms(m.uptime_ms),
+        ms(m.paused_ms),
+        ms(m.cpu_us / 1000),
+        e.port,
+        e.collected,
+        e.mmio,
+        e.other,
+        ByteSize(m.resident),
+        ByteSize(m.resident_file),
+        m.console_bytes,
+        m.requests,
+        m.under_way,
+        m.events
+    )
+}
+
+/// An event as a line.
+pub(super) fn event(event: &Event) -> String {
+    let what = match &event.what {
+        Happening::State { state } => format!("the machine is {state}"),
+        Happening::Operation { operation } => line(operation).trim_end().to_owned(),
+        Happening::FitSeen { generation, seen } => {
+            format!("the guest has read version {seen} of the NFIT, of {generation}")
+        }
+        Happening::Request { request, done: true } => format!("request: {request}"),
+        Happening::Request { request, done: false } => format!("request refused: {request}"),
+        Happening::End { outcome } => format!("the end: {outcome}"),
+        Happening::Gap { lost } => format!("{lost} events were missed"),
+    };
+    format!("{:>6} {:>10}  {what}\n", event.seq, ms(event.at_ms))
+}
+
+fn table(table: &TableInfo) -> String {
+    let mut text = format!("{} at {:#x}\n", table.signature, table.address);
+    let digits: Vec<_> = table.bytes.as_bytes().chunks(2).map(String::from_utf8_lossy).collect();
+    for (n, row) in digits.chunks(16).enumerate() {
+        let _ = writeln!(text, "  {:04x}: {}", n * 16, row.join(" "));
+    }
+    text
+}
+
+fn nvdimm(info: &NvdimmInfo) -> String {
+    let list = NvdimmList {
+        dimms: vec![info.clone()],
+        ..NvdimmList::default()
+    };
+    let text = nvdimms(&list);
+    let lines = text.lines().skip(1).map(|line| format!("{}\n", line.trim_start()));
+    lines.collect()
+}
+
+fn health(h: &HealthInfo) -> String {
+    let words = |words: &[String], none: &str| match words {
+        [] => none.to_owned(),
+        some => some.join(", "),
+    };
+    let t = &h.thresholds;
+    format!(
+        "{}: {}; alarms: {}\n  spares {} % (alarm at {}), life used {} %\n  media {} C (alarm at {}), controller {} C \
+         (alarm at {}); armed: {}\n  unsafe shutdowns: {}{}\n",
+        h.id,
+        words(&h.condition, "good"),
+        words(&h.alarms, "none"),
+        h.spares,
+        t.spares,
+        h.life_used,
+        h.media_temperature,
+        t.media_temperature,
+        h.controller_temperature,
+        t.controller_temperature,
+        words(&t.armed, "none"),
+        h.unsafe_shutdowns,
+        if h.dirty { ", the last one among them" } else { "" }
+    )
 }
 
 fn added(added: NvdimmAdded) -> String {
@@ -245,8 +442,15 @@ mod tests {
             id: "a".into(),
             deadline: None,
         });
-        let shown = text(&request, json!({"id": "a", "len": 1 << 30})).unwrap();
-        assert_eq!(shown, "a is gone, 1G are the host's again\n");
+        let operation = json!({"id": 3, "kind": "memory-remove", "target": "a", "state": "done", "started_ms": 100, "ended_ms": 2100,
+            "steps": [{"at_ms": 900, "action": "ost", "event": 3, "status": 0x84, "meaning": "eject request: in progress"}],
+            "result": {"id": "a", "len": 1 << 30}, "error": null});
+        let shown = text(&request, operation).unwrap();
+        assert_eq!(
+            shown,
+            "operation 3: memory remove a: confirmed by the guest after 2.0 s\n  at 0.9 s: eject request: in progress\n  a is \
+             gone, 1G are the host's again\n"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Bad bytes of NVDIMMs that a control client makes, takes away and lists.
+//! Bad bytes of NVDIMMs that a client of the API makes, takes away and lists.
 
 use super::Running;
 use crate::control::{ControlError, ErrorKind, MediaErrorInfo, MediaErrorList, MediaRange};

@@ -2,10 +2,13 @@
 
 use super::{
     Running,
-    serve::{Answer, Begun, Goal},
+    serve::{Begun, End, Goal, Pending},
 };
 use crate::{
-    control::{ControlError, ErrorKind, MemoryList, MemoryRemoved, MemoryRequest, Response},
+    control::{
+        ControlError, ErrorKind, GuestAction, MemoryList, MemoryRemoved, MemoryRequest, OperationKind, OperationResult,
+        OstInfo, Response,
+    },
     machine::hotplug::Announced,
 };
 use devices::acpi::memory_hotplug::{GuestView, SlotInfo};
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 const ADD_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to give one back, unless the request says.
 const REMOVE_LIMIT: Duration = Duration::from_secs(30);
-/// How long a guest may take to plug or unplug before the reply says how far it is.
+/// How long a guest may take to plug or unplug before the operation counts as unanswered.
 const PLUG_LIMIT: Duration = Duration::from_secs(30);
 /// How long a guest that does not look is left alone before it is told again.
 const REMIND_AFTER: Duration = Duration::from_secs(1);
@@ -29,18 +32,22 @@ impl Running {
                 let parts = &mut self.parts;
                 let device = parts.growth.add_memory(parts.memory.as_deref(), said)?;
                 self.memory_changed();
-                Ok(Begun::Until(Goal::MemoryTaken(device), ADD_LIMIT))
+                let id = self.parts.growth.memory_id(device.slot);
+                let (kind, goal) = (OperationKind::MemoryAdd, Goal::MemoryTaken(device));
+                Ok(Begun::Operation(kind, id, goal, ADD_LIMIT))
             }
             MemoryRequest::Remove { id, deadline } => {
                 self.room_for_pending()?;
                 let limit = deadline.map_or(REMOVE_LIMIT, |seconds| Duration::from_secs(seconds.into()));
                 let (device, gone) = self.ask_for(id)?;
-                Ok(Begun::Until(Goal::MemoryGone(device, gone), limit))
+                let (kind, goal) = (OperationKind::MemoryRemove, Goal::MemoryGone(device, gone));
+                Ok(Begun::Operation(kind, id.clone(), goal, limit))
             }
             MemoryRequest::Target { id, size } => {
                 self.room_for_pending()?;
                 let index = self.set_memory_target(id, *size)?;
-                Ok(Begun::Until(Goal::Plugged { index, size: size.0 }, PLUG_LIMIT))
+                let (kind, goal) = (OperationKind::MemoryTarget, Goal::Plugged { index, size: size.0 });
+                Ok(Begun::Operation(kind, id.clone(), goal, PLUG_LIMIT))
             }
         }
     }
@@ -51,7 +58,7 @@ impl Running {
         let conflict = |why: &str| ControlError::new(ErrorKind::Conflict, format!("{id} {why}")).field("id");
         let under_way = self.pending.iter().any(|pending| match &pending.goal {
             Goal::MemoryTaken(device) | Goal::MemoryGone(device, _) => device.slot == slot,
-            Goal::Paused | Goal::FitSeen { .. } | Goal::Plugged { .. } => false,
+            Goal::Paused | Goal::Ended(_) | Goal::FitSeen { .. } | Goal::Plugged { .. } => false,
         });
         if under_way {
             return Err(conflict("is being added or removed").hint("wait for that request to end"));
@@ -100,21 +107,38 @@ impl Running {
         (known.serial == device.serial).then_some(known)
     }
 
+    /// Notes what the guest said last of a device in the operation that waits for it. From the same look that the operation's end
+    /// is decided by: the guest may say more at any time.
+    fn note_ost(&mut self, device: Announced, known: &SlotInfo) {
+        let Some(OstInfo { event, status, text }) = known.ost.map(OstInfo::from) else {
+            return;
+        };
+        let about = |goal: &Goal| match goal {
+            Goal::MemoryTaken(other) | Goal::MemoryGone(other, _) => *other == device,
+            Goal::Paused | Goal::Ended(_) | Goal::FitSeen { .. } | Goal::Plugged { .. } => false,
+        };
+        let waits = self.pending.iter().find(|pending| about(&pending.goal));
+        if let Some(id) = waits.and_then(Pending::operation) {
+            self.note_step(id, GuestAction::Ost { event, status }, text);
+        }
+    }
+
     /// Whether the guest has made up its mind about a device that was added.
-    pub(super) fn memory_taken(&mut self, device: Announced, late: bool) -> Option<Answer> {
+    pub(super) fn memory_taken(&mut self, device: Announced, late: bool) -> Option<End> {
         let Announced { slot, .. } = device;
         let id = self.parts.growth.memory_id(slot);
         let Some(known) = self.known(device) else {
             let text = "the guest has given the device back at once";
-            return Some(Err(ControlError::new(ErrorKind::Refused, text)));
+            return Some(End::Failed(ControlError::new(ErrorKind::Refused, text)));
         };
+        self.note_ost(device, &known);
         match known.guest {
             GuestView::Refused => {
                 let said = known.ost.map_or_else(String::new, |ost| format!(": {ost}"));
                 self.take_back(slot);
                 let text = format!("the guest does not add {id}{said}; it is taken back");
                 let error = ControlError::new(ErrorKind::Refused, text);
-                Some(Err(error.hint("the guest's kernel log says why")))
+                Some(End::Failed(error.hint("the guest's kernel log says why")))
             }
             GuestView::Announced | GuestView::Noticed if !late => None,
             GuestView::Announced if self.parts.memory.as_ref().is_some_and(|memory| memory.retract(slot)) => {
@@ -122,19 +146,26 @@ impl Running {
                 let limit = ADD_LIMIT.as_secs();
                 let text = format!("the guest has not looked at {id} within {limit} s; it is taken back");
                 let error = ControlError::new(ErrorKind::Deadline, text);
-                Some(Err(error.hint("a guest needs ACPI and CONFIG_ACPI_HOTPLUG_MEMORY")))
+                Some(End::Failed(
+                    error.hint("a guest needs ACPI and CONFIG_ACPI_HOTPLUG_MEMORY"),
+                ))
             }
-            _ => {
+            view => {
                 self.parts.growth.keep_memory(slot);
                 let mut list = self.memory_list();
                 let at = list.devices.iter().position(|info| info.slot == Some(slot))?;
-                Some(Ok(Response::MemoryAdded(Box::new(list.devices.swap_remove(at)))))
+                let added = OperationResult::MemoryAdded(Box::new(list.devices.swap_remove(at)));
+                Some(match view {
+                    // It knows of the device, and may still add it.
+                    GuestView::Announced | GuestView::Noticed => End::Unanswered(added),
+                    _ => End::Confirmed(added),
+                })
             }
         }
     }
 
     /// Whether the guest has made up its mind about a device that it was asked for.
-    pub(super) fn memory_gone(&mut self, device: Announced, gone: MemoryRemoved, late: bool) -> Option<Answer> {
+    pub(super) fn memory_gone(&mut self, device: Announced, gone: MemoryRemoved, late: bool) -> Option<End> {
         let Announced { slot, .. } = device;
         let id = gone.id.clone();
         let Some(known) = self.known(device) else {
@@ -145,13 +176,14 @@ impl Running {
                 .as_ref()
                 .is_some_and(|memory| memory.slot(slot).is_some());
             let forgotten = another || !self.parts.growth.plugged.contains_key(&slot);
-            return forgotten.then_some(Ok(Response::MemoryRemoved(gone)));
+            return forgotten.then_some(End::Confirmed(OperationResult::MemoryRemoved(gone)));
         };
+        self.note_ost(device, &known);
         let said = known.ost.map_or_else(String::new, |ost| format!(": {ost}"));
         if known.guest == GuestView::UnplugRefused {
             let text = format!("the guest keeps {id}{said}");
             let error = ControlError::new(ErrorKind::Refused, text);
-            return Some(Err(error.hint(
+            return Some(End::Failed(error.hint(
                 "its memory may be in use by the kernel; memory that is online as movable can be freed",
             )));
         }
@@ -166,7 +198,7 @@ impl Running {
                 (_, guest) => format!("has not ended: {guest}{said}"),
             };
             let text = format!("the guest has not given {id} back in time: it {why}");
-            Err(ControlError::new(ErrorKind::Deadline, text))
+            End::Failed(ControlError::new(ErrorKind::Deadline, text))
         })
     }
 

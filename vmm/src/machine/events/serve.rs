@@ -1,16 +1,20 @@
-//! Requests of control clients, done on the loop's thread: the only place where one of them changes the machine.
+//! Requests, done on the loop's thread: the only place where one of them changes the machine.
 //!
-//! Nothing here waits. What takes time becomes a [`Pending`] with a goal and a deadline; it is looked at after every event,
-//! and answered when the goal is reached or, with everything undone, when the deadline is.
+//! Nothing here waits. What takes time becomes a [`Pending`] with a goal and a deadline, which is looked at after every event.
+//! There are two kinds:
+//!
+//! - what takes a moment ([`Begun::Until`]) is answered when its goal is reached or, with everything undone, at its deadline;
+//! - what needs the guest ([`Begun::Operation`]) is answered at once with an operation, which the goal or the deadline ends.
 
-use super::{Outcome, Running, Token, media::Change};
+use super::{Outcome, Running, look, media::Change};
 use crate::{
     control::{
-        ControlError, ErrorKind, LimitsRequest, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
-        NvdimmRequest, Phase, Request, Response, StateInfo, admit,
+        Answer, ControlError, ErrorKind, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo, MemoryRemoved,
+        NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationKind, OperationList, OperationRequest,
+        OperationResult, OperationState, Phase, Request, Response, StateInfo, admit,
     },
     machine::{
-        control::{ClientId, Watch},
+        control::{Call, Reply},
         growth::Added,
         hotplug::Announced,
     },
@@ -18,33 +22,51 @@ use crate::{
 use devices::{
     acpi::AcpiEvent,
     nvdimm::{BusState, FlushHints, NvdimmPlan, Security, SpaPlan, security::SecurityError},
+    units::ByteSize,
 };
-use event_manager::{EventOps, EventSet, Events};
-use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// How long vCPUs may take to leave the guest.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
-/// How long a guest may take to read a new NFIT before the reply says that it has not.
-const FIT_LIMIT: Duration = Duration::from_secs(10);
-/// Requests of one client that are done before other events get their turn.
+/// How long a guest may take to read a new NFIT before the operation counts as unanswered.
+const FIT_LIMIT: Duration = Duration::from_secs(30);
+/// Requests that are done before other events get their turn.
 const TURN: usize = 64;
-/// Requests that wait at a time, of all clients.
+/// Requests and operations under way at a time.
 const MAX_PENDING: usize = 64;
 
-/// A request that is under way.
+/// Something that is under way.
 pub(super) struct Pending {
-    who: ClientId,
-    id: Value,
+    whose: Whose,
     pub(super) goal: Goal,
     deadline: Instant,
 }
 
-/// What a request under way waits for.
+impl Pending {
+    /// The operation that waits for it.
+    pub(super) fn operation(&self) -> Option<u64> {
+        match self.whose {
+            Whose::Operation(id) => Some(id),
+            Whose::Caller(_) => None,
+        }
+    }
+}
+
+/// Who is told of the end.
+enum Whose {
+    /// Whoever asked, and is still waiting.
+    Caller(Reply),
+    /// Whoever looks at the operation of this number.
+    Operation(u64),
+}
+
+/// What is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Goal {
     /// Every vCPU stands still.
     Paused,
+    /// An operation has ended.
+    Ended(u64),
     /// A virtio-mem device has as much plugged as was asked for.
     Plugged {
         /// Place of the device.
@@ -58,6 +80,8 @@ pub(super) enum Goal {
         slot: u8,
         /// Version.
         generation: u32,
+        /// Version that it had read before.
+        before: u32,
     },
     /// The guest has added a memory device, or says that it does not.
     MemoryTaken(Announced),
@@ -67,11 +91,25 @@ pub(super) enum Goal {
 
 /// What has become of a request that was begun.
 pub(super) enum Begun {
+    /// All of it is done.
     Done(Response),
+    /// Answered when the goal is reached.
     Until(Goal, Duration),
+    /// An operation on what is called so.
+    Operation(OperationKind, String, Goal, Duration),
 }
 
-pub(super) type Answer = Result<Response, ControlError>;
+/// How something under way ends.
+pub(super) enum End {
+    /// With this answer to the caller.
+    Answer(Response),
+    /// The guest has confirmed the operation.
+    Confirmed(OperationResult),
+    /// It has not, in time; what is done stays done.
+    Unanswered(OperationResult),
+    /// It is undone.
+    Failed(ControlError),
+}
 
 /// Since when the machine runs, and how long it did not.
 pub(super) struct Clock {
@@ -98,7 +136,7 @@ impl Clock {
     }
 
     /// Milliseconds since the start, and those in pauses.
-    fn read(&self) -> (u64, u64) {
+    pub(super) fn read(&self) -> (u64, u64) {
         let paused = self.paused.map_or(Duration::ZERO, |since| since.elapsed()) + self.paused_before;
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         (ms(self.started.elapsed()), ms(paused))
@@ -106,44 +144,73 @@ impl Clock {
 }
 
 impl Running {
-    /// A client has sent something, or takes something.
-    pub(super) fn control_client(&mut self, slot: u32, events: EventSet) {
-        let slot = slot as usize;
-        if let Some(control) = &mut self.parts.control {
-            control.ready(slot, events);
+    /// Somebody asks something.
+    pub(super) fn take_calls(&mut self) {
+        if let Some(calls) = &self.parts.calls {
+            calls.hush();
         }
         for _ in 0..TURN {
-            let next = self.parts.control.as_mut().and_then(|control| control.next(slot));
-            let Some((who, parsed)) = next else { return };
-            match parsed {
-                Ok(call) => self.call(who, call.id, &call.request),
-                Err((id, error)) => self.answer(who, &id, Err(error)),
+            let call = self.parts.calls.as_ref().and_then(|calls| calls.next());
+            let Some(Call { request, reply }) = call else { return };
+            self.call(&request, reply);
+        }
+        if let Some(calls) = &self.parts.calls {
+            calls.ring();
+        }
+    }
+
+    /// Tells whoever follows what happens.
+    pub(super) fn note(&self, what: Happening) {
+        self.parts.events.push(self.clock.read().0, what);
+    }
+
+    fn note_operation(&self, id: u64) {
+        if let Ok(operation) = self.operations.get(id) {
+            let operation = Box::new(operation.clone());
+            self.note(Happening::Operation { operation });
+        }
+    }
+
+    /// Tells when the guest has read another version of the NFIT.
+    pub(super) fn note_fit(&mut self) {
+        let Some(first) = self.parts.nvdimm.first() else { return };
+        let (generation, seen) = (first.fit_generation(), first.fit_seen());
+        if seen != self.fit_seen {
+            self.fit_seen = seen;
+            self.note(Happening::FitSeen { generation, seen });
+        }
+    }
+
+    fn call(&mut self, request: &Request, reply: Reply) {
+        self.requests += 1;
+        let begun = admit(self.phase, request).and_then(|()| self.begin(request));
+        if !request.is_look() {
+            self.note(Happening::Request {
+                request: request.name(),
+                done: begun.is_ok(),
+            });
+        }
+        match begun {
+            Ok(Begun::Done(response)) => reply(Ok(response)),
+            Err(error) => reply(Err(error)),
+            Ok(Begun::Until(goal, limit)) => self.wait(Whose::Caller(reply), goal, limit),
+            Ok(Begun::Operation(kind, target, goal, limit)) => {
+                let id = self.operations.begin(kind, target, self.clock.read().0);
+                self.note_operation(id);
+                self.wait(Whose::Operation(id), goal, limit);
+                reply(self.operation(id));
             }
         }
     }
 
-    fn answer(&mut self, who: ClientId, id: &Value, answer: Answer) {
-        if let Some(control) = &mut self.parts.control {
-            control.reply(who, id, &answer);
-        }
+    fn wait(&mut self, whose: Whose, goal: Goal, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.pending.push(Pending { whose, goal, deadline });
     }
 
-    fn call(&mut self, who: ClientId, id: Value, request: &Request) {
-        match admit(self.phase, request).and_then(|()| self.begin(request)) {
-            Ok(Begun::Done(response)) => self.answer(who, &id, Ok(response)),
-            Err(error) => self.answer(who, &id, Err(error)),
-            Ok(Begun::Until(goal, limit)) => {
-                if let Some(control) = &mut self.parts.control {
-                    control.expect(who);
-                }
-                self.pending.push(Pending {
-                    who,
-                    id,
-                    goal,
-                    deadline: Instant::now() + limit,
-                });
-            }
-        }
+    fn operation(&self, id: u64) -> Answer {
+        let operation = self.operations.get(id)?;
+        Ok(Response::Operation(Box::new(operation.clone())))
     }
 
     fn state(&self) -> Response {
@@ -155,13 +222,15 @@ impl Running {
         match request {
             Request::Describe => return Ok(Begun::Done(Response::Machine(Box::new(self.describe())))),
             Request::Nvdimm(request) => return self.nvdimm(request),
+            Request::Operation(request) => return self.ask_operation(request),
+            Request::Look(request) => return self.look(request).map(Begun::Done),
             Request::Memory(request) => return self.memory(request),
             Request::Disk(request) => return self.disk(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
-                self.phase = Phase::Pausing;
+                self.enter(Phase::Pausing);
                 self.threads.pause();
                 return Ok(Begun::Until(Goal::Paused, PAUSE_LIMIT));
             }
@@ -171,16 +240,49 @@ impl Running {
         Ok(Begun::Done(self.state()))
     }
 
+    fn ask_operation(&self, request: &OperationRequest) -> Result<Begun, ControlError> {
+        match *request {
+            OperationRequest::List => {
+                let operations = self.operations.list();
+                Ok(Begun::Done(Response::Operations(OperationList { operations })))
+            }
+            OperationRequest::Show { id, wait: 0 } => self.operation(id).map(Begun::Done),
+            OperationRequest::Show { id, wait } => {
+                self.operations.get(id)?;
+                self.room_for_pending()?;
+                Ok(Begun::Until(Goal::Ended(id), Duration::from_secs(wait.min(MAX_WAIT))))
+            }
+        }
+    }
+
     fn nvdimm(&mut self, request: &NvdimmRequest) -> Result<Begun, ControlError> {
         match request {
             NvdimmRequest::List => Ok(Begun::Done(Response::Nvdimms(self.nvdimms()))),
+            NvdimmRequest::Show { id } => {
+                let found = self.nvdimms().dimms.into_iter().find(|dimm| dimm.id == *id);
+                let found = found.ok_or_else(|| no_nvdimm(id))?;
+                Ok(Begun::Done(Response::Nvdimm(Box::new(found))))
+            }
+            NvdimmRequest::Health { id } => {
+                let mut buses = self.parts.nvdimm.iter();
+                let found = buses.find_map(|bus| bus.with(|state| look::health(state, id)));
+                let found = found.ok_or_else(|| no_nvdimm(id))?;
+                Ok(Begun::Done(Response::Health(Box::new(found))))
+            }
             NvdimmRequest::Add(said) => {
                 self.room_for_pending()?;
+                let before = self.nvdimms().fit_seen;
                 let parts = &mut self.parts;
                 let added = parts.growth.add_nvdimm(&parts.nvdimm, &parts.flush_hints, said)?;
                 parts.plan = parts.growth.report();
                 let Added { slot, generation } = added;
-                Ok(Begun::Until(Goal::FitSeen { slot, generation }, FIT_LIMIT))
+                let name = parts.growth.config.nvdimm_name(slot.into());
+                let goal = Goal::FitSeen {
+                    slot,
+                    generation,
+                    before,
+                };
+                Ok(Begun::Operation(OperationKind::NvdimmAdd, name, goal, FIT_LIMIT))
             }
             NvdimmRequest::Lock { id } => {
                 self.lock_nvdimm(id)?;
@@ -217,7 +319,7 @@ impl Running {
         let done = self.parts.nvdimm.iter().find_map(|bus| bus.with(lock));
         let conflict = |why: &str| ControlError::new(ErrorKind::Conflict, format!("{id} {why}")).field("id");
         match done {
-            None => Err(ControlError::new(ErrorKind::NotFound, format!("there is no NVDIMM '{id}'")).field("id")),
+            None => Err(no_nvdimm(id)),
             Some(None) => Err(conflict("has no security functions, and cannot be locked")),
             Some(Some(Ok(()))) => Ok(()),
             Some(Some(Err(error @ SecurityError::Media(_)))) => Err(ControlError::new(
@@ -242,7 +344,7 @@ impl Running {
     fn resume(&mut self) {
         self.threads.resume();
         self.clock.resume();
-        self.phase = Phase::Running;
+        self.enter(Phase::Running);
     }
 
     fn describe(&self) -> MachineInfo {
@@ -276,78 +378,139 @@ impl Running {
         }
     }
 
-    /// Answers what is under way and has come to an end.
+    /// Ends what is under way and has come to its end.
     pub(super) fn settle(&mut self) {
         let mut at = 0;
         while let Some(pending) = self.pending.get(at) {
             let (goal, late) = (pending.goal.clone(), Instant::now() >= pending.deadline);
+            if let Some(id) = pending.operation() {
+                self.note_progress(id, &goal);
+            }
             match self.reached(goal, late) {
                 None => at += 1,
-                Some(answer) => {
+                Some(end) => {
                     let pending = self.pending.remove(at);
-                    if let Some(control) = &mut self.parts.control {
-                        control.reply_later(pending.who, &pending.id, &answer);
-                    }
+                    self.finish_pending(pending.whose, end);
                 }
             }
         }
     }
 
-    /// Whether a goal is reached; when it is too late for that, what was begun is undone.
-    fn reached(&mut self, goal: Goal, late: bool) -> Option<Answer> {
+    fn finish_pending(&mut self, whose: Whose, end: End) {
+        let now = self.clock.read().0;
+        match (whose, end) {
+            (Whose::Caller(reply), End::Answer(response)) => reply(Ok(response)),
+            (Whose::Caller(reply), End::Failed(error)) => reply(Err(error)),
+            (Whose::Operation(id), End::Confirmed(result)) => {
+                self.operations.end(id, OperationState::Done, Ok(result), now);
+                self.note_operation(id);
+            }
+            (Whose::Operation(id), End::Unanswered(result)) => {
+                self.operations.end(id, OperationState::Unanswered, Ok(result), now);
+                self.note_operation(id);
+            }
+            (Whose::Operation(id), End::Failed(error)) => {
+                self.operations.end(id, OperationState::Failed, Err(error), now);
+                self.note_operation(id);
+            }
+            (Whose::Caller(_), End::Confirmed(_) | End::Unanswered(_)) | (Whose::Operation(_), End::Answer(_)) => {
+                unreachable!("a goal of operations is no goal of callers")
+            }
+        }
+    }
+
+    /// What the guest has done towards a goal since it was set.
+    fn note_progress(&mut self, id: u64, goal: &Goal) {
+        match *goal {
+            Goal::FitSeen {
+                generation: wanted,
+                before,
+                ..
+            } => {
+                let generation = self.nvdimms().fit_seen;
+                if generation != before {
+                    let meaning = format!(
+                        "the guest has read version {generation} of the NFIT, and {wanted} is the one with the change"
+                    );
+                    self.note_step(id, GuestAction::FitSeen { generation, wanted }, meaning);
+                }
+            }
+            Goal::Plugged { index, size } => {
+                let plugged = self
+                    .parts
+                    .live
+                    .mem
+                    .get(index)
+                    .map_or(0, |device| device.status().plugged);
+                let action = GuestAction::Plugged {
+                    plugged,
+                    requested: size,
+                };
+                let meaning = format!("the guest has {} of {} plugged", ByteSize(plugged), ByteSize(size));
+                self.note_step(id, action, meaning);
+            }
+            // What is said of memory devices is noted where their end is decided.
+            Goal::MemoryTaken(_) | Goal::MemoryGone(..) | Goal::Paused | Goal::Ended(_) => {}
+        }
+    }
+
+    pub(super) fn note_step(&mut self, id: u64, action: GuestAction, meaning: String) {
+        if self.operations.step(id, action, meaning, self.clock.read().0) {
+            self.note_operation(id);
+        }
+    }
+
+    /// How something under way ends, if it does now; what is too late for its goal is undone where it can be.
+    fn reached(&mut self, goal: Goal, late: bool) -> Option<End> {
         if self.phase == Phase::Ending {
-            return Some(Err(ControlError::new(ErrorKind::Ending, "the machine ended meanwhile")));
+            return Some(End::Failed(ControlError::new(
+                ErrorKind::Ending,
+                "the machine ended meanwhile",
+            )));
         }
         match goal {
             Goal::MemoryTaken(device) => self.memory_taken(device, late),
             Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
             Goal::Plugged { index, size } => self.memory_target(index, size, late),
-            Goal::FitSeen { slot, generation } => {
+            Goal::FitSeen { slot, generation, .. } => {
                 let list = self.nvdimms();
                 let dimm = list.dimms.into_iter().find(|dimm| dimm.slot == slot)?;
-                (list.fit_seen >= generation || late).then(|| {
-                    Ok(Response::NvdimmAdded(Box::new(NvdimmAdded {
-                        dimm,
-                        fit_generation: generation,
-                        fit_seen: list.fit_seen,
-                    })))
-                })
+                let added = OperationResult::NvdimmAdded(Box::new(NvdimmAdded {
+                    dimm,
+                    fit_generation: generation,
+                    fit_seen: list.fit_seen,
+                }));
+                if list.fit_seen >= generation {
+                    return Some(End::Confirmed(added));
+                }
+                late.then_some(End::Unanswered(added))
             }
+            Goal::Ended(id) => match self.operations.get(id) {
+                Ok(operation) if operation.state == OperationState::Running && !late => None,
+                Ok(operation) => Some(End::Answer(Response::Operation(Box::new(operation.clone())))),
+                Err(error) => Some(End::Failed(error)),
+            },
             Goal::Paused => {
                 let (standing, all) = self.threads.standing();
                 if standing == all {
-                    self.phase = Phase::Paused;
+                    self.enter(Phase::Paused);
                     self.clock.pause();
-                    return Some(Ok(self.state()));
+                    return Some(End::Answer(self.state()));
                 }
                 late.then(|| {
                     self.resume();
                     let limit = PAUSE_LIMIT.as_secs();
                     let why = format!("{standing} of {all} vCPUs stood still within {limit} s; all of them run again");
                     let error = ControlError::new(ErrorKind::Deadline, why);
-                    Err(error.hint("the host may be overloaded: try again"))
+                    End::Failed(error.hint("the host may be overloaded: try again"))
                 })
             }
         }
     }
+}
 
-    /// Brings what is watched of the control clients in line with them.
-    pub(super) fn refresh_control(&mut self, ops: &mut EventOps<'_>) {
-        let Some(control) = &mut self.parts.control else { return };
-        control.refresh(|slot, watch| {
-            let token = u32::try_from(slot).map(Token::ControlClient);
-            let data = token.map_or(u32::MAX, Token::data);
-            let done = match watch {
-                Watch::Add(fd, events) => ops.add(Events::with_data_raw(fd, data, events)),
-                Watch::Modify(fd, events) => ops.modify(Events::with_data_raw(fd, data, events)),
-                Watch::Remove(fd) => ops.remove(Events::empty_raw(fd)),
-            };
-            if let Err(e) = &done {
-                tracing::warn!("a control client is not watched: {e}");
-            }
-            done.is_ok()
-        });
-    }
+fn no_nvdimm(id: &str) -> ControlError {
+    ControlError::new(ErrorKind::NotFound, format!("there is no NVDIMM '{id}'")).field("id")
 }
 
 fn nvdimm_infos(bus: u8, state: &BusState, hints: &FlushHints) -> Vec<NvdimmInfo> {

@@ -1,11 +1,11 @@
 //! What virtio devices of the running machine say of themselves.
 
-use super::Running;
+use super::{Running, serve::End};
 use crate::{
     config::throttle_problem,
     control::{
-        ControlError, DiskFaultInfo, DiskInfo, DiskList, DiskRequest, ErrorKind, MemoryTargetInfo, Response,
-        VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
+        ControlError, DiskFaultInfo, DiskInfo, DiskList, DiskRequest, ErrorKind, MemoryTargetInfo, OperationResult,
+        Response, VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
     },
     layout::VirtioMemoryKind,
     machine::disk::Disk,
@@ -52,16 +52,20 @@ impl Running {
     }
 
     /// What has become of a size, if that is all, or it is too late for more.
-    pub(super) fn memory_target(&self, index: usize, size: u64, late: bool) -> Option<Result<Response, ControlError>> {
+    pub(super) fn memory_target(&self, index: usize, size: u64, late: bool) -> Option<End> {
         let id = self.parts.growth.config.virtio_mem_name(index);
         let device = mem_info(id, self.parts.live.mem.get(index)?);
         if device.requested != size {
             let other = ByteSize(device.requested);
             let why = format!("{} has been asked for {other} meanwhile", device.id);
-            return Some(Err(ControlError::new(ErrorKind::Conflict, why).field("size")));
+            return Some(End::Failed(ControlError::new(ErrorKind::Conflict, why).field("size")));
         }
         let reached = device.plugged == size;
-        (reached || late).then(|| Ok(Response::MemoryTarget(Box::new(MemoryTargetInfo { reached, device }))))
+        let target = OperationResult::MemoryTarget(Box::new(MemoryTargetInfo { reached, device }));
+        if reached {
+            return Some(End::Confirmed(target));
+        }
+        late.then_some(End::Unanswered(target))
     }
 
     /// Does what is asked of a disk.

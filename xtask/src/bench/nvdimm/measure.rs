@@ -3,7 +3,7 @@
 use super::{Plan, Run, Vmm};
 use crate::bench::{measure::statistics, trace::Trace};
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, QemuBuilder, Scratch, control::ctl, guest::program};
+use guest_tests::{Guest, GuestBuilder, QemuBuilder, Scratch, api::ctl, guest::program};
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -53,7 +53,7 @@ fn machine(plan: &Plan, vmm: Vmm, files: &Scratch, count: u32, size: u64) -> Res
     match vmm {
         Vmm::Daxvisor => {
             let all = GuestBuilder::new(&plan.kernel).timeout(900).memory("512M");
-            let all = all.arg("--control-socket", &files.text("control"));
+            let all = all.arg("--api-socket", &files.text("api"));
             let all = made
                 .iter()
                 .fold(all, |all, path| all.nvdimm(&format!("{},size={size}", path.display())));
@@ -91,7 +91,7 @@ fn two_dimms(plan: &Plan, vmm: Vmm, trace: &Trace, figures: &mut Figures) -> Res
     raw(&mut guest, figures)?;
     mapped(&mut guest, trace, figures)?;
     if vmm == Vmm::Daxvisor {
-        let took = added(&mut guest, &files.join("control"), &files.join("more"))?;
+        let took = added(&mut guest, &files.join("api"), &files.join("more"))?;
         figures.insert("hot-add until the block device is there".into(), took);
     }
     end(guest)

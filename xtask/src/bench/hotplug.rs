@@ -1,0 +1,295 @@
+//! `cargo xtask bench hotplug`: how long a running machine takes to answer, beside QEMU's monitor protocol.
+//!
+//! Both boot the same guest on the same KVM, in turn; when the guest is up and idle they are asked over a unix socket, each on
+//! one connection that stays. What an open connection costs while nothing is asked is read from the scheduler.
+
+use super::{
+    in_nested_host,
+    measure::READY,
+    record::{Log, Plan, Scenario, Vmm},
+    vmms::Staged,
+};
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{
+    env, fmt, fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+use vmm::api::client::Client;
+
+/// Questions of one kind in a row.
+const QUESTIONS: usize = 200;
+/// Without a question.
+const IDLE: Duration = Duration::from_secs(5);
+/// From the start to the agent's hello, on any host.
+const BOOT: Duration = Duration::from_secs(90);
+/// For one answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// One series of figures.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    vmm: Vmm,
+    what: String,
+    /// Nanoseconds, in the order in which they were measured.
+    ns: Vec<u64>,
+}
+
+/// All of them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    kind: String,
+    rows: Vec<Row>,
+    /// Nanoseconds of processor time that daxvisor's API used in [`IDLE`], one a round.
+    idle_ns: Vec<u64>,
+}
+
+/// Runs the rounds where KVM is, and shows what came of them.
+pub fn run(plan: &Plan, rounds: u32, nested: bool, json: &Path) -> Result<()> {
+    let dir = tempfile::Builder::new().prefix("daxvisor-bench-").tempdir()?;
+    let file = dir.path().join("plan.json");
+    fs::write(&file, serde_json::to_vec(&(plan, rounds))?)?;
+    let program = env::current_exe()?;
+    let mut command = match nested {
+        true => in_nested_host(&plan.daxvisor, &program, dir.path()),
+        false => Command::new(&program),
+    };
+    command.args(["bench", "measure-hotplug"]).arg(&file);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the measurement failed ({})", output.status);
+    let line = output
+        .stdout
+        .split(|b| *b == b'\n')
+        .rfind(|line| line.starts_with(b"{"));
+    let mut report: Report = serde_json::from_slice(line.context("the measurement said nothing")?)?;
+    report.kind = match nested {
+        true => "nested host, instruction-counting mode".to_owned(),
+        false => "this machine's KVM".to_owned(),
+    };
+    print!("{report}");
+    if let Some(folder) = json.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(json, serde_json::to_vec_pretty(&report)?).with_context(|| format!("cannot write {}", json.display()))?;
+    eprintln!("single figures: {}", json.display());
+    Ok(())
+}
+
+/// All rounds of a plan; the report goes to standard output.
+pub fn measure(plan: &Path) -> Result<()> {
+    let (plan, rounds): (Plan, u32) = serde_json::from_slice(&fs::read(plan)?)?;
+    let staged = Staged::new(&plan)?;
+    let (mut rows, mut idle_ns) = (vec![], vec![]);
+    for _ in 0..rounds {
+        let guest = Guest::start(&staged, Vmm::Daxvisor)?;
+        let mut client = Client::connect(&guest.socket, Some(ANSWER))?;
+        for path in ["/vm/state", "/vm", "/nvdimms"] {
+            let ask = || {
+                let answer = client.send("GET", path, None, ANSWER)?;
+                ensure!(answer.status == 200, "GET {path}: {}", answer.status);
+                Ok(())
+            };
+            rows.push(series(Vmm::Daxvisor, format!("GET {path}"), ask)?);
+        }
+        idle_ns.push(guest.idle("api")?);
+        drop(guest);
+        let guest = Guest::start(&staged, Vmm::QemuQ35)?;
+        let mut monitor = Monitor::connect(&guest.socket)?;
+        for command in ["query-status", "query-memory-devices", "query-version"] {
+            let ask = || monitor.execute(command);
+            rows.push(series(Vmm::QemuQ35, command.to_owned(), ask)?);
+        }
+    }
+    let kind = String::new();
+    println!("{}", serde_json::to_string(&Report { kind, rows, idle_ns })?);
+    Ok(())
+}
+
+fn series(vmm: Vmm, what: String, mut ask: impl FnMut() -> Result<()>) -> Result<Row> {
+    // The first questions compile what answers them, where code is translated.
+    for _ in 0..QUESTIONS / 10 {
+        ask()?;
+    }
+    let mut ns = Vec::with_capacity(QUESTIONS);
+    for _ in 0..QUESTIONS {
+        let asked = Instant::now();
+        ask()?;
+        ns.push(u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    }
+    Ok(Row { vmm, what, ns })
+}
+
+/// A program with a guest that is up; killed when dropped.
+struct Guest {
+    child: Child,
+    socket: std::path::PathBuf,
+}
+
+impl Guest {
+    fn start(staged: &Staged, vmm: Vmm) -> Result<Self> {
+        let console = staged.console();
+        let socket = console.with_extension("socket");
+        for stale in [&console, &socket] {
+            let _ = fs::remove_file(stale);
+        }
+        let mut command = staged.command(vmm, &Scenario::Boot { log: Log::Quiet })?;
+        match vmm {
+            Vmm::Daxvisor => command.arg("--api-socket").arg(&socket),
+            _ => command
+                .arg("-qmp")
+                .arg(format!("unix:{},server=on,wait=off", socket.display())),
+        };
+        let guest = Self {
+            child: command.spawn().context("cannot start the program")?,
+            socket,
+        };
+        let deadline = Instant::now() + BOOT;
+        let up = || fs::read(&console).is_ok_and(|text| text.windows(READY.len()).any(|w| w == READY));
+        while !up() {
+            ensure!(Instant::now() < deadline, "{vmm} has not booted within {BOOT:?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(guest)
+    }
+
+    /// Nanoseconds of processor time that the thread called `name` uses while nothing is asked.
+    fn idle(&self, name: &str) -> Result<u64> {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        for task in fs::read_dir(&tasks)? {
+            let task = task?.path();
+            if fs::read_to_string(task.join("comm"))?.trim() == name {
+                let used = || -> Result<u64> {
+                    let text = fs::read_to_string(task.join("schedstat"))?;
+                    Ok(text.split(' ').next().unwrap_or_default().parse()?)
+                };
+                let before = used()?;
+                thread::sleep(IDLE);
+                return Ok(used()? - before);
+            }
+        }
+        bail!("{tasks} has no thread {name}")
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// QEMU's monitor, by its protocol.
+struct Monitor(BufReader<UnixStream>);
+
+impl Monitor {
+    fn connect(path: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        let mut monitor = Self(BufReader::new(stream));
+        monitor.line()?;
+        monitor.execute("qmp_capabilities")?;
+        Ok(monitor)
+    }
+
+    fn line(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.0.read_line(&mut line)?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    fn execute(&mut self, command: &str) -> Result<()> {
+        writeln!(self.0.get_mut(), r#"{{"execute":"{command}"}}"#)?;
+        // Events come in between.
+        loop {
+            let line = self.line()?;
+            ensure!(line["error"].is_null(), "{command}: {line}");
+            if !line["return"].is_null() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}; microseconds from the question to the whole answer", self.kind)?;
+        writeln!(
+            f,
+            "{:<12} {:<24} {:>6} {:>9} {:>9}",
+            "program", "question", "n", "p50", "p99"
+        )?;
+        let mut shown: Vec<(Vmm, &str)> = vec![];
+        for row in &self.rows {
+            if shown.contains(&(row.vmm, &row.what)) {
+                continue;
+            }
+            shown.push((row.vmm, &row.what));
+            let same = self.rows.iter().filter(|r| r.vmm == row.vmm && r.what == row.what);
+            let mut ns: Vec<_> = same.flat_map(|r| r.ns.iter().copied()).collect();
+            ns.sort_unstable();
+            let (p50, p99) = (us(quantile(&ns, 50)), us(quantile(&ns, 99)));
+            writeln!(
+                f,
+                "{:<12} {:<24} {:>6} {p50:>9} {p99:>9}",
+                row.vmm.to_string(),
+                row.what,
+                ns.len()
+            )?;
+        }
+        let idle: Vec<_> = self.idle_ns.iter().map(|ns| us(*ns)).collect();
+        writeln!(
+            f,
+            "processor time of daxvisor's API in {} s with an open connection and no question: {} us",
+            IDLE.as_secs(),
+            idle.join(", ")
+        )
+    }
+}
+
+fn us(ns: u64) -> String {
+    format!("{}.{}", ns / 1000, ns % 1000 / 100)
+}
+
+/// The smallest of sorted figures that at least `percent` of them do not exceed.
+fn quantile(sorted: &[u64], percent: usize) -> u64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(rank).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_figures_that_were_measured() {
+        let ns: Vec<u64> = (1..=200).collect();
+        assert_eq!((quantile(&ns, 50), quantile(&ns, 99)), (100, 198));
+        assert_eq!((quantile(&[7], 50), quantile(&[7], 99), quantile(&[], 50)), (7, 7, 0));
+    }
+
+    #[test]
+    fn a_row_has_all_rounds_of_its_question() {
+        let row = |ns: &[u64]| Row {
+            vmm: Vmm::Daxvisor,
+            what: "GET /vm".into(),
+            ns: ns.to_vec(),
+        };
+        let report = Report {
+            kind: "x".into(),
+            rows: vec![row(&[1000, 2000]), row(&[3000])],
+            idle_ns: vec![0, 1500],
+        };
+        let text = report.to_string();
+        assert!(
+            text.contains("daxvisor     GET /vm                       3       2.0       3.0"),
+            "{text}"
+        );
+        assert!(text.ends_with("no question: 0.0, 1.5 us\n"), "{text}");
+    }
+}
