@@ -345,6 +345,14 @@ pub static ROUTES: &[Route] = &[
     .answers::<StateInfo>(),
     route(
         Post,
+        "/vm/reboot",
+        "reboot",
+        "Resets the machine at once, without asking the guest: it starts again with everything that was added to it.",
+        Ask(|_| Ok(Request::Reboot)),
+    )
+    .answers::<StateInfo>(),
+    route(
+        Post,
         "/vm/shutdown",
         "shutdown",
         "Ends the machine at once, without asking the guest.",
@@ -609,6 +617,7 @@ pub fn written(request: &Request) -> Written {
         Request::Pause => post("/vm/pause"),
         Request::Resume => post("/vm/resume"),
         Request::PowerButton => post("/vm/power-button"),
+        Request::Reboot => post("/vm/reboot"),
         Request::Quit => post("/vm/shutdown"),
         Request::Look(request) => get(&match request {
             LookRequest::State => "/vm/state".to_owned(),
@@ -833,6 +842,7 @@ mod tests {
             Request::Pause,
             Request::Resume,
             Request::PowerButton,
+            Request::Reboot,
             Request::Quit,
             Request::Look(LookRequest::State),
             Request::Look(LookRequest::Map),

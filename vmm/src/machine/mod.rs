@@ -20,6 +20,7 @@ mod operations;
 pub mod output;
 mod ranges;
 mod refusal;
+mod restart;
 mod secure;
 pub mod socket;
 mod tail;
@@ -27,6 +28,7 @@ pub mod terminal;
 mod virtio;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};
+pub use restart::{Kept, OnReset, RunLimits};
 
 use std::fmt;
 

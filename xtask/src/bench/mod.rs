@@ -144,7 +144,7 @@ fn hotplug(args: &HotplugArgs) -> Result<()> {
         unpack: BTreeMap::new(),
         daxvisor,
     };
-    hotplug::run(&plan, args.rounds, nested, &args.json)
+    hotplug::run(&plan, &args.kernel, args.rounds, nested, &args.json)
 }
 
 /// The program to measure: the one that is named, or a new one.
@@ -248,6 +248,7 @@ fn in_nested_host(daxvisor: &Path, program: &Path, dir: &Path) -> Command {
     for folder in unseen([program.parent(), daxvisor.parent(), Some(&default_dir())]) {
         host.arg("--share").arg(folder);
     }
+    host.arg("--env").arg(format!("DAXVISOR_BIN={}", daxvisor.display()));
     host.arg("--").arg(program);
     host
 }
