@@ -1,4 +1,4 @@
-//! ACPI hardware: the generic event device with its sleep and reset registers.
+//! ACPI hardware: the generic event device with its sleep and reset registers; [`fixed`] for those who need more.
 //!
 //! | offset | bytes | register | |
 //! |---|---|---|---|
@@ -11,6 +11,7 @@
 
 pub mod aml;
 pub mod memory_hotplug;
+pub mod fixed;
 
 use crate::{BusDevice, Effect, Line};
 use std::sync::{

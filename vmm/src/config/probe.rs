@@ -47,9 +47,12 @@ impl VmConfig {
             problems.push(ConfigError::NoKernel);
         }
         let images = [("the kernel", &self.kernel), ("the initrd", &self.initrd)];
+        let modules = self.module.iter().map(|module| ("a module", Some(&*module.file)));
         for (role, path) in images
             .into_iter()
-            .filter_map(|(role, path)| Some((role, path.as_deref()?)))
+            .map(|(role, path)| (role, path.as_deref()))
+            .chain(modules)
+            .filter_map(|(role, path)| Some((role, path?)))
         {
             problems.extend(check_image(role, path).err());
         }
@@ -185,6 +188,7 @@ impl VmConfig {
             .into_iter()
             .collect();
         named.extend(self.initrd.as_deref().map(|path| image("the initrd", path)));
+        named.extend(self.module.iter().map(|module| image("a module", &module.file)));
         for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
             let role = || self.nvdimm_name(slot);
             named.extend(nvdimm.file.as_deref().map(|path| Named {

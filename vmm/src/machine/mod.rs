@@ -15,6 +15,7 @@ mod disk;
 pub mod events;
 mod growth;
 mod hotplug;
+mod images;
 mod nvdimm;
 pub mod output;
 mod ranges;
