@@ -76,7 +76,7 @@ fn loops_are_unrolled_with_their_count() {
 }
 
 #[test]
-fn requests_to_the_machine_are_those_of_its_api() {
+fn requests_to_the_machine_are_those_of_the_control_socket() {
     let text = "about = 'x'\n[[scenario]]\nname = 'a'\nparameters = { mib = ['64M'] }\nstep = [{ host = { nvdimm = { add = { size = '${mib}' } } } }, { host = 'pause' }]\n";
     let ready = expand(&loaded(text)).unwrap();
     assert!(matches!(&ready[0].steps[1].action, Action::Host(r) if **r == Request::Pause));

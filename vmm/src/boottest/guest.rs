@@ -122,8 +122,6 @@ pub struct Launch<'a> {
     pub sockets: &'a Path,
     /// The machine's own end, behind all deadlines of ours.
     pub limit: Duration,
-    /// Whether there is an API socket.
-    pub api: bool,
 }
 
 /// A machine that was started.
@@ -132,10 +130,11 @@ pub struct Guest<'a> {
     client: Option<Client>,
     console: Arc<Console>,
     reader: Option<thread::JoinHandle<()>>,
+    events: Option<thread::JoinHandle<()>>,
     stop: &'a AtomicBool,
     deadline: Instant,
     begun: Instant,
-    api: PathBuf,
+    control: PathBuf,
     vmm_log: PathBuf,
 }
 
@@ -153,7 +152,7 @@ impl<'a> Guest<'a> {
         let log = File::create(&vmm_log).map_err(|e| broken("write vmm.log", e))?;
         let console_log =
             File::create(launch.folder.join("console.log")).map_err(|e| broken("write console.log", e))?;
-        let api = launch.sockets.join("api");
+        let control = launch.sockets.join("control");
         let mut command = Command::new(launch.program);
         command
             .args([
@@ -168,9 +167,7 @@ impl<'a> Guest<'a> {
             ])
             .arg(launch.config);
         command.arg("--agent-socket").arg(launch.sockets.join("agent"));
-        if launch.api {
-            command.arg("--api-socket").arg(&api);
-        }
+        command.arg("--api-socket").arg(&control);
         command.args(["--timeout", &launch.limit.as_secs().max(1).to_string()]);
         command.args(["--parent", &std::process::id().to_string()]);
         // Keys of the terminal are for the runner.
@@ -196,14 +193,21 @@ impl<'a> Guest<'a> {
             client: None,
             console,
             reader: None,
+            events: None,
             stop,
             deadline: begun + deadline,
             begun,
-            api,
+            control,
             vmm_log,
         };
         // From here on a failure drops the guest, which kills the child.
         guest.reader = reader.transpose().map_err(|e| broken("start a thread", e))?;
+        let events = File::create(launch.folder.join("events.jsonl")).map_err(|e| broken("write events.jsonl", e))?;
+        let socket = guest.control.clone();
+        // What is missing of the events is no failure: the machine may have refused to start, and says so itself.
+        let follow = move || drop(super::host::follow(&socket, events, ENDING));
+        let thread = thread::Builder::new().name("events".into()).spawn(follow);
+        guest.events = Some(thread.map_err(|e| broken("start a thread", e))?);
         Ok(guest)
     }
 
@@ -412,7 +416,7 @@ impl<'a> Guest<'a> {
                     thread::sleep(LOOK / 2);
                 }
             }
-            Action::Host(request) => Ok(super::host::call(&self.api, request, within).map_or_else(refused, done)),
+            Action::Host(request) => Ok(super::host::call(&self.control, request, within).map_or_else(refused, done)),
             Action::Push { to, from, mode } => {
                 let data = match from {
                     Ok(path) => {
@@ -481,6 +485,11 @@ impl<'a> Guest<'a> {
         let _ = self.child.wait();
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
+        }
+        // The stream has ended with the machine; only one that never began is still looked for.
+        let soon = Instant::now() + LAST_WORDS / 2;
+        while self.events.as_ref().is_some_and(|e| !e.is_finished()) && Instant::now() < soon {
+            thread::sleep(LOOK / 10);
         }
     }
 }

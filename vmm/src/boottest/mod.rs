@@ -3,7 +3,7 @@
 //! ```text
 //! suites --load, expand--> Ready --times kernels--> Case --run--> CaseResult --> summary, JSON, JUnit, TAP, HTML
 //!                                                     |
-//!                              child `daxvisor run`, console, agent, API socket
+//!                              child `daxvisor run`, console, agent, API
 //! ```
 //! Everything that decides is pure: `expand`, `filter`, `expect`, `console`, `oops`, `ktap`, `verdict`, `report`. `guest`, `case`
 //! and `schedule` act. The command line (`cli::test`) chooses the host and prints.
