@@ -149,6 +149,14 @@ fn neighbours_are_there(m: &mut Machine) -> Result<()> {
         "load 0x3300: 0x5eed".into(),
     ];
     ensure!((status, said.trim()) == (FINE, wanted.join("\n").as_str()), "{said}");
+    // The kernel's own stores, and its write-back of every line of the page.
+    m.guest
+        .check("xfs_io -c 'pwrite -q -S 0x33 0x3384 100' -c fsync /mnt/file")?;
+    let (status, said) = m.touch("load:0x3388")?;
+    ensure!(
+        (status, said.trim()) == (FINE, "load 0x3388: 0x3333333333333333"),
+        "{said}"
+    );
     let counts = m.faults()?["counts"].take();
     ensure!(
         counts["consumed"] == 0 && counts["carried"].as_u64() >= Some(5),

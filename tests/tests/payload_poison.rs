@@ -103,6 +103,14 @@ fn a_load_of_a_bad_line_never_completes() {
 }
 
 #[test]
+fn no_instruction_is_fetched_from_a_page_with_a_bad_line() {
+    // jmp 0:0x3080
+    let (bare, report) = run(&[0xea, 0x80, 0x30, 0, 0]);
+    assert_eq!(report, Report::Poisoned);
+    assert_eq!(bare.stopped_at().unwrap().rip, PAGE + 0x80);
+}
+
+#[test]
 fn a_good_page_is_fast_memory_again() {
     // mov al, [0x3041]; out 0xf4, al; hlt
     let mut bare = machine(&[0xa0, 0x41, 0x30, 0xe6, 0xf4, 0xf4]);
