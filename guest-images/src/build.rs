@@ -1,7 +1,7 @@
 //! The whole build, in order.
 
 use crate::{
-    agent::{self, Programs},
+    agent,
     apt::{Apt, Fetched},
     archive::Archive,
     initramfs::{self, Role},
@@ -44,7 +44,7 @@ struct Builder<'a> {
     store: Store,
     archive: Archive,
     refresh: bool,
-    programs: Programs,
+    agent: Vec<u8>,
     say: &'a mut dyn FnMut(&str),
     manifest: Manifest,
     kernels: BTreeMap<&'static str, Kernel>,
@@ -113,7 +113,7 @@ impl Builder<'_> {
             release: kernel.release.clone(),
             bzimage: kernel.folder.join("bzImage"),
             vmlinux: kernel.folder.join("vmlinux"),
-            initramfs: initramfs::build(&self.store, Role::Guest, kernel, tools, &self.programs)?,
+            initramfs: initramfs::build(&self.store, Role::Guest, kernel, tools, &self.agent)?,
         })
     }
 
@@ -141,7 +141,7 @@ impl Builder<'_> {
     fn host_with(&mut self, name: &str, tools: &Tools) -> Result<()> {
         (self.say)("nested host");
         let kernel = &self.kernels[name];
-        let initramfs = initramfs::build(&self.store, Role::Host, kernel, tools, &self.programs)?;
+        let initramfs = initramfs::build(&self.store, Role::Host, kernel, tools, &self.agent)?;
         let (release, vmlinux) = (kernel.release.clone(), kernel.folder.join("vmlinux"));
         let qemu = qemu::build(&self.store, &self.archive, self.refresh)?;
         self.record(&qemu.packages, &qemu.root);
@@ -169,12 +169,10 @@ fn fingerprint(
     archive: &Archive,
     kernels: &[&recipe::Kernel],
     packages: &[LocalPackage],
-    programs: &Programs,
+    agent: &[u8],
 ) -> Result<String> {
     let mut key = Key::new("build");
-    key.add(format!("{archive:?}{kernels:?}"))
-        .add(&programs.agent)
-        .add(&programs.memprobe);
+    key.add(format!("{archive:?}{kernels:?}")).add(agent);
     for package in packages {
         key.add(package.stamp()?);
     }
@@ -244,17 +242,17 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         .iter()
         .try_for_each(|package| local::keep(&dir, package))?;
     let packages = local::kept(&dir)?;
-    let (archive, programs) = (Archive::of_this_machine()?, agent::build()?);
-    let fingerprint = fingerprint(&archive, &kernels, &packages, &programs)?;
+    let (archive, agent) = (Archive::of_this_machine()?, agent::build()?);
+    let fingerprint = fingerprint(&archive, &kernels, &packages, &agent)?;
     if let Some(manifest) = complete(&dir, &fingerprint).filter(|_| !options.refresh && !options.prune) {
         return Ok(manifest);
     }
-    say(&format!("guest agent {}", &hex(&Sha256::digest(&programs.agent))[..12]));
+    say(&format!("guest agent {}", &hex(&Sha256::digest(&agent))[..12]));
     let mut builder = Builder {
         store,
         archive,
         refresh: options.refresh,
-        programs,
+        agent,
         say,
         manifest: Manifest::default(),
         kernels: BTreeMap::new(),

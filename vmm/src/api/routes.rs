@@ -5,10 +5,9 @@ use crate::{
     config::{DiskFault, DiskThrottle, LimitsConfig, MemoryDeviceConfig, NvdimmConfig},
     control::{
         CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, DiskInfo, DiskList, DiskRequest, ErrorKind, Event,
-        EventList, FaultList, FaultRequest, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo,
-        MapInfo, MediaErrorList, MediaInject, MediaRange, MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList,
-        NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo,
-        TableInfo, TableList,
+        EventList, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList,
+        MediaInject, MediaRange, MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList,
+        NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
     },
 };
 use hyper::body::Bytes;
@@ -432,14 +431,6 @@ pub static ROUTES: &[Route] = &[
     .answers::<StateInfo>(),
     route(
         Get,
-        "/faults",
-        "listFaults",
-        "Bad memory, how loads of it are caught, and how many were.",
-        Ask(|_| Ok(Request::Fault(FaultRequest::List))),
-    )
-    .answers::<FaultList>(),
-    route(
-        Get,
         "/memory/devices",
         "listMemoryDevices",
         "The memory devices, and what the guest has made of them.",
@@ -655,7 +646,6 @@ pub fn written(request: &Request) -> Written {
             body: Some(json!(range)),
             ..post("/media-errors/clear")
         },
-        Request::Fault(FaultRequest::List) => get("/faults"),
         Request::Memory(MemoryRequest::List) => get("/memory/devices"),
         Request::Memory(MemoryRequest::Add(device)) => Written {
             body: Some(json!(device)),
@@ -905,7 +895,6 @@ mod tests {
                 throttle: serde_json::from_value(json!({"iops": 10})).unwrap(),
             }),
             Request::Limits(LimitsRequest::Get),
-            Request::Fault(FaultRequest::List),
             Request::Limits(LimitsRequest::Set(
                 serde_json::from_value(json!({"target": "1G"})).unwrap(),
             )),

@@ -2,7 +2,6 @@
 //!
 //! Exit codes are its own ([`EXIT_CODES`]): what happens to the machine is not what happened to the request.
 
-mod fault;
 mod link;
 mod show;
 
@@ -20,7 +19,6 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use devices::units::ByteSize;
-use fault::FaultVerb;
 use link::LinkError;
 use serde::Deserialize;
 use serde_json::Value;
@@ -114,9 +112,6 @@ enum Verb {
     /// Disks and their faults
     #[command(subcommand)]
     Disk(DiskVerb),
-    /// Memory errors that the guest meets
-    #[command(subcommand)]
-    Fault(FaultVerb),
     /// Limits of the machine's RAM
     #[command(subcommand)]
     Limits(LimitsVerb),
@@ -353,7 +348,6 @@ impl Verb {
             Self::Disk(verb) => Request::Disk(verb.request()),
             Self::Limits(LimitsVerb::Get) => Request::Limits(LimitsRequest::Get),
             Self::Limits(LimitsVerb::Set { limits }) => Request::Limits(LimitsRequest::Set(*limits)),
-            Self::Fault(verb) => verb.request(),
             Self::Raw => return None,
         })
     }
