@@ -6,6 +6,7 @@
 use super::{
     in_nested_host,
     measure::READY,
+    publish,
     record::{Log, Plan, Scenario, Vmm},
     vmms::Staged,
 };
@@ -57,7 +58,7 @@ pub fn run(plan: &Plan, rounds: u32, nested: bool, json: &Path) -> Result<()> {
     fs::write(&file, serde_json::to_vec(&(plan, rounds))?)?;
     let program = env::current_exe()?;
     let mut command = match nested {
-        true => in_nested_host(&plan.daxvisor, &program, dir.path()),
+        true => in_nested_host(&plan.daxvisor, &program, dir.path(), &["--icount"]),
         false => Command::new(&program),
     };
     command.args(["bench", "measure-hotplug"]).arg(&file);
@@ -72,13 +73,7 @@ pub fn run(plan: &Plan, rounds: u32, nested: bool, json: &Path) -> Result<()> {
         true => "nested host, instruction-counting mode".to_owned(),
         false => "this machine's KVM".to_owned(),
     };
-    print!("{report}");
-    if let Some(folder) = json.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(json, serde_json::to_vec_pretty(&report)?).with_context(|| format!("cannot write {}", json.display()))?;
-    eprintln!("single figures: {}", json.display());
-    Ok(())
+    publish(&report, json)
 }
 
 /// All rounds of a plan; the report goes to standard output.

@@ -21,9 +21,10 @@ mod vmms;
 use anyhow::{Context, Result, ensure};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use record::{Plan, Queue};
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -185,7 +186,7 @@ fn boot(args: &BootArgs) -> Result<()> {
     let (daxvisor, program) = (plan.daxvisor.clone(), env::current_exe()?);
     let runs = drive::all(plan, &plan_file, Duration::from_secs(args.run_limit), || {
         let mut command = if nested {
-            in_nested_host(&daxvisor, &program, dir.path())
+            in_nested_host(&daxvisor, &program, dir.path(), &["--icount"])
         } else {
             Command::new(&program)
         };
@@ -198,13 +199,18 @@ fn boot(args: &BootArgs) -> Result<()> {
         "this machine's KVM"
     };
     let report = table::Report::new(kind, &args.kernel, &runs);
+    publish(&report, &args.json)?;
+    Ok(())
+}
+
+/// Prints a report and writes it to `json`.
+fn publish(report: &(impl fmt::Display + Serialize), json: &Path) -> Result<()> {
     print!("{report}");
-    if let Some(dir) = args.json.parent() {
+    if let Some(dir) = json.parent() {
         fs::create_dir_all(dir)?;
     }
-    fs::write(&args.json, serde_json::to_vec_pretty(&report)?)
-        .with_context(|| format!("cannot write {}", args.json.display()))?;
-    eprintln!("figures and single runs: {}", args.json.display());
+    fs::write(json, serde_json::to_vec_pretty(report)?).with_context(|| format!("cannot write {}", json.display()))?;
+    eprintln!("figures and single runs: {}", json.display());
     Ok(())
 }
 
@@ -240,11 +246,12 @@ fn unseen<const N: usize>(folders: [Option<&Path>; N]) -> Vec<PathBuf> {
     unseen.map(Path::to_owned).collect()
 }
 
-/// The front of a command that runs `program` inside the nested host, which sees this machine's files.
-fn in_nested_host(daxvisor: &Path, program: &Path, dir: &Path) -> Command {
+/// The front of a command that runs `program` inside the nested host, which sees this machine's files; `flags` say what else the
+/// host is.
+fn in_nested_host(daxvisor: &Path, program: &Path, dir: &Path, flags: &[&str]) -> Command {
     let mut host = Command::new(daxvisor);
-    host.args(["host", "run", "--icount", "--no-stdin", "--memory", "4G", "--share"])
-        .arg(dir);
+    host.args(["host", "run", "--no-stdin", "--memory", "4G"]).args(flags);
+    host.arg("--share").arg(dir);
     for folder in unseen([program.parent(), daxvisor.parent(), Some(&default_dir())]) {
         host.arg("--share").arg(folder);
     }

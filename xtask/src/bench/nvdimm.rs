@@ -7,7 +7,7 @@
 mod measure;
 mod table;
 
-use super::{HostChoice, build, runs_kernels, unseen};
+use super::{HostChoice, build, in_nested_host, publish, runs_kernels};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
@@ -99,7 +99,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     fs::write(&plan_file, serde_json::to_vec(&plan)?)?;
     let program = env::current_exe()?;
     let mut command = if nested {
-        in_nested_host(&daxvisor, &program, dir.path())
+        // In real time: counting instructions, a round does not end in minutes.
+        let bin = format!("DAXVISOR_BIN={}", daxvisor.display());
+        in_nested_host(&daxvisor, &program, dir.path(), &["--env", &bin])
     } else {
         let mut command = Command::new(&program);
         command.env("DAXVISOR_BIN", &daxvisor);
@@ -109,13 +111,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let runs = runs_of(&mut command)?;
     let machine = if nested { "nested host" } else { "this machine's KVM" };
     let report = table::Report::new(machine, &args.kernel, &runs);
-    print!("{report}");
-    if let Some(dir) = args.json.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    fs::write(&args.json, serde_json::to_vec_pretty(&report)?)
-        .with_context(|| format!("cannot write {}", args.json.display()))?;
-    eprintln!("figures and single runs: {}", args.json.display());
+    publish(&report, &args.json)?;
     let failed = runs.iter().filter(|run| run.failure.is_some()).count();
     ensure!(
         failed == 0,
@@ -158,17 +154,4 @@ fn runs_of(command: &mut Command) -> Result<Vec<Run>> {
         bail!("the measuring process failed ({status})");
     }
     Ok(runs)
-}
-
-/// The front of a command that runs `program` inside the nested host in real time.
-fn in_nested_host(daxvisor: &Path, program: &Path, dir: &Path) -> Command {
-    let mut host = Command::new(daxvisor);
-    host.args(["host", "run", "--no-stdin", "--memory", "4G", "--share"])
-        .arg(dir);
-    for folder in unseen([program.parent(), daxvisor.parent(), Some(&default_dir())]) {
-        host.arg("--share").arg(folder);
-    }
-    host.arg("--env").arg(format!("DAXVISOR_BIN={}", daxvisor.display()));
-    host.arg("--").arg(program);
-    host
 }
