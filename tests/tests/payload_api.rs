@@ -215,8 +215,7 @@ fn paused_guest_stands_still_and_goes_on() {
 /// A reader that has stopped holds the guest's processors, and nothing else.
 #[test]
 fn console_that_nobody_reads_stops_neither_the_api_nor_a_pause() {
-    // Half of what a pause may take before it is undone; a busy host needs some of it.
-    const SOON: Duration = Duration::from_secs(5);
+    const SOON: Duration = Duration::from_secs(2);
     let guest = counting().flag("console", "stdio");
     let mut running = guest.start();
     running.wait_for_full_pipe();
