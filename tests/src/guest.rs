@@ -218,8 +218,9 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// What of an emulated host can be the cause. Nested SVM in TCG loses a guest now and then before the kernel's first line;
-    /// a guest that said anything at all has to explain itself.
+    /// What of an emulated host can be the cause. An emulated machine loses a guest now and then before the kernel's first
+    /// line, and no sign tells it from a fault of ours: it is a guess, and retries are few. A guest that said anything at all has
+    /// to explain itself.
     fn cause(&self) -> Option<String> {
         (self.silent && host::is_emulated()).then(|| {
             let first = self.text.lines().next().unwrap_or_default();
