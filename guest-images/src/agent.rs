@@ -1,4 +1,4 @@
-//! The agent's static binary, built by cargo with flags of its own.
+//! The static programs of the images, built by cargo with flags of their own: the agent, and what guests' tests run.
 
 use crate::process::output;
 use anyhow::{Context, Result, bail};
@@ -25,8 +25,24 @@ fn workspace() -> Result<PathBuf> {
     Ok(root.to_owned())
 }
 
-/// Builds the agent (quick when nothing changed) and returns its bytes.
-pub fn build() -> Result<Vec<u8>> {
+/// Programs made here that go into an image.
+#[derive(Debug)]
+pub struct Programs {
+    /// First process and command server.
+    pub agent: Vec<u8>,
+    /// Touches memory and says what came of it.
+    pub memprobe: Vec<u8>,
+}
+
+/// Builds them (quick when nothing changed).
+pub fn build() -> Result<Programs> {
+    Ok(Programs {
+        agent: build_one("daxvisor-agent", "daxvisor-agent")?,
+        memprobe: build_one("daxvisor-memprobe", "memprobe")?,
+    })
+}
+
+fn build_one(package: &str, name: &str) -> Result<Vec<u8>> {
     let root = workspace()?;
     let target_dir = root.join("target/agent");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -34,7 +50,7 @@ pub fn build() -> Result<Vec<u8>> {
         "build",
         "--quiet",
         "--package",
-        "daxvisor-agent",
+        package,
         "--profile",
         "agent",
         "--target",
@@ -48,9 +64,10 @@ pub fn build() -> Result<Vec<u8>> {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET")
         .env_remove("CARGO_TARGET_DIR");
-    output(&mut cargo)
-        .context("cannot build the guest agent; hint: it is linked statically, which needs the package libc6-dev")?;
-    let program = target_dir.join(TARGET).join("agent/daxvisor-agent");
+    output(&mut cargo).with_context(|| {
+        format!("cannot build {package}; hint: it is linked statically, which needs the package libc6-dev")
+    })?;
+    let program = target_dir.join(TARGET).join("agent").join(name);
     let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     if !is_static(&bytes)? {
         bail!("{} is not static: a guest has no libraries for it", program.display());

@@ -1,7 +1,7 @@
 //! The whole build, in order.
 
 use crate::{
-    agent,
+    agent::{self, Programs},
     apt::{Apt, Fetched},
     archive::Archive,
     initramfs::{self, Role},
@@ -44,7 +44,7 @@ struct Builder<'a> {
     store: Store,
     archive: Archive,
     refresh: bool,
-    agent: Vec<u8>,
+    programs: Programs,
     say: &'a mut dyn FnMut(&str),
     manifest: Manifest,
     kernels: BTreeMap<&'static str, Kernel>,
@@ -113,7 +113,7 @@ impl Builder<'_> {
             release: kernel.release.clone(),
             bzimage: kernel.folder.join("bzImage"),
             vmlinux: kernel.folder.join("vmlinux"),
-            initramfs: initramfs::build(&self.store, Role::Guest, kernel, tools, &self.agent)?,
+            initramfs: initramfs::build(&self.store, Role::Guest, kernel, tools, &self.programs)?,
         })
     }
 
@@ -141,7 +141,7 @@ impl Builder<'_> {
     fn host_with(&mut self, name: &str, tools: &Tools) -> Result<()> {
         (self.say)("nested host");
         let kernel = &self.kernels[name];
-        let initramfs = initramfs::build(&self.store, Role::Host, kernel, tools, &self.agent)?;
+        let initramfs = initramfs::build(&self.store, Role::Host, kernel, tools, &self.programs)?;
         let (release, vmlinux) = (kernel.release.clone(), kernel.folder.join("vmlinux"));
         let qemu = qemu::build(&self.store, &self.archive, self.refresh)?;
         self.record(&qemu.packages, &qemu.root);
@@ -169,10 +169,12 @@ fn fingerprint(
     archive: &Archive,
     kernels: &[&recipe::Kernel],
     packages: &[LocalPackage],
-    agent: &[u8],
+    programs: &Programs,
 ) -> Result<String> {
     let mut key = Key::new("build");
-    key.add(format!("{archive:?}{kernels:?}")).add(agent);
+    key.add(format!("{archive:?}{kernels:?}"))
+        .add(&programs.agent)
+        .add(&programs.memprobe);
     for package in packages {
         key.add(package.stamp()?);
     }
@@ -242,17 +244,17 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         .iter()
         .try_for_each(|package| local::keep(&dir, package))?;
     let packages = local::kept(&dir)?;
-    let (archive, agent) = (Archive::of_this_machine()?, agent::build()?);
-    let fingerprint = fingerprint(&archive, &kernels, &packages, &agent)?;
+    let (archive, programs) = (Archive::of_this_machine()?, agent::build()?);
+    let fingerprint = fingerprint(&archive, &kernels, &packages, &programs)?;
     if let Some(manifest) = complete(&dir, &fingerprint).filter(|_| !options.refresh && !options.prune) {
         return Ok(manifest);
     }
-    say(&format!("guest agent {}", &hex(&Sha256::digest(&agent))[..12]));
+    say(&format!("guest agent {}", &hex(&Sha256::digest(&programs.agent))[..12]));
     let mut builder = Builder {
         store,
         archive,
         refresh: options.refresh,
-        agent,
+        programs,
         say,
         manifest: Manifest::default(),
         kernels: BTreeMap::new(),

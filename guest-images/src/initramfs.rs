@@ -1,6 +1,7 @@
 //! The initramfs images: agent as init, busybox, modules; programs for guests.
 
 use crate::{
+    agent::Programs,
     cpio::Tree,
     kernel::{Kernel, Modules},
     modules::{Available, Dependencies},
@@ -118,12 +119,12 @@ fn add_modules(
 }
 
 /// Builds the image of a role for a kernel; returns its path relative to the images' folder.
-pub fn build(store: &Store, role: Role, kernel: &Kernel, tools: &Tools, agent: &[u8]) -> Result<PathBuf> {
+pub fn build(store: &Store, role: Role, kernel: &Kernel, tools: &Tools, programs: &Programs) -> Result<PathBuf> {
     let mut key = Key::new("initramfs");
     key.add(role.name())
         .add(kernel.folder.to_string_lossy().as_bytes())
         .add(tools.root.to_string_lossy().as_bytes());
-    key.add(agent)
+    key.add(&programs.agent)
         .add(format!(
             "{:?}{:?}{:?}",
             role.modules(),
@@ -131,14 +132,18 @@ pub fn build(store: &Store, role: Role, kernel: &Kernel, tools: &Tools, agent: &
             recipe::CONFIGURATION
         ))
         .add(PROFILE);
+    if role == Role::Guest {
+        key.add(&programs.memprobe);
+    }
     let folder = store.step(&format!("initramfs-{}", role.name()), &key, |out| {
         let scratch = store.scratch()?;
-        let mut tree = skeleton(agent)?;
+        let mut tree = skeleton(&programs.agent)?;
         let modules = store.dir().join(&kernel.folder).join("modules");
         let list = add_modules(role, &modules, kernel, tools, scratch.path(), &mut tree)?;
         tree.file(MODULE_LIST, 0o644, list)?;
         if role == Role::Guest {
             tools.add_programs(&mut tree)?;
+            tree.file("usr/bin/memprobe", 0o755, programs.memprobe.as_slice())?;
         }
         tools.add_busybox(&mut tree)?;
         let mut file = BufWriter::new(File::create(out.join("initramfs.cpio"))?);

@@ -10,7 +10,8 @@ mod fixes;
 pub use features::{Bit, Feature, Register, feature};
 
 use crate::config::CpuModelConfig;
-use fixes::{Context, FIXES, Vendor};
+pub use fixes::Vendor;
+use fixes::{Context, FIXES};
 
 /// Flag of an entry that counts for one subleaf only (`KVM_CPUID_FLAG_SIGNIFCANT_INDEX`).
 pub const SIGNIFICANT_INDEX: u32 = 1;
@@ -73,7 +74,16 @@ pub enum CpuidError {
         /// Names like it.
         close: Vec<&'static str>,
     },
+    /// A feature that the host must have.
+    #[error(
+        "CPU feature '{0}' cannot be added; expected one of {list}, which need nothing of the host's processor",
+        list = ADDABLE.join(", ")
+    )]
+    NotAddable(String),
 }
+
+/// Features that a vCPU has whatever the host's processor says: any processor does what they promise.
+pub const ADDABLE: [&str; 1] = ["erms"];
 
 fn close_names(close: &[&str]) -> String {
     if close.is_empty() {
@@ -87,6 +97,7 @@ fn close_names(close: &[&str]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CpuModel {
     vendor: Option<[u8; 12]>,
+    add: Vec<&'static Feature>,
     remove: Vec<&'static Feature>,
 }
 
@@ -97,14 +108,30 @@ impl CpuModel {
             let bytes = text.as_bytes().try_into().ok().filter(|id: &[u8; 12]| id.is_ascii());
             bytes.ok_or_else(|| CpuidError::Vendor(text.clone()))
         });
+        let addable = |name: &String| {
+            let found = feature(name)?;
+            let free = ADDABLE.contains(&found.name);
+            free.then_some(found)
+                .ok_or_else(|| CpuidError::NotAddable(name.clone()))
+        };
         Ok(Self {
             vendor: vendor.transpose()?,
+            add: config.add.iter().map(addable).collect::<Result<_, _>>()?,
             remove: config
                 .remove
                 .iter()
                 .map(|name| feature(name))
                 .collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Whose processor the guest sees.
+    pub fn vendor(&self, supported: &[CpuidEntry]) -> Vendor {
+        let mut cpuid = Cpuid(supported.to_vec());
+        if let Some(vendor) = self.vendor {
+            cpuid.set_vendor(vendor);
+        }
+        cpuid.vendor()
     }
 
     /// The entries of the vCPU at `vcpu`, from what `KVM_GET_SUPPORTED_CPUID` returned.
@@ -124,6 +151,9 @@ impl CpuModel {
         for fix in FIXES {
             tracing::trace!(apic_id = vcpu.apic_id, fix = fix.name, "cpuid");
             (fix.apply)(&mut cpuid, &context);
+        }
+        for feature in &self.add {
+            cpuid.set(feature.bit);
         }
         for feature in &self.remove {
             cpuid.clear(feature.bit);
@@ -181,6 +211,13 @@ impl Cpuid {
             edx,
         });
         self.0.extend(entries);
+    }
+
+    fn set(&mut self, bit: Bit) {
+        match self.get_mut(bit.function, bit.index) {
+            Some(entry) => *bit.register.of(entry) |= 1 << bit.bit,
+            None => *bit.register.of(self.entry(bit.function)) |= 1 << bit.bit,
+        }
     }
 
     fn clear(&mut self, bit: Bit) {

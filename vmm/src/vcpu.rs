@@ -13,11 +13,18 @@
 //! decides anything itself. After a report that ends the run it ends: whoever owns the machine starts new threads for a new one.
 
 mod gate;
+mod poison;
 
-use crate::hv::{CoalescedPorts, Exit, Kick, PortWrite, Vcpu};
-use devices::{Bus, Effect};
+pub use poison::Consumption;
+
+use crate::{
+    fault::{Faults, Met},
+    hv::{CoalescedPorts, Exit, Kick, PortWrite, Vcpu},
+};
+use devices::{Bus, Effect, units::Gpa};
 use gate::Gate;
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -35,6 +42,8 @@ pub enum Report {
     Effect(Effect),
     /// A vCPU stands still, as [`VcpuThreads::pause`] asked.
     Standing,
+    /// A vCPU has met bad memory, or an instruction that has to wait until the holes are right, and stands.
+    Poisoned,
     /// The guest brought its processor down.
     TripleFault {
         /// Whose.
@@ -50,10 +59,17 @@ pub enum Report {
 }
 
 impl Report {
+    fn failed(apic_id: u32, error: &crate::hv::HvError) -> Self {
+        let why = format!("{error}: {}", error.source);
+        Self::Failed { apic_id, why }
+    }
+
     /// Whether there is nothing left to run after it.
     fn ends_run(&self) -> bool {
         match self {
-            Self::Standing | Self::Effect(Effect::None | Effect::Progress | Effect::MemoryEjected(_)) => false,
+            Self::Standing
+            | Self::Poisoned
+            | Self::Effect(Effect::None | Effect::Progress | Effect::MemoryEjected(_)) => false,
             Self::Effect(_) | Self::TripleFault { .. } | Self::Failed { .. } => true,
         }
     }
@@ -97,9 +113,13 @@ pub struct Platform {
     pub mmio: Bus,
     /// Collected port writes, where KVM offers that.
     pub collected: Option<Mutex<CoalescedPorts>>,
+    /// Memory errors.
+    pub faults: Arc<Faults>,
     /// Statistics.
     pub exits: ExitCounters,
     room: Option<Arc<dyn Room>>,
+    /// vCPUs that have met a memory error, by APIC id, and wait until it is taken out.
+    consumed: Mutex<BTreeMap<u32, Consumption>>,
     stop: AtomicBool,
     gate: Gate,
     halted_at: Mutex<Vec<StoppedAt>>,
@@ -113,6 +133,7 @@ impl Platform {
         ports: Bus,
         mmio: Bus,
         collected: Option<CoalescedPorts>,
+        faults: Arc<Faults>,
         wake: EventFd,
         room: Option<Arc<dyn Room>>,
     ) -> (Arc<Self>, mpsc::Receiver<Report>) {
@@ -124,6 +145,8 @@ impl Platform {
                 ports,
                 mmio,
                 collected,
+                faults,
+                consumed: Mutex::default(),
                 exits: ExitCounters::default(),
                 room,
                 stop,
@@ -167,8 +190,8 @@ impl Platform {
         }
     }
 
-    /// One exit; a report ends the thread.
-    fn handle(&self, apic_id: u32, exit: Exit<'_>) -> Option<Report> {
+    /// One exit, and what comes of it.
+    fn handle(&self, apic_id: u32, exit: Exit<'_>) -> Next {
         let effect = match exit {
             Exit::PortRead { port, size, data } => {
                 self.exits.port.fetch_add(1, Ordering::Relaxed);
@@ -185,22 +208,45 @@ impl Platform {
             }
             Exit::MmioRead(addr, data) => {
                 self.exits.mmio.fetch_add(1, Ordering::Relaxed);
-                self.mmio.read(addr, data);
+                match self.faults.load(Gpa(addr), data) {
+                    Some(Met::Poisoned(line)) => return Next::Poisoned(line),
+                    Some(Met::Carried) => {}
+                    None => self.mmio.read(addr, data),
+                }
                 Effect::None
             }
             Exit::MmioWrite(addr, data) => {
                 self.exits.mmio.fetch_add(1, Ordering::Relaxed);
-                self.mmio.write(addr, data)
+                match self.faults.store(Gpa(addr), data) {
+                    Some(_) => Effect::None,
+                    None => self.mmio.write(addr, data),
+                }
             }
+            Exit::NotEmulated(why) => return Next::NotEmulated(why),
             Exit::Interrupted => {
                 self.exits.other.fetch_add(1, Ordering::Relaxed);
                 Effect::None
             }
-            Exit::Shutdown => return Some(Report::TripleFault { apic_id }),
-            Exit::Stuck(why) => return Some(Report::Failed { apic_id, why }),
+            Exit::Shutdown => return Next::Report(Report::TripleFault { apic_id }),
+            Exit::Stuck(why) => return Next::Report(Report::Failed { apic_id, why }),
         };
-        (effect != Effect::None).then_some(Report::Effect(effect))
+        match effect {
+            Effect::None => Next::Go,
+            effect => Next::Report(Report::Effect(effect)),
+        }
     }
+}
+
+/// What comes of an exit.
+enum Next {
+    /// Back into the guest.
+    Go,
+    /// Somebody is told.
+    Report(Report),
+    /// The guest loads from the bad line at this address.
+    Poisoned(Gpa),
+    /// KVM cannot carry out an instruction.
+    NotEmulated(String),
 }
 
 /// The first effect that is one. Those of memory devices come alone: their registers are written one at a time.
@@ -274,35 +320,56 @@ impl Drop for VcpuThreads {
     }
 }
 
+/// How long a vCPU that has met a memory error lets the others run before it looks again: they are at work on another one.
+const CROWDED: Duration = Duration::from_millis(1);
+
 fn run(platform: &Platform, mut vcpu: Vcpu) {
     let apic_id = vcpu.apic_id();
+    // Whether it has met something that the machine's owner has not dealt with yet.
+    let mut waits = false;
     while !platform.stop.load(Ordering::SeqCst) {
         if platform.gate.pass(|| platform.report(Report::Standing)) {
             vcpu.was_paused();
+            waits = waits && platform.waits(apic_id);
             // It may have been opened for the end.
+            continue;
+        }
+        if waits {
+            thread::sleep(CROWDED);
+            waits = platform.waits(apic_id);
             continue;
         }
         let stay = || !platform.stop.load(Ordering::SeqCst) && !platform.gate.is_closed();
         if platform.room.as_ref().is_some_and(|room| room.wait(&stay)) {
             continue;
         }
-        let report = match vcpu.run() {
+        let next = match vcpu.run() {
             Ok(exit) => {
                 platform.drain_collected();
                 platform.handle(apic_id, exit)
             }
-            Err(error) => Some(Report::Failed {
-                apic_id,
-                why: format!("{error}: {}", error.source),
-            }),
+            Err(error) => Next::Report(Report::failed(apic_id, &error)),
         };
-        if let Some(report) = report {
-            let ends = report.ends_run();
-            platform.drain_collected();
-            platform.report(report);
-            if ends {
-                return;
-            }
+        let report = match next {
+            Next::Go => continue,
+            Next::Report(report) => report,
+            Next::Poisoned(line) => platform.load_of_poison(&mut vcpu, line).unwrap_or_else(|failed| failed),
+            Next::NotEmulated(why) => match platform.not_emulated(&mut vcpu, why) {
+                Ok(None) => continue,
+                Ok(Some(met)) => met,
+                Err(failed) => failed,
+            },
+        };
+        platform.drain_collected();
+        if report == Report::Poisoned {
+            // The owner opens the gate when every vCPU stood and this one has its machine check.
+            waits = true;
+            platform.gate.close();
+        }
+        let ends = report.ends_run();
+        platform.report(report);
+        if ends {
+            return;
         }
     }
     if let Ok((rip, rflags)) = vcpu.position() {

@@ -120,9 +120,14 @@ impl Search<'_> {
 
 /// The bad runs of `within`, a part of `spa`, of at least `state`; `most` of them.
 pub(super) fn runs(dimms: &[Dimm], spa: &SpaPlan, within: GpaRange, state: ErrorState, most: usize) -> Runs {
+    runs_where(dimms, spa, within, &|mark| mark.state >= state, most)
+}
+
+/// The same of those whose marks are `wanted`.
+fn runs_where(dimms: &[Dimm], spa: &SpaPlan, within: GpaRange, wanted: &dyn Fn(Mark) -> bool, most: usize) -> Runs {
     let bad = |lane: &Lane<'_>| {
         let dimm = dimms.iter().find(|dimm| dimm.plan.slot == lane.slot());
-        dimm.map(|dimm| dimm.media.runs(lane.dpas(within), state))
+        dimm.map(|dimm| dimm.media.runs_where(lane.dpas(within), wanted))
             .unwrap_or_default()
     };
     let search = |lane| Search { bad: bad(&lane), lane };
@@ -284,6 +289,26 @@ impl BusState {
         let spa = self.nfit.spa_with(spas)?;
         let runs = runs(&self.dimms, spa, spas, state, 1);
         runs.found.first().map(|run| Gpa(run.start))
+    }
+
+    /// The bad runs of `spas`, in every SPA range with DIMMs behind it, whose marks are `wanted`: `most` of each range.
+    pub fn bad_where(&self, spas: GpaRange, wanted: &dyn Fn(Mark) -> bool, most: usize) -> Vec<GpaRange> {
+        let of = |spa: &SpaPlan| {
+            let (start, end) = (spa.range.start.max(spas.start), spa.range.end().min(spas.end()));
+            let within = end.0.checked_sub(start.0).filter(|len| *len != 0);
+            within.map_or_else(Vec::new, |len| {
+                runs_where(&self.dimms, spa, GpaRange::new(start, len), wanted, most).found
+            })
+        };
+        let runs = self.nfit.spas.iter().flat_map(of);
+        runs.map(|run| GpaRange::new(Gpa(run.start), run.end - run.start))
+            .collect()
+    }
+
+    /// Counts the changes of all DIMMs' bad ranges.
+    pub fn media_changes(&self) -> u64 {
+        let all = self.dimms.iter().map(|dimm| dimm.media.changes());
+        all.fold(self.dimms.len() as u64, u64::wrapping_add)
     }
 
     /// What of `spas` is bad becomes known, as when the guest loads from it. It is not told: that is another path.

@@ -93,7 +93,7 @@ pub struct BadRange {
 /// A change would need more than [`MAX_RANGES`] ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the DIMM has {MAX_RANGES} separate bad ranges, which is the most that are kept; hint: clear some, or larger pieces"
+    "there are as many separate bad ranges as are kept (of a DIMM {MAX_RANGES}); hint: clear some, or larger pieces"
 )]
 pub struct MediaFull;
 
@@ -115,12 +115,20 @@ struct Entry {
 }
 
 /// The bad ranges of one DIMM. Serializes as their list.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "Vec<BadRange>", into = "Vec<BadRange>")]
 pub struct MediaState {
     /// By start; disjoint, and neighbours differ in their marks.
     ranges: BTreeMap<u64, (u64, Mark)>,
     changes: u64,
+    /// Most ranges.
+    most: usize,
+}
+
+impl Default for MediaState {
+    fn default() -> Self {
+        Self::with_room(MAX_RANGES)
+    }
 }
 
 impl PartialEq for MediaState {
@@ -144,6 +152,15 @@ fn lines(dpas: Range<u64>) -> Range<u64> {
 }
 
 impl MediaState {
+    /// No errors, in something else than a DIMM with room for `most` ranges.
+    pub fn with_room(most: usize) -> Self {
+        Self {
+            ranges: BTreeMap::new(),
+            changes: 0,
+            most,
+        }
+    }
+
     /// Marks every line of `dpas`.
     pub fn mark(&mut self, dpas: Range<u64>, mark: Mark) -> Result<(), MediaFull> {
         self.rewrite(lines(dpas), |old| Some(old.map_or(mark, |old| old.and(mark))))
@@ -198,8 +215,13 @@ impl MediaState {
 
     /// The longest bad runs in `dpas` of at least `state`, ascending and disjoint, whatever else they are.
     pub fn runs(&self, dpas: Range<u64>, state: ErrorState) -> Vec<Range<u64>> {
+        self.runs_where(dpas, |mark| mark.state >= state)
+    }
+
+    /// The longest bad runs in `dpas` whose marks are `wanted`, ascending and disjoint.
+    pub fn runs_where(&self, dpas: Range<u64>, wanted: impl Fn(Mark) -> bool) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
-        for entry in self.overlapping(&dpas).filter(|entry| entry.mark.state >= state) {
+        for entry in self.overlapping(&dpas).filter(|entry| wanted(entry.mark)) {
             let (start, end) = (entry.start.max(dpas.start), entry.end.min(dpas.end));
             match runs.last_mut() {
                 Some(last) if last.end == start => last.end = end,
@@ -230,7 +252,7 @@ impl MediaState {
         if new == old {
             return Ok(());
         }
-        if self.ranges.len() - old.len() + new.len() > MAX_RANGES {
+        if self.ranges.len() - old.len() + new.len() > self.most {
             return Err(MediaFull);
         }
         for entry in old {

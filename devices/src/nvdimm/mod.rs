@@ -47,7 +47,7 @@ use firmware::{Firmware, FirmwareState};
 use health::Health;
 use kept::Kept;
 use mailbox::{Mailbox, ROOT_HANDLE};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// One live NVDIMM.
 pub struct Dimm {
@@ -283,6 +283,15 @@ impl NvdimmBus {
         let result = change(&mut state);
         self.ring(state);
         result
+    }
+
+    /// Looks at the state, unless a call of the guest is at work on it: such a call may take its time.
+    pub fn peek<T>(&self, look: impl FnOnce(&BusState) -> T) -> Option<T> {
+        match self.state.try_lock() {
+            Ok(state) => Some(look(&state)),
+            Err(TryLockError::Poisoned(state)) => Some(look(&state.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Version of what `_FIT` returns.

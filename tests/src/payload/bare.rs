@@ -4,14 +4,16 @@ use devices::{
     Bus,
     units::{Gpa, GpaRange},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use vmm::{
     boot::{CpuState, SegmentRegister},
     config::MemoryConfig,
-    hv::{self, Kvm, Vcpu, Vm},
+    fault::Faults,
+    hv::{self, Kvm, McePort, Vcpu, Vm},
+    mce::{Banks, Kind, Personality},
     memory::{Access, GuestMap, ram},
-    vcpu::{Platform, Report, VcpuThreads},
+    vcpu::{Consumption, Platform, Report, StoppedAt, VcpuThreads},
 };
 use vmm_sys_util::eventfd::EventFd;
 
@@ -23,6 +25,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct Bare {
     // Dropped in this order.
     vcpu: Option<Vcpu>,
+    /// Memory errors.
+    pub faults: Arc<Faults>,
+    stopped_at: Option<StoppedAt>,
     map: GuestMap,
     /// The virtual machine, for interrupt lines.
     pub vm: Vm,
@@ -38,7 +43,14 @@ impl Bare {
         map.add(&vm, range.start, range.len, mapping, Access::ReadWrite)
             .expect("a memory slot");
         let vcpu = Some(vm.create_vcpu(0).expect("a vCPU"));
-        Self { vcpu, map, vm }
+        let faults = Faults::new(map.windows().clone(), vec![]);
+        Self {
+            vcpu,
+            faults: Arc::new(faults),
+            stopped_at: None,
+            map,
+            vm,
+        }
     }
 
     /// Puts `bytes` into guest memory.
@@ -55,16 +67,75 @@ impl Bare {
         bytes
     }
 
-    /// Runs from `state` with `ports` until a device or the processor ends it. Once.
+    /// Gives the vCPU machine check banks.
+    pub fn machine_checks(&mut self, personality: &Personality) -> McePort {
+        let vcpu = self.vcpu.as_ref().expect("a machine that has not run yet");
+        vcpu.set_up_mce(personality).expect("machine check banks");
+        vcpu.mce_port(personality).expect("a second descriptor")
+    }
+
+    /// The same as [`Bare::run`], with a machine check for each load of bad memory. What the registers held before each.
+    pub fn run_checked(
+        &mut self,
+        state: &CpuState,
+        ports: Bus,
+        personality: &Personality,
+        checks: &McePort,
+    ) -> (Report, Vec<(Gpa, Banks)>) {
+        let mut met = vec![];
+        let report = self.run_with(state, ports, |platform, threads| {
+            while threads.standing().0 == 0 {
+                std::thread::yield_now();
+            }
+            for (apic_id, consumption) in platform.consumptions() {
+                let Consumption::Load(line, _) = consumption else {
+                    panic!("{consumption:?}")
+                };
+                let banks = checks.banks().expect("the registers");
+                let record = personality.record(Kind::Srar, line, 6, true);
+                record.admit(&banks).expect("a processor that takes it");
+                checks.inject(&record).expect("a machine check");
+                met.push((line, banks));
+                platform.settle_consumption(apic_id);
+            }
+            threads.resume();
+            true
+        });
+        (report, met)
+    }
+
+    /// Runs from `state` with `ports` until a device or the processor ends it, or it meets bad memory. Once.
     pub fn run(&mut self, state: &CpuState, ports: Bus) -> Report {
+        self.run_with(state, ports, |_, _| false)
+    }
+
+    /// Where the vCPU was when it was stopped, unless it ended by itself.
+    pub fn stopped_at(&self) -> Option<StoppedAt> {
+        self.stopped_at
+    }
+
+    /// `met` is asked whether the guest goes on after it has met bad memory.
+    fn run_with(
+        &mut self,
+        state: &CpuState,
+        ports: Bus,
+        mut met: impl FnMut(&Platform, &VcpuThreads) -> bool,
+    ) -> Report {
         hv::install_kick_handler().expect("a signal handler");
         let vcpu = self.vcpu.take().expect("a machine that has not run yet");
         vcpu.set_state(state).expect("a state KVM takes");
         let wake = EventFd::new(0).expect("an eventfd");
-        let (platform, reports) = Platform::new(ports, Bus::default(), None, wake, None);
+        let (platform, reports) = Platform::new(ports, Bus::default(), None, self.faults.clone(), wake, None);
         let mut threads = VcpuThreads::start(&platform, vec![vcpu]).expect("a thread");
-        let report = reports.recv_timeout(LIMIT).expect("the code ends by itself");
+        let report = loop {
+            match reports.recv_timeout(LIMIT).expect("the code ends by itself") {
+                Report::Standing => {}
+                Report::Poisoned if met(&platform, &threads) => {}
+                report => break report,
+            }
+        };
         threads.stop();
+        self.stopped_at = platform.stopped_at().first().copied();
         report
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     config::{DiskFault, DiskThrottle, LimitsConfig, MemoryDeviceConfig, NvdimmConfig},
     control::{
         CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, DiskInfo, DiskList, DiskRequest, Event, EventList,
-        HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList,
+        FaultList, FaultRequest, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList,
         MediaInject, MediaRange, MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList,
         NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
     },
@@ -432,6 +432,14 @@ pub static ROUTES: &[Route] = &[
     )
     .takes::<MediaRange>()
     .answers::<StateInfo>(),
+    route(
+        Get,
+        "/faults",
+        "listFaults",
+        "Bad memory, how loads of it are caught, and how many were.",
+        Ask(|_| Ok(Request::Fault(FaultRequest::List))),
+    )
+    .answers::<FaultList>(),
     route(
         Get,
         "/memory/devices",

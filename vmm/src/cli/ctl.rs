@@ -2,6 +2,7 @@
 //!
 //! Exit codes are its own ([`EXIT_CODES`]): what happens to the machine is not what happened to the request.
 
+mod fault;
 mod link;
 mod show;
 
@@ -19,6 +20,7 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use devices::units::ByteSize;
+use fault::FaultVerb;
 use link::LinkError;
 use serde::Deserialize;
 use serde_json::Value;
@@ -112,6 +114,9 @@ enum Verb {
     /// Disks and their faults
     #[command(subcommand)]
     Disk(DiskVerb),
+    /// Memory errors that the guest meets
+    #[command(subcommand)]
+    Fault(FaultVerb),
     /// Limits of the machine's RAM
     #[command(subcommand)]
     Limits(LimitsVerb),
@@ -348,6 +353,7 @@ impl Verb {
             Self::Disk(verb) => Request::Disk(verb.request()),
             Self::Limits(LimitsVerb::Get) => Request::Limits(LimitsRequest::Get),
             Self::Limits(LimitsVerb::Set { limits }) => Request::Limits(LimitsRequest::Set(*limits)),
+            Self::Fault(verb) => verb.request(),
             Self::Raw => return None,
         })
     }

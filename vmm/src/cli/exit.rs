@@ -20,6 +20,8 @@ pub enum ExitCode {
     TripleFault,
     /// The user ended the run, from the console or over the API.
     Quit,
+    /// The guest shut down on bad memory that it could not take a machine check for.
+    MachineCheck,
     /// The guest wrote this value to the test-exit port.
     TestExit(u8),
     /// `--timeout` passed.
@@ -48,6 +50,10 @@ pub const TABLE: &[(RangeInclusive<u8>, &str)] = &[
         "ended by the user: Ctrl-A x on the console, or `daxvisor ctl quit`",
     ),
     (
+        7..=7,
+        "the guest met bad memory where it could take no machine check: real hardware shuts down",
+    ),
+    (
         64..=95,
         "the guest wrote to the test-exit port: 64 + the value, 95 for 31 and above",
     ),
@@ -70,6 +76,7 @@ impl ExitCode {
             Self::Panicked => 4,
             Self::TripleFault => 5,
             Self::Quit => 6,
+            Self::MachineCheck => 7,
             Self::TestExit(value) => 64 + value.min(31),
             Self::Timeout => 124,
             Self::HostFailure => 125,
@@ -87,6 +94,7 @@ impl From<&Outcome> for ExitCode {
             Outcome::Panicked => Self::Panicked,
             Outcome::TestExit(value) => Self::TestExit(*value),
             Outcome::TripleFault { .. } => Self::TripleFault,
+            Outcome::MachineCheck { .. } => Self::MachineCheck,
             Outcome::Failed { .. } => Self::VmmError,
             Outcome::Quit | Outcome::QuitByControl => Self::Quit,
             Outcome::Signal(number) => Self::Signal(*number),
@@ -123,6 +131,7 @@ mod tests {
             Panicked,
             TripleFault,
             Quit,
+            MachineCheck,
             TestExit(0),
             Timeout,
             HostFailure,

@@ -133,8 +133,8 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "cpu",
-        value: "vendor=ID|-FEATURE[,..]",
-        help: "What CPUID says, as changes to the host's: a vendor id, features taken away",
+        value: "vendor=ID|-FEATURE|add=FEATURES[,..]",
+        help: "What CPUID says, as changes to the host's: a vendor id, features taken away, and added (erms)",
         repeatable: false,
         read: |c, texts| merge(&mut c.cpu, texts, CPU),
         write: |c| pairs(&c.cpu, CPU),

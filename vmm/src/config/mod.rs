@@ -196,7 +196,10 @@ impl Default for CpusConfig {
 pub struct CpuModelConfig {
     /// Vendor id string of leaf 0, for example `GenuineIntel`; none: the host's.
     pub vendor: Option<String>,
-    /// Features taken away, by the kernel's `/proc/cpuinfo` names.
+    /// Features that the host's processor need not have, by the kernel's `/proc/cpuinfo` names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    /// Features taken away, by the same names.
     pub remove: Vec<String>,
 }
 

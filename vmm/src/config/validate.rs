@@ -141,7 +141,8 @@ impl VmConfig {
             problems.push(ConfigError::CpuVendor(vendor.clone()));
         }
         let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
-        let odd = self.cpu.remove.iter().filter(|name| name.is_empty() || !plain(name));
+        let named = self.cpu.add.iter().chain(&self.cpu.remove);
+        let odd = named.filter(|name| name.is_empty() || !plain(name));
         problems.extend(odd.map(|name| ConfigError::CpuFeature(name.clone())));
     }
 

@@ -1,7 +1,8 @@
 //! What replies carry.
 
 use super::{
-    DiskInfo, DiskList, HealthInfo, LimitsInfo, MediaErrorList, OperationInfo, OperationList, Phase, Sight, VirtioInfo,
+    DiskInfo, DiskList, FaultList, HealthInfo, LimitsInfo, MediaErrorList, OperationInfo, OperationList, Phase, Sight,
+    VirtioInfo,
 };
 use crate::{config::MemoryBacking, layout::map::Report};
 use devices::{
@@ -42,6 +43,8 @@ pub enum Response {
     Disk(Box<DiskInfo>),
     /// To `limits`.
     Limits(LimitsInfo),
+    /// To `fault list`.
+    Faults(Box<FaultList>),
 }
 
 /// Where the machine is.

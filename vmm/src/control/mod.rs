@@ -13,6 +13,7 @@
 
 mod error;
 mod event;
+mod fault;
 mod info;
 mod limits;
 mod look;
@@ -22,6 +23,7 @@ mod virtio;
 
 pub use error::{ControlError, ErrorKind, Problem};
 pub use event::{Event, EventList, EventLog, Happening};
+pub use fault::{Delivery, FaultCounts, FaultInfo, FaultList, FaultRequest, Mechanism};
 pub use info::{
     MachineInfo, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
     OstInfo, Response, StateInfo,
@@ -75,6 +77,8 @@ pub enum Request {
     Disk(DiskRequest),
     /// Something about the limits of RAM; answered by [`Response::Limits`].
     Limits(LimitsRequest),
+    /// Something about memory errors.
+    Fault(FaultRequest),
 }
 
 /// What can be asked about operations.
@@ -226,7 +230,8 @@ impl Request {
             | Self::Operation(_)
             | Self::Limits(LimitsRequest::Get)
             | Self::Memory(MemoryRequest::List)
-            | Self::Disk(DiskRequest::List) => true,
+            | Self::Disk(DiskRequest::List)
+            | Self::Fault(FaultRequest::List) => true,
             Self::Nvdimm(request) => matches!(
                 request,
                 NvdimmRequest::List
@@ -250,6 +255,7 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
             | Request::Operation(_)
             | Request::Look(_)
             | Request::Limits(_)
+            | Request::Fault(_)
             | Request::Disk(_)
             | Request::Memory(MemoryRequest::List),
             _,

@@ -65,6 +65,10 @@ pub const FIXES: &[Fix] = &[
         apply: amd_features,
     },
     Fix {
+        name: "0x8000_0007: AMD's processors go on after a memory error that a program has met",
+        apply: error_recovery,
+    },
+    Fix {
         name: "0x8000_0008: threads of the package and APIC id size are AMD's",
         apply: leaf_8000_0008,
     },
@@ -213,6 +217,15 @@ fn amd_features(cpuid: &mut Cpuid, context: &Context<'_>) {
     let cores_only = context.vcpu.threads_per_core == 1 && context.vcpu.threads_per_package > 1;
     set_bit(&mut leaf.ecx, 1, context.vendor == Vendor::Amd && cores_only);
     set_bit(&mut leaf.ecx, 22, context.vendor.reads_amd());
+}
+
+fn error_recovery(cpuid: &mut Cpuid, context: &Context<'_>) {
+    if context.vendor == Vendor::Amd {
+        let leaf = cpuid.entry(0x8000_0007);
+        // Recovery from an overflow of the banks; poison is contained until it is consumed. Both are daxvisor's doing.
+        set_bit(&mut leaf.ebx, 0, true);
+        set_bit(&mut leaf.ebx, 1, true);
+    }
 }
 
 fn leaf_8000_0008(cpuid: &mut Cpuid, context: &Context<'_>) {

@@ -122,6 +122,7 @@ fn model(vendor: Option<&str>, remove: &[&str]) -> CpuModel {
     CpuModel::new(&CpuModelConfig {
         vendor: vendor.map(str::to_owned),
         remove,
+        ..CpuModelConfig::default()
     })
     .unwrap()
 }
@@ -345,12 +346,42 @@ fn removed_features_are_gone_even_if_a_fix_sets_them() {
 }
 
 #[test]
+fn features_that_need_nothing_of_the_host_can_be_added_and_no_others() {
+    let model = |add: &[&str]| {
+        CpuModel::new(&CpuModelConfig {
+            add: add.iter().map(|name| (*name).to_owned()).collect(),
+            ..CpuModelConfig::default()
+        })
+    };
+    let offered = [plain(7, [0; 4])];
+    let entries = model(&["erms"])
+        .unwrap()
+        .entries(&offered, &HostLimits::default(), &shape(0, 1, 1));
+    assert_eq!(Seen(entries).at(7, 0)[1], 1 << 9);
+    let refused = model(&["avx512f"]).unwrap_err();
+    assert_eq!(refused, CpuidError::NotAddable("avx512f".to_owned()));
+    assert!(refused.to_string().contains("expected one of erms,"), "{refused}");
+    assert!(matches!(model(&["ermz"]), Err(CpuidError::UnknownFeature { .. })));
+}
+
+#[test]
+fn amds_processors_recover_and_others_do_not_say_so() {
+    let recovery = |vendor: &str| {
+        let entries = model(Some(vendor), &[]).entries(&[plain(0, [0; 4])], &HostLimits::default(), &shape(0, 1, 1));
+        let leaf = entries.iter().find(|entry| entry.function == 0x8000_0007);
+        leaf.map_or(0, |leaf| leaf.ebx & 3)
+    };
+    assert_eq!((recovery("AuthenticAMD"), recovery("GenuineIntel")), (3, 0));
+}
+
+#[test]
 fn a_model_is_checked_without_a_host() {
     let error = |vendor: Option<&str>, remove: &[&str]| {
         let remove = remove.iter().map(|name| (*name).to_owned()).collect();
         CpuModel::new(&CpuModelConfig {
             vendor: vendor.map(str::to_owned),
             remove,
+            ..CpuModelConfig::default()
         })
         .unwrap_err()
     };

@@ -64,6 +64,10 @@ impl Kvm {
         }
     }
 
+    pub(super) fn fd(&self) -> &kvm_ioctls::Kvm {
+        &self.fd
+    }
+
     /// A new, empty virtual machine.
     pub fn create_vm(&self) -> Result<Vm, HvError> {
         let fd = self.fd.create_vm().map_err(refused("create a virtual machine"))?;

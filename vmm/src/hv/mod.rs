@@ -5,6 +5,7 @@
 
 mod coalesced;
 mod kvm;
+mod mce;
 pub mod probe;
 pub mod signal;
 pub mod spawn;
@@ -13,7 +14,8 @@ mod vm;
 
 pub use coalesced::{CoalescedPorts, PortWrite};
 pub use kvm::{Kvm, KvmError};
-pub use vcpu::{Exit, Kick, Vcpu, install_kick_handler};
+pub use mce::McePort;
+pub use vcpu::{Exit, Kick, Operands, Vcpu, install_kick_handler};
 pub use vm::{IrqLine, MemorySlot, SlotFlags, Vm};
 
 /// A KVM call that failed.

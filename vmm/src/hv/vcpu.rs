@@ -5,6 +5,7 @@ use crate::{
     boot::{CpuState, SegmentRegister},
     cpuid::CpuidEntry,
 };
+use devices::units::Gpa;
 use kvm_bindings::{
     CpuId, KVM_COALESCED_MMIO_PAGE_OFFSET, Msrs, kvm_cpuid_entry2, kvm_dtable, kvm_msr_entry, kvm_regs, kvm_segment,
 };
@@ -48,6 +49,8 @@ pub enum Exit<'a> {
     Interrupted,
     /// The processor shut down: a triple fault.
     Shutdown,
+    /// KVM had to carry out an instruction and cannot; it is still to be done. The text says where.
+    NotEmulated(String),
     /// KVM cannot go on with this guest; the text says why.
     Stuck(String),
 }
@@ -60,6 +63,10 @@ impl Vcpu {
     /// Number of its local APIC.
     pub fn apic_id(&self) -> u32 {
         self.apic_id
+    }
+
+    pub(super) fn fd(&self) -> &VcpuFd {
+        &self.fd
     }
 
     fn refused(&self, what: &str) -> impl FnOnce(kvm_ioctls::Error) -> HvError + use<> {
@@ -82,18 +89,23 @@ impl Vcpu {
         // IA32_MISC_ENABLE: fast strings. IA32_MTRR_DEF_TYPE: MTRRs on, write-back, as firmware leaves it.
         let values = [(0x1a0, 1), (0x2ff, 1 << 11 | 6)];
         for (index, data) in values {
-            let msrs = Msrs::from_entries(&[kvm_msr_entry {
-                index,
-                data,
-                ..Default::default()
-            }]);
-            let msrs = msrs.map_err(|_| HvError {
-                what: "build a list of MSRs".into(),
-                source: io::Error::from(io::ErrorKind::InvalidInput),
-            })?;
-            // Zero written: this KVM does not know the register, and the guest will find it as CPUID says.
-            self.fd.set_msrs(&msrs).map_err(self.refused("set the MSRs"))?;
+            self.set_msr(index, data)?;
         }
+        Ok(())
+    }
+
+    pub(super) fn set_msr(&self, index: u32, data: u64) -> Result<(), HvError> {
+        let msrs = Msrs::from_entries(&[kvm_msr_entry {
+            index,
+            data,
+            ..Default::default()
+        }]);
+        let msrs = msrs.map_err(|_| HvError {
+            what: "build a list of MSRs".into(),
+            source: io::Error::from(io::ErrorKind::InvalidInput),
+        })?;
+        // Zero written: this KVM does not know the register, and the guest will find it as CPUID says.
+        self.fd.set_msrs(&msrs).map_err(self.refused("set the MSRs"))?;
         Ok(())
     }
 
@@ -185,7 +197,7 @@ impl Vcpu {
                     "the processor refused to enter the guest (reason {reason:#x} on CPU {cpu})"
                 )));
             }
-            Ok(VcpuExit::InternalError) => return Ok(Exit::Stuck(self.internal_error())),
+            Ok(VcpuExit::InternalError) => return Ok(self.internal_error()),
             Ok(other) => {
                 return Ok(Exit::Stuck(format!(
                     "KVM stopped the guest with an exit nobody asked for: {other:?}"
@@ -213,7 +225,7 @@ impl Vcpu {
     }
 
     /// KVM_EXIT_INTERNAL_ERROR in words.
-    fn internal_error(&mut self) -> String {
+    fn internal_error(&mut self) -> Exit<'static> {
         // SAFETY: the last exit was an internal error, so `internal` is the member of the union that KVM filled.
         let (suberror, ndata, data) = unsafe {
             let internal = self.fd.get_kvm_run().__bindgen_anon_1.internal;
@@ -231,7 +243,97 @@ impl Vcpu {
             .get_regs()
             .map_or_else(|_| "?".into(), |r| format!("{:#x}", r.rip));
         let shown = &data[..data.len().min(ndata as usize)];
-        format!("KVM gave up at instruction {at}: {kind} (suberror {suberror}, data {shown:x?})")
+        let text = format!("KVM gave up at instruction {at}: {kind} (suberror {suberror}, data {shown:x?})");
+        if suberror == 1 {
+            Exit::NotEmulated(text)
+        } else {
+            Exit::Stuck(text)
+        }
+    }
+
+    /// Gives up an access to memory that [`Vcpu::run`] has returned as an exit: nothing of its instruction has happened, except
+    /// that a store which the instruction makes after it may have been done with zeros.
+    pub fn cancel_access(&mut self) -> Result<(), HvError> {
+        /// An access is made of at most two pages' worth of 8-byte pieces, and its instruction may have a second one.
+        const PIECES: usize = 64;
+        let before = self.fd.get_regs().map_err(self.refused("read the registers"))?;
+        // A string instruction would go on for all its elements.
+        let mut one = before;
+        one.rcx = one.rcx.min(1);
+        self.fd.set_regs(&one).map_err(self.refused("set the registers"))?;
+        self.set_immediate_exit(true);
+        let mut ended = false;
+        for _ in 0..PIECES {
+            match self.run()? {
+                Exit::Interrupted => {
+                    ended = true;
+                    break;
+                }
+                Exit::MmioRead(_, data) => data.fill(0),
+                Exit::MmioWrite(..) => {}
+                other => {
+                    tracing::debug!(?other, "an access that was given up goes on");
+                    break;
+                }
+            }
+        }
+        self.set_immediate_exit(false);
+        if !ended {
+            let source = io::Error::other("its instruction does not end");
+            let what = format!("give up an access of vCPU {}", self.apic_id);
+            return Err(HvError { what, source });
+        }
+        self.fd.set_regs(&before).map_err(self.refused("set the registers"))
+    }
+
+    /// Goes on `bytes` after the current instruction's beginning.
+    pub fn skip(&self, bytes: u64) -> Result<(), HvError> {
+        let mut regs = self.fd.get_regs().map_err(self.refused("read the registers"))?;
+        regs.rip = regs.rip.wrapping_add(bytes);
+        self.fd.set_regs(&regs).map_err(self.refused("set the registers"))
+    }
+
+    /// Where the guest's page tables lead from `address` now.
+    pub fn translate(&self, address: u64) -> Option<Gpa> {
+        /// `EFLAGS.AC`.
+        const ACCESS: u64 = 1 << 18;
+        let look = || {
+            let found = self.fd.translate_gva(address).ok()?;
+            (found.valid != 0).then_some(Gpa(found.physical_address))
+        };
+        look().or_else(|| {
+            // KVM looks as the guest's kernel would, which may not see a program's pages (SMAP) unless this flag is set.
+            let before = self.fd.get_regs().ok()?;
+            let open = kvm_regs {
+                rflags: before.rflags | ACCESS,
+                ..before
+            };
+            self.fd.set_regs(&open).ok()?;
+            let found = look();
+            self.fd.set_regs(&before).ok()?;
+            found
+        })
+    }
+
+    /// What an instruction's operands are made of.
+    pub fn operands(&self) -> Result<Operands, HvError> {
+        let regs = self.fd.get_regs().map_err(self.refused("read the registers"))?;
+        let sregs = self.fd.get_sregs().map_err(self.refused("read the system registers"))?;
+        let bits = match (sregs.cs.l, sregs.cs.db) {
+            (1, _) => 64,
+            (_, 1) => 32,
+            _ => 16,
+        };
+        Ok(Operands {
+            rip: regs.rip,
+            bits,
+            // In the order of their encoding.
+            general: [
+                regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8, regs.r9,
+                regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+            ],
+            segments: [sregs.es, sregs.cs, sregs.ss, sregs.ds, sregs.fs, sregs.gs].map(|segment| segment.base),
+        })
     }
 
     /// Next instruction and flags.
@@ -271,6 +373,19 @@ impl Vcpu {
             .build()
             .map_err(|e| failed(io::Error::other(e)))
     }
+}
+
+/// What an instruction's operands are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operands {
+    /// Where it begins, in its code segment.
+    pub rip: u64,
+    /// Width of its mode: 16, 32 or 64.
+    pub bits: u32,
+    /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15.
+    pub general: [u64; 16],
+    /// Bases of ES, CS, SS, DS, FS, GS.
+    pub segments: [u64; 6],
 }
 
 /// Makes a blocked KVM_RUN of another thread return.

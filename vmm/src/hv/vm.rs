@@ -2,7 +2,10 @@
 
 use super::{HvError, Vcpu, refused};
 use devices::{Line, units::GpaRange};
-use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_enable_cap,
+    kvm_userspace_memory_region,
+};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use std::{
     collections::BTreeSet,
@@ -137,6 +140,27 @@ impl Vm {
             .create_vcpu(u64::from(apic_id))
             .map_err(refused(format!("create vCPU {apic_id}")))?;
         Ok(Vcpu::new(fd, apic_id))
+    }
+
+    /// Whether an instruction of a user program that KVM has to carry out and cannot comes back as an exit, instead of as an
+    /// exception of the guest's. False: this KVM does not know that.
+    pub fn report_all_not_emulated(&self, on: bool) -> Result<bool, HvError> {
+        if !self
+            .shared
+            .fd
+            .check_extension_raw(KVM_CAP_EXIT_ON_EMULATION_FAILURE.into())
+            .is_positive()
+        {
+            return Ok(false);
+        }
+        let cap = kvm_enable_cap {
+            cap: KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+            args: [u64::from(on), 0, 0, 0],
+            ..Default::default()
+        };
+        let what = "report instructions that it cannot carry out";
+        self.shared.fd.enable_cap(&cap).map_err(refused(what))?;
+        Ok(true)
     }
 
     pub(super) fn fd(&self) -> &VmFd {

@@ -8,6 +8,7 @@ use super::{
     console::{Console, ConsoleError},
     control::{self, Control},
     events::{self, Agent, Loop},
+    fault::MachineChecks,
     growth::Growth,
     hotplug,
     nvdimm::OpenBus,
@@ -22,8 +23,10 @@ use crate::{
     config::{ConsoleConfig, VmConfig, probe::BackingFacts},
     control::CONSOLE_KEPT,
     cpuid::{self, CpuModel, VcpuShape},
+    fault::Faults,
     hv::{self, CoalescedPorts, HvError, Kvm, KvmError, Vcpu, Vm},
     layout::{self, Layout, ports},
+    mce::Personality,
     memory::{
         Access, GuestMap, GuestMapError,
         backing::BackingError,
@@ -265,7 +268,7 @@ impl Machine {
         ranges::map(config, layout, &vm, &mut map)?;
         let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
         let plugged = hotplug::open(config, plans, &vm, &mut map)?;
-        let vcpus = create_vcpus(config, topology, &kvm, &vm, &entry)?;
+        let (vcpus, checks) = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
         let virtio = super::virtio::open(config, layout, plans.backings, &vm, &mut map)?;
         let devices = Devices::build(config, layout, &vm, map.memory(), dimms, virtio)?;
@@ -283,7 +286,8 @@ impl Machine {
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
-        let parts = devices.into_loop(plan, growth, &vcpus, tables.tables)?;
+        let faults = Arc::new(Faults::new(growth.memory.windows().clone(), devices.nvdimm.clone()));
+        let parts = devices.into_loop(plan, growth, &vcpus, tables.tables, (faults, checks))?;
         // Last of all: from here on a DIMM that is not shut down was in use.
         for bus in &parts.nvdimm {
             let kept = bus.with(|bus| bus.keep());
@@ -400,9 +404,11 @@ fn create_vcpus(
     kvm: &Kvm,
     vm: &Vm,
     entry: &CpuState,
-) -> Result<Vec<Vcpu>, BuildError> {
+) -> Result<(Vec<Vcpu>, MachineChecks), BuildError> {
     let supported = kvm.supported_cpuid()?;
     let model = CpuModel::new(&config.cpu)?;
+    let personality = Personality::plan(model.vendor(&supported), kvm.mce_supported()?);
+    let mut ports = Vec::new();
     let host = cpuid::HostLimits {
         tsc_deadline_timer: kvm.has_tsc_deadline(),
     };
@@ -417,6 +423,8 @@ fn create_vcpus(
             threads_per_package: u32::from(topology.shape.threads) * u32::from(topology.shape.cores),
         };
         vcpu.set_cpuid(&model.entries(&supported, &host, &shape))?;
+        vcpu.set_up_mce(&personality)?;
+        ports.push(vcpu.mce_port(&personality)?);
         vcpu.set_reset_msrs()?;
         vcpu.set_local_interrupts()?;
         // The others wait for their start-up interrupt.
@@ -425,7 +433,7 @@ fn create_vcpus(
         }
         vcpus.push(vcpu);
     }
-    Ok(vcpus)
+    Ok((vcpus, MachineChecks { personality, ports }))
 }
 
 /// Devices on their buses, and what the loop needs of them.
@@ -551,6 +559,7 @@ impl Devices {
         growth: Growth,
         vcpus: &[Vcpu],
         tables: Vec<acpi::Table>,
+        (faults, checks): (Arc<Faults>, MachineChecks),
     ) -> Result<Loop, BuildError> {
         let vm = &growth.vm;
         let mut doorbells = Vec::new();
@@ -567,7 +576,7 @@ impl Devices {
         };
         let wake = event()?;
         let room = self.console.backlog.clone().map(|output| output as Arc<dyn Room>);
-        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, twin(&wake)?, room);
+        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, faults, twin(&wake)?, room);
         Ok(Loop {
             platform,
             reports,
@@ -589,6 +598,7 @@ impl Devices {
             nvdimm: self.nvdimm,
             flush_hints: self.flush_hints,
             plan,
+            checks,
             deadline: None,
             growth,
         })

@@ -3,6 +3,7 @@
 //! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
 //! [`Outcome`] and stops the loop. What clients of the API ask is done in `serve`.
 
+mod faults;
 mod look;
 mod media;
 mod memory;
@@ -14,6 +15,7 @@ use super::{
     channel::Channel,
     console::{Console, Typed},
     control::Calls,
+    fault::MachineChecks,
     growth::Growth,
     operations::Operations,
     tail::Tail,
@@ -90,6 +92,8 @@ pub struct Loop {
     pub flush_hints: Arc<FlushHints>,
     /// What was planned, for whoever asks.
     pub plan: map::Report,
+    /// Machine check registers of the vCPUs.
+    pub checks: MachineChecks,
     /// End the run then.
     pub deadline: Option<Instant>,
     /// Memory, and what is needed to make more of it. Last: everything above reaches into it.
@@ -189,6 +193,7 @@ struct Running {
     fit_seen: u32,
     /// When the guest was last reminded of memory devices.
     reminded: Instant,
+    halt: faults::Halt,
 }
 
 /// Runs until something ends the machine; then its threads have stopped.
@@ -214,6 +219,7 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         requests: 0,
         fit_seen: 0,
         reminded: Instant::now(),
+        halt: faults::Halt::default(),
     }));
     let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
     event_manager::SubscriberOps::add_subscriber(&mut manager, running.clone());
@@ -284,7 +290,7 @@ impl MutEventSubscriber for Running {
                     // Should its descriptor be one that cannot be watched.
                     self.deliver(ops);
                 }
-                if self.phase == Phase::Pausing {
+                if self.phase == Phase::Pausing || self.halt.is_under_way() {
                     self.threads.kick();
                 }
                 self.note_fit();
@@ -322,6 +328,7 @@ impl MutEventSubscriber for Running {
             Token::Calls => self.take_calls(),
             Token::Doorbell(n) => self.doorbell(n),
         }
+        self.attend_faults();
         self.settle();
         self.refresh_client(ops);
     }
@@ -397,7 +404,7 @@ impl Running {
         while let Ok(report) = self.parts.reports.try_recv() {
             let outcome = match report {
                 // Counted at the gate; the bell was for a look at it.
-                Report::Effect(Effect::None | Effect::Progress) | Report::Standing => continue,
+                Report::Effect(Effect::None | Effect::Progress) | Report::Standing | Report::Poisoned => continue,
                 Report::Effect(Effect::MemoryEjected(slot)) => {
                     self.memory_ejected(slot);
                     continue;

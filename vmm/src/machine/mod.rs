@@ -13,6 +13,7 @@ pub mod console;
 pub mod control;
 mod disk;
 pub mod events;
+mod fault;
 mod growth;
 mod hotplug;
 mod nvdimm;
@@ -46,6 +47,13 @@ pub enum Outcome {
         /// Which.
         apic_id: u32,
     },
+    /// The guest consumed bad memory where it could take no machine check: real hardware shuts down.
+    MachineCheck {
+        /// On which processor.
+        apic_id: u32,
+        /// One sentence.
+        why: String,
+    },
     /// KVM cannot run the guest any further.
     Failed {
         /// On which processor.
@@ -78,6 +86,9 @@ impl fmt::Display for Outcome {
             Self::Panicked => f.write_str("the guest's kernel panicked"),
             Self::TestExit(value) => write!(f, "the guest ended the run with test-exit value {value:#x}"),
             Self::TripleFault { apic_id } => write!(f, "vCPU {apic_id} of the guest triple-faulted"),
+            Self::MachineCheck { apic_id, why } => {
+                write!(f, "vCPU {apic_id} of the guest shut down on bad memory: {why}")
+            }
             Self::Failed { apic_id, why } => write!(f, "vCPU {apic_id} cannot go on: {why}"),
             Self::Quit => f.write_str("ended from the console"),
             Self::QuitByControl => f.write_str("ended over the API"),

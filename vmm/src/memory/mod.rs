@@ -15,14 +15,14 @@ pub mod ram;
 pub mod state;
 mod window;
 
-pub use window::Window;
+pub use window::{PAGE, Window};
 
 use crate::hv::{HvError, Vm};
 use devices::{
     DeviceWrites, GuestMemory,
     units::{Gpa, GpaRange},
 };
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use vm_memory::{GuestMemoryMmap, MmapRegion};
 
 /// A mapping of this process that can be shown to a guest.
@@ -30,8 +30,34 @@ pub type Mapping = MmapRegion<DeviceWrites>;
 
 /// All memory of one guest. Dropping it takes the memory from the guest first and unmaps it then.
 pub struct GuestMap {
-    windows: Vec<Arc<Window>>,
+    windows: Windows,
     memory: GuestMemory,
+}
+
+/// All windows of a guest, as everybody sees them who works on guest memory behind its back.
+#[derive(Clone, Default)]
+pub struct Windows(Arc<RwLock<Vec<Arc<Window>>>>);
+
+impl Windows {
+    /// The windows now.
+    pub fn all(&self) -> Vec<Arc<Window>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The window with `gpa` in it.
+    pub fn at(&self, gpa: Gpa) -> Option<Arc<Window>> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|window| window.range().contains(gpa)).cloned()
+    }
+
+    fn add(&self, window: Arc<Window>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(window);
+    }
+
+    fn remove(&self, window: &Arc<Window>) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| !Arc::ptr_eq(other, window));
+    }
 }
 
 /// Why a mapping cannot be shown to the guest.
@@ -60,7 +86,7 @@ pub enum Access {
 impl Default for GuestMap {
     fn default() -> Self {
         Self {
-            windows: vec![],
+            windows: Windows::default(),
             memory: GuestMemory::new(GuestMemoryMmap::default()),
         }
     }
@@ -89,14 +115,19 @@ impl GuestMap {
         locks: usize,
     ) -> Result<Arc<Window>, GuestMapError> {
         let window = Arc::new(Window::new(vm, &self.memory, range, mapping, access, locks)?);
-        self.windows.push(window.clone());
+        self.windows.add(window.clone());
         Ok(window)
     }
 
     /// Takes memory from the guest for good, and unmaps it with the last user of the window.
     pub fn remove(&mut self, window: &Arc<Window>) {
         window.retire();
-        self.windows.retain(|other| !Arc::ptr_eq(other, window));
+        self.windows.remove(window);
+    }
+
+    /// The windows, for whoever makes holes in them.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
     }
 
     /// Guest memory as devices see it.
@@ -107,7 +138,7 @@ impl GuestMap {
 
 impl Drop for GuestMap {
     fn drop(&mut self) {
-        for window in &self.windows {
+        for window in self.windows.all() {
             window.retire();
         }
     }

@@ -1,13 +1,27 @@
-//! A range of guest memory that can be taken away and shown again while the guest runs.
+//! A range of guest memory that can be taken away and shown again while the guest runs, whole or with holes.
 //!
 //! A window is shown while none of its locks is closed: each locked DIMM whose bytes are in it holds one. What the guest
 //! reads where no window is shown are ones, what it writes there is lost.
+//!
+//! [`Window::set_holes`] takes single pages away: the guest's accesses to them exit, and are carried out with
+//! [`Window::load`] and [`Window::store`] by whoever made the hole. Devices see the window whole.
 
 use super::{Access, GuestMapError, Mapping};
 use crate::hv::{MemorySlot, SlotFlags, Vm};
-use devices::{GuestMemory, units::GpaRange};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestRegionMmap};
+use devices::{
+    GuestMemory,
+    units::{Gpa, GpaRange},
+};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use vm_memory::{
+    Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestRegionMmap, VolatileMemory, bitmap::Bitmap,
+};
+
+/// Unit of holes.
+pub const PAGE: u64 = 4096;
 
 /// See the module.
 pub struct Window {
@@ -22,7 +36,11 @@ pub struct Window {
 
 struct State {
     closed: usize,
-    slot: Option<MemorySlot>,
+    /// Ascending; empty: the window is not shown.
+    slots: Vec<MemorySlot>,
+    shown: bool,
+    /// Offsets of what no slot shows: whole pages, ascending, disjoint.
+    holes: Vec<Range<u64>>,
     retired: bool,
 }
 
@@ -46,7 +64,9 @@ impl Window {
         let window = Self {
             state: Mutex::new(State {
                 closed,
-                slot: None,
+                slots: vec![],
+                shown: false,
+                holes: vec![],
                 retired: false,
             }),
             vm: vm.clone(),
@@ -89,14 +109,80 @@ impl Window {
     /// is shown.
     pub fn take_dirty(&self) -> Result<Vec<u64>, GuestMapError> {
         let state = self.lock();
-        let Some(slot) = state.slot.as_ref().filter(|_| self.access == Access::Logged) else {
+        if self.access != Access::Logged || !state.shown {
             return Ok(vec![]);
-        };
-        let mut pages = slot.take_dirty()?;
-        for (page, device) in pages.iter_mut().zip(self.mapping.bitmap().take()) {
-            *page |= device;
         }
-        Ok(pages)
+        for slot in &state.slots {
+            self.collect(slot)?;
+        }
+        Ok(self.mapping.bitmap().take())
+    }
+
+    /// Notes what the guest stored to through a slot where the stores of devices are noted.
+    fn collect(&self, slot: &MemorySlot) -> Result<(), GuestMapError> {
+        let first = (slot.range().start.0 - self.range.start.0) / PAGE;
+        for (n, word) in (0u64..).zip(slot.take_dirty()?) {
+            for bit in (0..64).filter(|bit| word & 1 << bit != 0) {
+                let page = usize::try_from((first + n * 64 + bit) * PAGE).unwrap_or(usize::MAX);
+                self.mapping.bitmap().mark_dirty(page, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the guest sees it.
+    pub fn range(&self) -> GpaRange {
+        self.range
+    }
+
+    /// Whether devices and guest may store to it.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Whether the guest sees it now.
+    pub fn is_shown(&self) -> bool {
+        self.lock().shown
+    }
+
+    /// Takes the pages at `holes` away and shows all others. No vCPU may be in the guest: slots are replaced, and for a
+    /// moment their memory is not there. After an error the window is as it was.
+    pub fn set_holes(&self, holes: Vec<Range<u64>>) -> Result<(), GuestMapError> {
+        let mut state = self.lock();
+        if state.holes == holes {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut state.holes, holes);
+        if !state.shown {
+            return Ok(());
+        }
+        let settled = self.settle_slots(&mut state);
+        if settled.is_err() {
+            state.holes = before;
+            self.settle_slots(&mut state)?;
+        }
+        settled
+    }
+
+    /// Bytes at `offset`, also of a hole; ones where the window is not shown or does not reach.
+    pub fn load(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if self.lock().shown
+            && let (Ok(offset), Ok(memory)) = (usize::try_from(offset), self.mapping.get_slice(0, self.mapping.size()))
+        {
+            // A slice that ends early leaves the rest as it is.
+            let _ = memory.read_slice(data, offset);
+        }
+    }
+
+    /// Stores bytes at `offset`, also of a hole; lost where nobody may write.
+    pub fn store(&self, offset: u64, data: &[u8]) {
+        if self.access != Access::ReadOnly
+            && self.lock().shown
+            && let (Ok(offset), Ok(memory)) = (usize::try_from(offset), self.mapping.get_slice(0, self.mapping.size()))
+        {
+            let _ = memory.write_slice(data, offset);
+        }
     }
 
     /// Gives what `bytes` of it hold back to the host; whoever reads them next finds zeros. For private memory.
@@ -116,7 +202,7 @@ impl Window {
     }
 
     fn settle(&self, state: &mut State) -> Result<(), GuestMapError> {
-        match (state.closed == 0 && !state.retired, state.slot.is_some()) {
+        match (state.closed == 0 && !state.retired, state.shown) {
             (true, false) => self.show(state),
             (false, true) => {
                 self.hide(state);
@@ -127,11 +213,6 @@ impl Window {
     }
 
     fn show(&self, state: &mut State) -> Result<(), GuestMapError> {
-        let flags = match self.access {
-            Access::ReadWrite => SlotFlags::ReadWrite,
-            Access::Logged => SlotFlags::Logged,
-            Access::ReadOnly => SlotFlags::ReadOnly,
-        };
         if self.access != Access::ReadOnly {
             let overlap = || GuestMapError::Overlap(self.range);
             let region = GuestRegionMmap::with_arc(self.mapping.clone(), GuestAddress(self.range.start.0));
@@ -140,19 +221,47 @@ impl Window {
             let grown = self.memory.memory().insert_region(region).map_err(|_| overlap())?;
             changing.replace(grown);
         }
-        // SAFETY: `self` holds the mapping, which nobody unmaps, for longer than the slot: `state` is dropped first.
-        match unsafe { self.vm.map(self.range, self.mapping.as_ptr(), flags) } {
-            Ok(slot) => state.slot = Some(slot),
-            Err(error) => {
-                self.forget_region();
-                return Err(error.into());
+        let settled = self.settle_slots(state);
+        if settled.is_err() {
+            state.slots.clear();
+            self.forget_region();
+        }
+        state.shown = settled.is_ok();
+        settled
+    }
+
+    /// Makes the slots those between the holes; slots that stay are not touched.
+    fn settle_slots(&self, state: &mut State) -> Result<(), GuestMapError> {
+        let flags = match self.access {
+            Access::ReadWrite => SlotFlags::ReadWrite,
+            Access::Logged => SlotFlags::Logged,
+            Access::ReadOnly => SlotFlags::ReadOnly,
+        };
+        let wanted = between(self.range, &state.holes);
+        let stays = |slot: &MemorySlot| wanted.binary_search(&slot.range()).is_ok();
+        if self.access == Access::Logged {
+            for slot in state.slots.iter().filter(|slot| !stays(slot)) {
+                self.collect(slot)?;
             }
+        }
+        state.slots.retain(stays);
+        for range in &wanted {
+            let Err(at) = state.slots.binary_search_by_key(range, MemorySlot::range) else {
+                continue;
+            };
+            let offset = usize::try_from(range.start.0 - self.range.start.0).unwrap_or(usize::MAX);
+            let host = self.mapping.as_ptr().wrapping_add(offset);
+            // SAFETY: the range is a part of the window's and so of the mapping, which `self` holds and nobody unmaps, for
+            // longer than the slot: `state` is dropped first.
+            let slot = unsafe { self.vm.map(*range, host, flags) }?;
+            state.slots.insert(at, slot);
         }
         Ok(())
     }
 
     fn hide(&self, state: &mut State) {
-        state.slot = None;
+        state.slots.clear();
+        state.shown = false;
         self.forget_region();
     }
 
@@ -186,5 +295,41 @@ fn keep_out_of_dumps(mapping: &Mapping) {
     };
     if let Err(error) = advised {
         tracing::debug!(%error, "core files may have the contents of encrypted NVDIMMs");
+    }
+}
+
+/// What of `range` is between the holes.
+fn between(range: GpaRange, holes: &[Range<u64>]) -> Vec<GpaRange> {
+    let mut at = 0;
+    let mut parts = vec![];
+    for hole in holes.iter().chain([&(range.len..range.len)]) {
+        let end = hole.start.min(range.len);
+        if end > at {
+            parts.push(GpaRange::new(Gpa(range.start.0 + at), end - at));
+        }
+        at = at.max(hole.end);
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_between_holes_is_shown() {
+        let range = GpaRange::new(Gpa(0x10_0000), 8 * PAGE);
+        let parts = |holes: &[Range<u64>]| {
+            let parts = between(range, holes).into_iter();
+            parts
+                .map(|part| ((part.start.0 - range.start.0) / PAGE, part.len / PAGE))
+                .collect::<Vec<_>>()
+        };
+        let pages = |first: u64, end: u64| first * PAGE..end * PAGE;
+        assert_eq!(parts(&[]), [(0, 8)]);
+        assert_eq!(parts(&[pages(0, 1)]), [(1, 7)]);
+        assert_eq!(parts(&[pages(2, 3), pages(3, 4), pages(7, 8)]), [(0, 2), (4, 3)]);
+        assert_eq!(parts(&[pages(0, 8)]), []);
+        assert_eq!(parts(&[pages(6, 9)]), [(0, 6)]);
     }
 }

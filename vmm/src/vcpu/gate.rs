@@ -37,6 +37,10 @@ impl Gate {
     /// From now on threads stay. The caller kicks those that are in the guest.
     pub(super) fn close(&self) {
         let mut state = self.lock();
+        if state.closed {
+            // Those that stand are counted, and nobody wakes them to be counted again.
+            return;
+        }
         state.closed = true;
         state.turn += 1;
         state.standing = 0;

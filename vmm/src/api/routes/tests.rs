@@ -79,6 +79,7 @@ fn samples() -> Vec<Request> {
             throttle: serde_json::from_value(json!({"iops": 10})).unwrap(),
         }),
         Request::Limits(LimitsRequest::Get),
+        Request::Fault(FaultRequest::List),
         Request::Limits(LimitsRequest::Set(
             serde_json::from_value(json!({"target": "1G"})).unwrap(),
         )),

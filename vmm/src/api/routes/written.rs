@@ -2,7 +2,7 @@
 
 use super::Method::{self, Delete, Get, Post, Put};
 use crate::control::{
-    DiskRequest, LimitsRequest, LookRequest, MediaInject, MemoryRequest, MemoryTarget, NvdimmRequest, OperationRequest,
+    DiskRequest, FaultRequest, LimitsRequest, LookRequest, MediaInject, MemoryRequest, MemoryTarget, NvdimmRequest, OperationRequest,
     Request,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -73,6 +73,7 @@ pub fn written(request: &Request) -> Written {
             body: Some(json!(range)),
             ..post("/media-errors/clear")
         },
+        Request::Fault(FaultRequest::List) => get("/faults"),
         Request::Memory(MemoryRequest::List) => get("/memory/devices"),
         Request::Memory(MemoryRequest::Add(device)) => Written {
             body: Some(json!(device)),

@@ -43,6 +43,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Nvdimm(NvdimmRequest::Clear { range }) => format!("{range} are good\n"),
         Request::Nvdimm(NvdimmRequest::Errors { .. }) => errors(&serde_json::from_value(reply)?),
         Request::Limits(_) => limits(&serde_json::from_value(reply)?),
+        Request::Fault(_) => super::fault::text(&serde_json::from_value(reply)?),
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Quit => {
             let StateInfo { state } = serde_json::from_value(reply)?;

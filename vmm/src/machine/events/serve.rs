@@ -9,9 +9,9 @@
 use super::{Outcome, Running, look, media::Change};
 use crate::{
     control::{
-        Answer, ControlError, ErrorKind, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo, MemoryRemoved,
-        NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationKind, OperationList, OperationRequest,
-        OperationResult, OperationState, Phase, Request, Response, StateInfo, admit,
+        Answer, ControlError, ErrorKind, FaultRequest, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo,
+        MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationKind, OperationList,
+        OperationRequest, OperationResult, OperationState, Phase, Request, Response, StateInfo, admit,
     },
     machine::{
         control::{Call, Reply},
@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the operation counts as unanswered.
 const FIT_LIMIT: Duration = Duration::from_secs(30);
+/// How long vCPUs may take to stand for a change of memory errors.
+const FAULT_LIMIT: Duration = Duration::from_secs(30);
 /// Requests that are done before other events get their turn.
 const TURN: usize = 64;
 /// Requests and operations under way at a time.
@@ -74,6 +76,8 @@ pub(super) enum Goal {
         /// Bytes.
         size: u64,
     },
+    /// Loads meet the memory errors that there are.
+    ErrorsInForce,
     /// The guest has read this version of a bus's NFIT.
     FitSeen {
         /// Slot of the DIMM that came with it.
@@ -213,7 +217,7 @@ impl Running {
         Ok(Response::Operation(Box::new(operation.clone())))
     }
 
-    fn state(&self) -> Response {
+    pub(super) fn state(&self) -> Response {
         Response::State(StateInfo { state: self.phase })
     }
 
@@ -227,6 +231,9 @@ impl Running {
             Request::Memory(request) => return self.memory(request),
             Request::Disk(request) => return self.disk(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
+            Request::Fault(FaultRequest::List) => {
+                return Ok(Begun::Done(Response::Faults(Box::new(self.list_faults()?))));
+            }
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
@@ -289,12 +296,14 @@ impl Running {
                 Ok(Begun::Done(self.state()))
             }
             NvdimmRequest::Inject { range, latent } => {
+                self.room_for_pending()?;
                 self.change_media(range, Change::Inject { latent: *latent })?;
-                Ok(Begun::Done(self.state()))
+                Ok(Begun::Until(Goal::ErrorsInForce, FAULT_LIMIT))
             }
             NvdimmRequest::Clear { range } => {
+                self.room_for_pending()?;
                 self.change_media(range, Change::Clear)?;
-                Ok(Begun::Done(self.state()))
+                Ok(Begun::Until(Goal::ErrorsInForce, FAULT_LIMIT))
             }
             NvdimmRequest::Errors { id } => {
                 let errors = self.media_errors(id.as_deref())?;
@@ -342,6 +351,7 @@ impl Running {
     }
 
     fn resume(&mut self) {
+        self.halt.interrupted();
         self.threads.resume();
         self.clock.resume();
         self.enter(Phase::Running);
@@ -450,7 +460,7 @@ impl Running {
                 self.note_step(id, action, meaning);
             }
             // What is said of memory devices is noted where their end is decided.
-            Goal::MemoryTaken(_) | Goal::MemoryGone(..) | Goal::Paused | Goal::Ended(_) => {}
+            Goal::MemoryTaken(_) | Goal::MemoryGone(..) | Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce => {}
         }
     }
 
@@ -469,6 +479,7 @@ impl Running {
             )));
         }
         match goal {
+            Goal::ErrorsInForce => self.errors_in_force(late),
             Goal::MemoryTaken(device) => self.memory_taken(device, late),
             Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
             Goal::Plugged { index, size } => self.memory_target(index, size, late),

@@ -1,0 +1,284 @@
+//! Memory errors of a whole machine: one set of bad lines of 64 bytes over all memory of the guest, and what an access to
+//! them does. docs/poison.md has the states.
+//!
+//! The lines of NVDIMMs are those of the DIMMs themselves ([`devices::nvdimm::MediaState`], by DPA: what a scrub finds, a
+//! guest clears and a restart remembers); the lines of all other memory are kept here, by guest physical address.
+//!
+//! ```text
+//!   inject            pages with consumable lines           vCPU: load()          loop: machine check
+//!   clear   --> lines -------- plan_holes --------> holes -------------> Poisoned ------------------> SRAR
+//!   guest                     (loop, vCPUs stand)           load(), store(): carried out, byte by byte
+//! ```
+//! A page with a bad line is taken out of its memory slot, so that every access of the guest to it exits with its exact
+//! address and length. Accesses that touch no bad line are carried out here: the neighbours of a bad line stay readable, and
+//! everything stays writable. Lines change at any time, on any thread; holes follow when all vCPUs stand. In between, a
+//! hole without a bad line is slow memory, and a bad line without a hole is not consumed.
+
+pub mod decode;
+mod holes;
+
+pub use holes::{Holes, MAX_HOLES, plan_holes};
+
+use crate::memory::{PAGE, Window, Windows};
+use devices::{
+    nvdimm::{
+        BusState, MediaState, NvdimmBus,
+        errors::{ChangeError, ErrorsError},
+        media::{ErrorSource, LINE, Mark, MediaFull},
+    },
+    units::{Gpa, GpaRange},
+};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Most separate bad ranges of memory that is no NVDIMM.
+pub const MAX_RAM_RANGES: usize = 1 << 18;
+
+/// All memory errors of a machine. Shared by the loop and the vCPU threads.
+pub struct Faults {
+    windows: Windows,
+    buses: Vec<Arc<NvdimmBus>>,
+    ram: Mutex<MediaState>,
+    holes: RwLock<Holes>,
+    /// Accesses to holes that were carried out.
+    carried: AtomicU64,
+}
+
+/// Why errors were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FaultError {
+    /// Nothing there that can be bad.
+    #[error(
+        "{len:#x} bytes at {start} are not memory of the guest: expected at least one byte, all of one range of RAM or NVDIMM; \
+         hint: `daxvisor ctl describe` lists the ranges"
+    )]
+    NotMemory {
+        /// First byte.
+        start: Gpa,
+        /// Bytes.
+        len: u64,
+    },
+    /// There are too many.
+    #[error(transparent)]
+    Full(#[from] MediaFull),
+    /// The NVDIMM's own reasons.
+    #[error(transparent)]
+    Nvdimm(#[from] ChangeError),
+}
+
+/// Where in the machine a range of memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// An SPA range with DIMMs behind it, of this bus.
+    Nvdimm(u8),
+    /// Any other memory.
+    Ram,
+}
+
+/// What an access to a hole comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Met {
+    /// It is done.
+    Carried,
+    /// The line at this address is bad; nothing is done.
+    Poisoned(Gpa),
+}
+
+impl Faults {
+    /// No errors but those that the DIMMs of `buses` have.
+    pub fn new(windows: Windows, buses: Vec<Arc<NvdimmBus>>) -> Self {
+        Self {
+            windows,
+            buses,
+            ram: Mutex::new(MediaState::with_room(MAX_RAM_RANGES)),
+            holes: RwLock::default(),
+            carried: AtomicU64::new(0),
+        }
+    }
+
+    fn ram(&self) -> MutexGuard<'_, MediaState> {
+        self.ram.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where all of `range` is.
+    pub fn place(&self, range: GpaRange) -> Result<Place, FaultError> {
+        let GpaRange { start, len } = range;
+        let within = |window: &Arc<Window>| len != 0 && range.end() <= window.range().end();
+        self.windows
+            .at(start)
+            .filter(within)
+            .ok_or(FaultError::NotMemory { start, len })?;
+        let has = |bus: &&Arc<NvdimmBus>| {
+            bus.with(|state| state.nfit.spa_with(range).is_some_and(|spa| !spa.mappings.is_empty()))
+        };
+        let bus = self.buses.iter().find(has);
+        Ok(bus.map_or(Place::Ram, |bus| Place::Nvdimm(bus.number())))
+    }
+
+    /// Changes the lines behind `range` for good, or nothing.
+    fn edit(
+        &self,
+        range: GpaRange,
+        nvdimm: impl FnOnce(&mut BusState) -> Result<(), ErrorsError>,
+        ram: impl FnOnce(&mut MediaState, Range<u64>) -> Result<(), MediaFull>,
+    ) -> Result<(), FaultError> {
+        match self.place(range)? {
+            Place::Ram => Ok(ram(&mut self.ram(), range.start.0..range.end().0)?),
+            Place::Nvdimm(number) => {
+                let GpaRange { start, len } = range;
+                let bus = self.buses.iter().find(|bus| bus.number() == number);
+                let bus = bus.ok_or(FaultError::NotMemory { start, len })?;
+                Ok(bus.with(|bus| bus.change_errors(nvdimm))?)
+            }
+        }
+    }
+
+    /// Makes `range` bad, widened to whole lines.
+    pub fn inject(&self, range: GpaRange, mark: Mark) -> Result<(), FaultError> {
+        self.edit(range, |bus| bus.inject(range, mark), |ram, gpas| ram.mark(gpas, mark))
+    }
+
+    /// Makes `range` good, widened to whole lines.
+    pub fn clear(&self, range: GpaRange) -> Result<(), FaultError> {
+        self.edit(range, |bus| bus.clear_errors(range), MediaState::clear)
+    }
+
+    /// What of `range` is bad becomes known: somebody met it.
+    pub fn discover(&self, range: GpaRange) -> Result<(), FaultError> {
+        let found = |ram: &mut MediaState, gpas| {
+            ram.discover(gpas);
+            Ok(())
+        };
+        self.edit(range, |bus| bus.discover(range), found)
+    }
+
+    /// Counts the changes of all lines, so that whoever follows them can tell whether there is something to do. None: a call
+    /// of the guest is at work on some.
+    pub fn changes(&self) -> Option<u64> {
+        let mut buses = self.buses.iter().map(|bus| bus.peek(|state| state.media_changes()));
+        let memory = self.windows.all().len() as u64;
+        let others = self.ram().changes().wrapping_add(memory);
+        buses.try_fold(others, |sum, changes| Some(sum.wrapping_add(changes?)))
+    }
+
+    /// The bad runs of `within` that a load meets.
+    fn bad(&self, within: GpaRange, most: usize) -> Vec<GpaRange> {
+        let wanted = |mark: Mark| consumable(mark.source);
+        let of_bus = |bus: &Arc<NvdimmBus>| bus.with(|state| state.bad_where(within, &wanted, most));
+        let mut all: Vec<GpaRange> = self.buses.iter().flat_map(of_bus).collect();
+        let ram = self.ram().runs_where(within.start.0..within.end().0, wanted);
+        all.extend(
+            ram.into_iter()
+                .take(most)
+                .map(|run| GpaRange::new(Gpa(run.start), run.end - run.start)),
+        );
+        all.sort_unstable();
+        all
+    }
+
+    /// The holes that the lines ask for.
+    pub fn plan(&self) -> Holes {
+        let windows: Vec<GpaRange> = self.windows.all().iter().map(|window| window.range()).collect();
+        let mut bad: Vec<GpaRange> = windows.iter().flat_map(|range| self.bad(*range, usize::MAX)).collect();
+        // Windows are in the order in which they came.
+        bad.sort_unstable();
+        plan_holes(&bad, &windows, MAX_HOLES)
+    }
+
+    /// Whether the holes are those of `plan`.
+    pub fn has(&self, plan: &Holes) -> bool {
+        *self.holes.read().unwrap_or_else(PoisonError::into_inner) == *plan
+    }
+
+    /// Whether there are holes at all.
+    pub fn any(&self) -> bool {
+        !self.holes.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Pages that are holes, and pages that were too many to be one.
+    pub fn pages(&self) -> (u64, u64) {
+        let holes = self.holes.read().unwrap_or_else(PoisonError::into_inner);
+        (holes.pages(), holes.left_out)
+    }
+
+    /// Accesses to holes that touched no bad line.
+    pub fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
+    }
+
+    /// Makes the holes those of `plan`. Every vCPU stands. After an error some holes may be missing, none is too many.
+    pub fn dig(&self, plan: Holes) -> Result<(), crate::memory::GuestMapError> {
+        let mut holes = self.holes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut dug = Ok(());
+        let mut done = BTreeMap::new();
+        for window in self.windows.all() {
+            let range = window.range();
+            match window.set_holes(plan.offsets(range)) {
+                Ok(()) => done.extend(plan.of(range)),
+                Err(error) => {
+                    done.extend(holes.of(range));
+                    dug = Err(error);
+                }
+            }
+        }
+        *holes = Holes::new(done, plan.left_out);
+        dug
+    }
+
+    /// The window with `gpa` in it.
+    pub fn window(&self, gpa: Gpa) -> Option<Arc<Window>> {
+        self.windows.at(gpa)
+    }
+
+    /// The window of a hole with `gpa` in it.
+    fn hole(&self, gpa: Gpa) -> Option<Arc<Window>> {
+        let is_hole = self.is_hole(gpa);
+        is_hole.then(|| self.windows.at(gpa)).flatten()
+    }
+
+    /// Whether `gpa` is in a hole.
+    pub fn is_hole(&self, gpa: Gpa) -> bool {
+        self.holes.read().unwrap_or_else(PoisonError::into_inner).contains(gpa)
+    }
+
+    /// The first consumable line that `range` touches.
+    pub fn first_bad(&self, range: GpaRange) -> Option<Gpa> {
+        let first = self.bad(range, 1).into_iter().next()?;
+        Some(Gpa(first.start.0 / LINE * LINE))
+    }
+
+    /// The guest loads from where no memory slot is. None: from no hole either.
+    pub fn load(&self, gpa: Gpa, data: &mut [u8]) -> Option<Met> {
+        let window = self.hole(gpa)?;
+        if let Some(line) = self.first_bad(GpaRange::new(gpa, data.len() as u64)) {
+            return Some(Met::Poisoned(line));
+        }
+        window.load(gpa.0 - window.range().start.0, data);
+        self.carried.fetch_add(1, Ordering::Relaxed);
+        Some(Met::Carried)
+    }
+
+    /// The guest stores to where no memory slot is: bad lines take stores, and stay bad. None: not into a hole.
+    pub fn store(&self, gpa: Gpa, data: &[u8]) -> Option<Met> {
+        let window = self.hole(gpa)?;
+        window.store(gpa.0 - window.range().start.0, data);
+        self.carried.fetch_add(1, Ordering::Relaxed);
+        Some(Met::Carried)
+    }
+
+    /// The error that an access to `page`, of which no more is known, is taken to have met.
+    pub fn bad_of_page(&self, gpa: Gpa) -> Option<Gpa> {
+        self.first_bad(GpaRange::new(Gpa(gpa.0 / PAGE * PAGE), PAGE))
+    }
+}
+
+/// Whether a load meets an error. Those that a guest injects through its NVDIMM root are for scrubs alone.
+pub fn consumable(source: ErrorSource) -> bool {
+    source != ErrorSource::Guest
+}

@@ -1,0 +1,250 @@
+//! Memory errors: what is done once every vCPU stands.
+//!
+//! ```text
+//!            lines changed, a vCPU met one               all stand
+//!   attending -------------------------------> halting -----------> acted: holes, machine checks
+//!        ^                                                             |
+//!        +-------------------------------------------------------------+ the gate opens, unless the machine is paused
+//! ```
+//! vCPUs stand for the time of an exit each and a few ioctls. Whoever met bad memory goes on with a machine check or not at
+//! all.
+
+use super::{Outcome, Running, serve::End};
+use crate::{
+    control::{ControlError, Delivery, ErrorKind, FaultCounts, FaultInfo, FaultList, Mechanism, Phase},
+    cpuid::Vendor,
+    fault::{self, Faults},
+    hv::HvError,
+    machine::fault::{Given, passes, plan_checks},
+    mce::{Banks, Kind},
+    vcpu::Consumption,
+};
+use devices::{nvdimm::media::LINE, units::GpaRange};
+use std::time::{Duration, Instant};
+
+/// vCPUs may take this long to stand before the log says that they do not.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Time from one broadcast to the next. A processor that has just declared its machine check handled is for a moment still in
+/// its handler, whose stack another machine check would begin anew.
+const PACE: Duration = Duration::from_millis(100);
+
+/// What is to be done, and whether vCPUs are on their way to a stop for it.
+#[derive(Default)]
+pub(super) struct Halt {
+    /// The gate was closed for this.
+    since: Option<Instant>,
+    complained: bool,
+    /// Changes of the lines up to which the holes are right.
+    seen: Option<u64>,
+    counts: FaultCounts,
+    /// A consumption waits for other vCPUs' handlers.
+    crowded: bool,
+    /// The last machine check that all vCPUs took.
+    broadcast: Option<Instant>,
+}
+
+impl Halt {
+    /// Whether vCPUs that are still in the guest have to be kicked.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// The gate was opened by somebody else.
+    pub(super) fn interrupted(&mut self) {
+        self.since = None;
+    }
+}
+
+impl Running {
+    fn faults(&self) -> &Faults {
+        &self.parts.platform.faults
+    }
+
+    /// How a change of errors ends: it is answered when loads meet what is bad now, and nothing else.
+    pub(super) fn errors_in_force(&self, late: bool) -> Option<End> {
+        if self.halt.seen.is_some() && self.faults().changes() == self.halt.seen {
+            return Some(End::Answer(self.state()));
+        }
+        late.then(|| {
+            let why = "the vCPUs do not stand still; the errors are changed, and loads meet them as soon as they do";
+            End::Failed(ControlError::new(ErrorKind::Deadline, why))
+        })
+    }
+
+    /// Brings holes in line with lines and gives machine checks: all that needs vCPUs that stand.
+    pub(super) fn attend_faults(&mut self) {
+        if self.phase == Phase::Ending {
+            return;
+        }
+        let changes = self.faults().changes().or(self.halt.seen);
+        if self.halt.seen != changes && self.faults().has(&self.faults().plan()) {
+            self.halt.seen = changes;
+        }
+        let waiting = !self.parts.platform.consumptions().is_empty() && !self.halt.crowded;
+        if self.halt.seen == changes && !waiting {
+            // Whoever waits for others to get on is looked at again with the next event; there is one every tick.
+            self.halt.crowded = false;
+            if self.halt.since.take().is_some() && self.phase == Phase::Running {
+                self.threads.resume();
+            }
+            return;
+        }
+        let (standing, all) = self.threads.standing();
+        if standing == all {
+            self.act_on_faults();
+            self.halt.since = None;
+            if self.phase == Phase::Running {
+                self.threads.resume();
+            }
+            return;
+        }
+        match self.halt.since {
+            None => {
+                self.halt.since = Some(Instant::now());
+                self.halt.complained = false;
+                if self.phase == Phase::Running {
+                    self.threads.pause();
+                }
+            }
+            Some(since) if since.elapsed() > PATIENCE && !self.halt.complained => {
+                self.halt.complained = true;
+                tracing::warn!(standing, all, "vCPUs do not stand still for a memory error yet");
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Every vCPU stands.
+    fn act_on_faults(&mut self) {
+        self.dig();
+        if let Err(error) = self.give_machine_checks() {
+            let why = format!("{error}: {}", error.source);
+            let met = self.parts.platform.consumptions();
+            let apic_id = met.first().map_or(0, |(id, _)| *id);
+            self.end(Outcome::Failed { apic_id, why });
+        }
+    }
+
+    fn dig(&mut self) {
+        let changes = self.faults().changes();
+        let plan = self.faults().plan();
+        if !self.faults().has(&plan) {
+            if plan.left_out > 0 {
+                tracing::warn!(
+                    pages = plan.left_out,
+                    "pages with bad lines whose loads are not caught: there are too many"
+                );
+            }
+            if let Err(error) = self.parts.growth.vm.report_all_not_emulated(!plan.is_empty()) {
+                tracing::warn!("{error}: {}", error.source);
+            }
+            if let Err(error) = self.faults().dig(plan) {
+                tracing::error!(%error, "loads of some bad lines are not caught");
+            }
+        }
+        self.halt.seen = changes;
+    }
+
+    fn banks(&self) -> Result<Vec<(u32, Banks)>, HvError> {
+        let ports = self.parts.checks.ports.iter();
+        ports.map(|port| Ok((port.apic_id(), port.banks()?))).collect()
+    }
+
+    fn give(&self, given: &[Given]) -> Result<(), HvError> {
+        for Given { apic_id, record } in given {
+            if let Some(port) = self.parts.checks.ports.iter().find(|port| port.apic_id() == *apic_id) {
+                port.inject(record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the vCPUs that met bad memory their machine checks.
+    fn give_machine_checks(&mut self) -> Result<(), HvError> {
+        let (mut errors, mut begun) = (vec![], None);
+        for (apic_id, met) in self.parts.platform.consumptions() {
+            match met {
+                // The holes are right now.
+                Consumption::Stale => self.parts.platform.settle_consumption(apic_id),
+                Consumption::Load(line, at) => {
+                    errors.push((apic_id, Kind::Srar, line));
+                    begun = Some(at);
+                }
+                Consumption::Fetch(line, at) => {
+                    errors.push((apic_id, Kind::SrarFetch, line));
+                    begun = Some(at);
+                }
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let consumers: Vec<u32> = errors.iter().map(|(apic_id, ..)| *apic_id).collect();
+        let given = match plan_checks(&self.parts.checks.personality, &self.banks()?, &errors) {
+            Ok(given) => given,
+            Err(blocked) if passes(&blocked, &consumers) => {
+                self.halt.crowded = true;
+                return Ok(());
+            }
+            Err(blocked) => {
+                let (apic_id, why) = (blocked.apic_id, blocked.why.to_string());
+                self.end(Outcome::MachineCheck { apic_id, why });
+                return Ok(());
+            }
+        };
+        let is_broadcast = given.iter().any(|given| !consumers.contains(&given.apic_id));
+        if is_broadcast {
+            if self.halt.broadcast.is_some_and(|at| at.elapsed() < PACE) {
+                self.halt.crowded = true;
+                return Ok(());
+            }
+            self.halt.broadcast = Some(Instant::now());
+        }
+        for (_, _, line) in &errors {
+            if let Err(error) = self.faults().discover(GpaRange::new(*line, LINE)) {
+                tracing::warn!(%error, "a consumed error stays unknown");
+            }
+        }
+        self.give(&given)?;
+        for (apic_id, kind, line) in &errors {
+            tracing::debug!(vcpu = apic_id, %kind, at = %line, "the guest met bad memory");
+            self.parts.platform.settle_consumption(*apic_id);
+        }
+        self.halt.counts.consumed += errors.len() as u64;
+        self.halt.counts.last_latency_us = begun.map(|at| u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX));
+        Ok(())
+    }
+
+    pub(super) fn list_faults(&self) -> Result<FaultList, ControlError> {
+        let personality = &self.parts.checks.personality;
+        let (pages, pages_left_out) = self.faults().pages();
+        let errors = self.media_errors(None)?.errors.into_iter();
+        Ok(FaultList {
+            faults: errors
+                .map(|error| FaultInfo {
+                    gpa: error.spa,
+                    nvdimm: Some(error.id),
+                    dpa: Some(error.dpa),
+                    len: error.len,
+                    source: error.source,
+                    state: error.state,
+                    consumable: error.spa.is_some() && fault::consumable(error.source),
+                })
+                .collect(),
+            mechanism: Mechanism::SlotHole,
+            neighbours_readable: true,
+            delivery: match personality.vendor {
+                Vendor::Amd => Delivery::Local,
+                _ if personality.has_local() => Delivery::LocalIfAllowed,
+                _ => Delivery::Broadcast,
+            },
+            pages,
+            pages_left_out,
+            counts: FaultCounts {
+                carried: self.faults().carried(),
+                ..self.halt.counts
+            },
+        })
+    }
+}
