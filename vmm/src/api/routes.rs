@@ -12,9 +12,10 @@ use crate::{
     config::{DiskFault, DiskThrottle, LimitsConfig, MemoryDeviceConfig, NvdimmConfig},
     control::{
         CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, DiskInfo, DiskList, DiskRequest, Event, EventList,
-        FaultList, FaultRequest, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList,
-        MediaInject, MediaRange, MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList,
-        NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
+        FaultList, FaultRequest, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo,
+        MediaErrorList, MediaInject, MediaRange, MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList,
+        NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo,
+        TableInfo, TableList,
     },
 };
 use std::borrow::Cow;

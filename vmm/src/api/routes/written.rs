@@ -2,8 +2,8 @@
 
 use super::Method::{self, Delete, Get, Post, Put};
 use crate::control::{
-    DiskRequest, FaultRequest, LimitsRequest, LookRequest, MediaInject, MemoryRequest, MemoryTarget, NvdimmRequest, OperationRequest,
-    Request,
+    DiskRequest, FaultRequest, LimitsRequest, LookRequest, MediaInject, MemoryRequest, MemoryTarget, NvdimmRequest,
+    OperationRequest, Request,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
