@@ -95,12 +95,22 @@ const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
 
 /// A command that runs `program` there. A checkout in a place that the nested host hides is shared as a whole, since what
 /// runs there needs more of it than the program. Folders of `shares` can be written to.
-pub fn command(place: Place, daxvisor: &Path, shares: &[&Path], timeout: u64, program: &Path) -> Command {
+/// `flags` are more of `daxvisor host run`.
+pub fn command(
+    place: Place,
+    daxvisor: &Path,
+    flags: &[&str],
+    shares: &[&Path],
+    timeout: u64,
+    program: &Path,
+) -> Command {
     if place == Place::Here {
         return Command::new(program);
     }
     let mut command = Command::new(daxvisor);
-    command.args(["host", "run", "--no-stdin", "--timeout", &timeout.to_string()]);
+    command
+        .args(["host", "run", "--timeout", &timeout.to_string()])
+        .args(flags);
     let root = workspace::root();
     let hidden = HIDDEN.iter().any(|place| root.starts_with(place));
     for share in shares.iter().copied().chain(hidden.then_some(root)) {
@@ -144,11 +154,18 @@ mod tests {
     #[test]
     fn nested_command_shares_and_limits() {
         let program = Path::new("/p");
-        let nested = command(Place::Nested, Path::new("/dv"), &[Path::new("/s")], 9, program);
+        let nested = command(
+            Place::Nested,
+            Path::new("/dv"),
+            &["--no-stdin"],
+            &[Path::new("/s")],
+            9,
+            program,
+        );
         let line = crate::process::line_of(&nested);
-        assert_eq!(line, "/dv host run --no-stdin --timeout 9 --share /s -- /p");
+        assert_eq!(line, "/dv host run --timeout 9 --no-stdin --share /s -- /p");
         assert_eq!(
-            crate::process::line_of(&command(Place::Here, Path::new("/dv"), &[], 9, program)),
+            crate::process::line_of(&command(Place::Here, Path::new("/dv"), &[], &[], 9, program)),
             "/p"
         );
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::{
     io::{self, BufRead, BufReader, Write},
-    process::{Command, ExitStatus, Stdio},
+    process::{ChildStdin, Command, ExitStatus, Stdio},
 };
 
 /// An error's chain on one line, then its hints, which a message carries as `...; hint: ...`.
@@ -53,22 +53,65 @@ pub fn quiet(command: &mut Command) -> Result<()> {
 
 /// Runs with standard output and error as one stream, copied to `copy` as it comes and shown to `each` line by line.
 pub fn listen(command: &mut Command, copy: &mut dyn Write, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+    hear(command.stdin(Stdio::null()), copy, |line, _| {
+        if let Some(line) = line {
+            each(line);
+        }
+    })
+}
+
+/// The same with a command that is spoken to: `each` sees no line before the first, and can answer.
+pub fn converse(
+    command: &mut Command,
+    copy: &mut dyn Write,
+    each: impl FnMut(Option<&str>, &mut Input),
+) -> Result<ExitStatus> {
+    hear(command.stdin(Stdio::piped()), copy, each)
+}
+
+/// Standard input of a command. One that no longer listens is no error: its exit code says what became of it.
+pub struct Input(Option<ChildStdin>);
+
+impl Input {
+    /// Says a line.
+    pub fn say(&mut self, line: &str) {
+        if let Some(input) = &mut self.0 {
+            let _ = writeln!(input, "{line}").and_then(|()| input.flush());
+        }
+    }
+
+    /// Says no more.
+    pub fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+fn hear(
+    command: &mut Command,
+    copy: &mut dyn Write,
+    mut each: impl FnMut(Option<&str>, &mut Input),
+) -> Result<ExitStatus> {
     let line = line_of(command);
     let cannot = || format!("cannot run `{line}`");
     let (from, to) = io::pipe().with_context(cannot)?;
-    command.stdin(Stdio::null());
     command.stdout(to.try_clone().with_context(cannot)?).stderr(to);
     let mut child = command.spawn().with_context(cannot)?;
     // The command holds writing ends: without this the stream would never end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut input = Input(child.stdin.take());
+    each(None, &mut input);
     let mut from = BufReader::new(from);
     let mut bytes = Vec::new();
     while from.read_until(b'\n', &mut bytes).with_context(cannot)? > 0 {
         // Nobody to show it to is no reason to stop the command.
         let _ = copy.write_all(&bytes).and_then(|()| copy.flush());
-        each(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']));
+        each(
+            Some(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r'])),
+            &mut input,
+        );
         bytes.clear();
     }
+    drop(input);
     child.wait().with_context(cannot)
 }
 
@@ -89,6 +132,27 @@ mod tests {
         let status = listen(&mut sh(script), &mut copy, |line| lines.push(line.to_owned())).unwrap();
         assert_eq!(status.code(), Some(3));
         assert_eq!((lines.join(" ").as_str(), copy.as_slice()), ("a b c", &b"a\nb\nc"[..]));
+    }
+
+    #[test]
+    fn command_is_answered_line_by_line() {
+        let mut lines = Vec::new();
+        let script = "while read -r word; do echo \"got $word\"; done; echo end";
+        let status = converse(&mut sh(script), &mut io::sink(), |line, input| {
+            lines.extend(line.map(str::to_owned));
+            match line {
+                None => input.say("one"),
+                Some("got one") => input.say("two"),
+                Some(_) => input.end(),
+            }
+        });
+        assert!(status.unwrap().success());
+        assert_eq!(lines, ["got one", "got two", "end"]);
+        // Nobody listens.
+        let status = converse(&mut sh("exec <&-; echo deaf; exit 4"), &mut io::sink(), |_, input| {
+            input.say(&"x".repeat(1 << 17));
+        });
+        assert_eq!(status.unwrap().code(), Some(4));
     }
 
     #[test]

@@ -337,15 +337,20 @@ fn run_once(vcpu: &mut VcpuFd, pace: &mut Pace) -> io::Result<Event> {
     Ok(Event::GaveUp(what + &at))
 }
 
-/// Hands out loop counts, doubling until one takes long enough, and keeps the best rate: noise only slows things down.
+/// Hands out loop counts, doubling until one takes long enough, and keeps the best rate: noise only slows things down. A rate
+/// below [`MIN_RATE`] has to show itself a few times before it is believed: cold code or a busy machine looks the same once.
 #[derive(Debug, Default)]
 struct Pace {
     running: Option<(u32, Instant)>,
     best: Option<f64>,
+    /// Loops that took long enough and were too slow.
+    slow: u32,
 }
 
 impl Pace {
     const FIRST: u32 = 1 << 12;
+    /// So many slow loops are believed.
+    const PATIENCE: u32 = 4;
 
     /// The guest asks at `now`; 0 ends the loop.
     fn next(&mut self, now: Instant) -> u32 {
@@ -354,11 +359,15 @@ impl Pace {
             Some((count, since)) => {
                 let took = now.saturating_duration_since(since);
                 let rate = f64::from(count) / took.as_secs_f64().max(1e-9);
-                self.best = Some(self.best.map_or(rate, |b| b.max(rate)));
-                if took >= LONG_ENOUGH {
-                    0
-                } else {
-                    count.checked_mul(2).unwrap_or(0)
+                let best = self.best.map_or(rate, |b| b.max(rate));
+                self.best = Some(best);
+                let long = took >= LONG_ENOUGH;
+                self.slow += u32::from(long && best < MIN_RATE);
+                match (long, best < MIN_RATE) {
+                    (true, false) => 0,
+                    (true, true) if self.slow >= Self::PATIENCE => 0,
+                    (true, true) => count,
+                    (false, _) => count.checked_mul(2).unwrap_or(0),
                 }
             }
         };
@@ -435,6 +444,23 @@ mod tests {
         assert_eq!(pace.next(Instant::now()), 2 * Pace::FIRST);
         assert_eq!(pace.next(Instant::now() + LONG_ENOUGH), 0);
         assert!(pace.best.unwrap() > 0.0);
+    }
+
+    #[test]
+    fn one_slow_loop_is_not_believed() {
+        let mut pace = Pace::default();
+        let first = pace.next(Instant::now());
+        for _ in 1..Pace::PATIENCE {
+            assert_eq!(pace.next(Instant::now() + LONG_ENOUGH), first, "the same again");
+        }
+        assert_eq!(pace.next(Instant::now() + LONG_ENOUGH), 0, "it is slow");
+        assert!(pace.best.unwrap() < MIN_RATE);
+
+        let mut pace = Pace::default();
+        let first = pace.next(Instant::now());
+        assert_eq!(pace.next(Instant::now() + LONG_ENOUGH), first);
+        assert_eq!(pace.next(Instant::now()), 2 * first, "it was cold");
+        assert_eq!(pace.next(Instant::now() + LONG_ENOUGH), 0);
     }
 
     /// Whatever this machine has, the verdict agrees with the evidence, and takes no longer than promised.

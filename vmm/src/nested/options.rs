@@ -12,7 +12,8 @@ use std::{
 pub struct HostOptions {
     /// Folders that commands may write to, besides the working directory.
     pub shares: Vec<PathBuf>,
-    /// vCPUs; with `icount` always 1.
+    /// vCPUs; with `icount` always 1. With several, QEMU translates on several threads, and one can keep a stale translation of
+    /// code that a kernel patches on another; see docs/nested-host.md.
     pub cpus: u8,
     /// RAM.
     pub memory: ByteSize,
@@ -30,7 +31,7 @@ impl Default for HostOptions {
     fn default() -> Self {
         Self {
             shares: vec![],
-            cpus: 2,
+            cpus: 1,
             memory: ByteSize::gib(6),
             kernel_args: vec![],
             icount: false,

@@ -236,7 +236,9 @@ fn play_once(place: Place, plan: &Plan, results: &mut Vec<TestResult>) -> Result
     let file = plan.dir.join("plan.json");
     fs::write(&file, serde_json::to_vec(plan)?).with_context(|| format!("cannot write {}", file.display()))?;
     let limit: u64 = plan.jobs.iter().map(|job| job.seconds + BOOT_SECONDS).sum();
-    let mut command = host::command(place, &plan.daxvisor, &[&plan.dir], limit, &plan.xtask);
+    let cpus = plan.guests.to_string();
+    let flags = ["--no-stdin", "--cpus", &cpus];
+    let mut command = host::command(place, &plan.daxvisor, &flags, &[&plan.dir], limit, &plan.xtask);
     command
         .arg("conformance")
         .arg("--inner")

@@ -121,7 +121,7 @@ fn play_once(place: Place, kernel: &str, progress: &mut Progress) -> Result<Ende
             _ => {}
         }
     }
-    let mut command = host::command(place, &daxvisor, &[&dir], LIMIT_SECONDS, &own);
+    let mut command = host::command(place, &daxvisor, &["--no-stdin"], &[&dir], LIMIT_SECONDS, &own);
     command
         .args(["demo", "--kernel", kernel, "--inner"])
         .arg(&dir)

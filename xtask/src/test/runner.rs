@@ -1,13 +1,13 @@
-//! The inner half of a guest tier: runs test programs one after another, where KVM runs guests.
+//! The inner half of a guest tier: runs the test programs that standard input names, one after another, where KVM runs guests.
 //!
-//! Each program's output passes through; a line of ours behind it says how it ended.
+//! Each program's output passes through; a line of ours behind it says how it ended, and asks for the next name.
 
 use super::executables::Executable;
 use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
+    fs, io,
     path::PathBuf,
     process::{Child, Command, ExitCode, Stdio},
     thread,
@@ -26,7 +26,7 @@ pub struct Args {
 /// The file that the outer half writes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct List {
-    /// In order.
+    /// All that may be named.
     pub executables: Vec<Executable>,
     /// Only tests whose name contains this.
     pub filter: Option<String>,
@@ -48,7 +48,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let list: List = serde_json::from_slice(&text).with_context(|| format!("cannot read {}", args.list.display()))?;
     let deadline = Instant::now() + Duration::from_secs(list.limit_seconds);
     let mut all = true;
-    for executable in &list.executables {
+    for name in io::stdin().lines() {
+        let name = name.context("cannot read standard input")?;
+        let known = list.executables.iter().find(|e| e.name == name);
+        let executable =
+            known.with_context(|| format!("'{name}' is none of the programs in {}", args.list.display()))?;
         let start = Instant::now();
         println!("\nrunning {}", executable.name);
         let end = run_one(executable, &list, deadline)?;
