@@ -145,7 +145,8 @@ fn store(files: &Path) -> Result<()> {
         there("flushed")? && there("unflushed")?,
         "the host itself sees all of it"
     );
-    println!("flushed");
+    // A line of its own: on one CPU libtest has begun one with the test's name.
+    println!("\nflushed");
     std::io::stdout().flush()?;
     loop {
         std::thread::park();

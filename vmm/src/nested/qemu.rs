@@ -192,7 +192,7 @@ mod tests {
         -accel tcg,thread=multi
         -cpu max,svm=on,-erms,-fsrm
         -machine pc
-        -smp 2
+        -smp 1
         -m 6144M
         -nodefaults
         -no-user-config
