@@ -356,6 +356,31 @@ impl Guest {
         self.end(3, |client| client.reboot(Instant::now() + END))
     }
 
+    /// Reboots a guest whose monitor has `--on-reset restart`; gives it when its agent is there again.
+    pub fn rebooted(self) -> Result<Self> {
+        let Self {
+            client,
+            mut monitor,
+            name,
+        } = self;
+        let gone = client.reboot(Instant::now() + END);
+        gone.map_err(|e| anyhow!("{name}: {e}{}", monitor.quote()))?;
+        Self::boot(monitor, &name, HELLO)
+    }
+
+    /// A guest that is being reset, when its agent is there again.
+    pub fn again(mut self) -> Result<Self> {
+        let begun = Instant::now();
+        while self.client.sh("true").is_ok() {
+            ensure!(begun.elapsed() < END, "{} goes on: it was not reset", self.name);
+        }
+        let Self {
+            client, monitor, name, ..
+        } = self;
+        drop(client);
+        Self::boot(monitor, &name, HELLO)
+    }
+
     /// Ends a guest of QEMU, whose `-no-reboot` makes every end 0.
     pub fn end(self, code: i32, how: impl FnOnce(Client) -> Result<(), ClientError>) -> Result<Ended> {
         let Self {

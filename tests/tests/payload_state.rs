@@ -3,6 +3,7 @@
 use devices::nvdimm::guid::INTEL_DIMM_DSM;
 use guest_tests::{
     Scratch,
+    api::ApiClient,
     payload::{Guest, Program, SCRATCH, Script, nvdimm},
 };
 use std::fs;
@@ -68,6 +69,16 @@ fn only_a_latched_guest_that_did_not_shut_down_counts_an_unsafe_shutdown() {
     running.signal(libc::SIGTERM);
     running.end().expect(143);
     assert_eq!(shutdowns(&state), (true, 45), "terminated");
+    let reset = guest(&call(10, LATCH), 4, &state, say).flag("api-socket", "%/api");
+    let mut running = reset.start();
+    running.wait_for("latched");
+    let mut client = ApiClient::connect(&reset.file("api")).unwrap();
+    client.post("/vm/reboot").unwrap();
+    // In between is what the call gave.
+    running.wait_for("latched\0\0\0\0latched");
+    client.post("/vm/shutdown").unwrap();
+    running.end().expect(6);
+    assert_eq!(shutdowns(&state), (true, 47), "reset and ended over the API");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::{
         probe::{BackingFacts, Purpose},
     },
     layout::map::Report,
-    machine::{Machine, Outcome, Plans, acpi_input, socket::Socket},
+    machine::{Machine, OnReset, Outcome, Plans, RunLimits, acpi_input, socket::Socket},
     memory::{
         backing::{self, Held},
         state,
@@ -125,6 +125,9 @@ pub struct RunOptions {
     /// End the run when the parent process ends, which has this number
     #[arg(long, value_name = "PID")]
     pub parent: Option<i32>,
+    /// What a reset by the guest does
+    #[arg(long, value_enum, default_value_t)]
+    pub on_reset: OnReset,
 }
 
 #[derive(Args)]
@@ -248,23 +251,35 @@ fn api_socket(plan: &MachinePlan) -> Result<Option<Socket>, Failure> {
 /// Runs the machine that was planned.
 fn start(plan: &MachinePlan, options: &RunOptions) -> Result<ExitCode, Failure> {
     options.parent.map_or(Ok(()), follow)?;
-    let plans = Plans {
-        topology: &plan.topology,
-        layout: &plan.layout,
-        phys_bits: plan.phys_bits,
-        backings: &plan.backings,
-        memory_devices: &plan.memory_devices,
-    };
     let socket = api_socket(plan)?;
-    let mut machine = Machine::build(&plan.config, &plans)?;
+    let mut machine = Machine::build(&plan.config, &plans(plan), None)?;
     let api = socket.map(|socket| Api::start(socket, machine.control()?));
     let api = api.transpose().map_err(Failure::vmm)?;
-    let outcome = machine.run(options.timeout).map_err(Failure::vmm)?;
+    let limits = RunLimits {
+        limit: options.timeout,
+        on_reset: options.on_reset,
+    };
+    let outcome = loop {
+        let (outcome, kept) = machine.run(limits).map_err(Failure::vmm)?;
+        let Some(kept) = kept else { break outcome };
+        let plan = MachinePlan::prepare(kept.config.clone(), Purpose::Boot)?;
+        machine = Machine::build(&plan.config, &plans(&plan), Some(kept))?;
+    };
     drop(api);
     if outcome != Outcome::PowerOff {
         eprintln!("daxvisor: {outcome}");
     }
     Ok(ExitCode::from(&outcome))
+}
+
+fn plans(plan: &MachinePlan) -> Plans<'_> {
+    Plans {
+        topology: &plan.topology,
+        layout: &plan.layout,
+        phys_bits: plan.phys_bits,
+        backings: &plan.backings,
+        memory_devices: &plan.memory_devices,
+    }
 }
 
 /// Runs the same command in the nested host; its exit code is ours.

@@ -5,7 +5,7 @@ use std::{fs, sync::atomic::Ordering, time::Duration};
 use vmm::{
     cli::MachinePlan,
     config::{ConsoleConfig, VmConfig, probe::Purpose},
-    machine::{Machine, Outcome, Plans},
+    machine::{Machine, Outcome, Plans, RunLimits},
 };
 
 /// No payload needs this long.
@@ -37,9 +37,13 @@ pub fn run(program: &Program, mut config: VmConfig) -> Counted {
         backings: &plan.backings,
         memory_devices: &plan.memory_devices,
     };
-    let machine = Machine::build(&plan.config, &plans).expect("a machine");
+    let machine = Machine::build(&plan.config, &plans, None).expect("a machine");
     let platform = machine.platform().clone();
-    let outcome = machine.run(Some(LIMIT)).expect("a working event loop");
+    let limits = RunLimits {
+        limit: Some(LIMIT),
+        ..RunLimits::default()
+    };
+    let (outcome, _) = machine.run(limits).expect("a working event loop");
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Counted {
         outcome,

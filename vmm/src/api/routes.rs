@@ -349,6 +349,14 @@ pub static ROUTES: &[Route] = &[
     .answers::<StateInfo>(),
     route(
         Post,
+        "/vm/reboot",
+        "reboot",
+        "Resets the machine at once, without asking the guest: it starts again with everything that was added to it.",
+        Ask(|_| Ok(Request::Reboot)),
+    )
+    .answers::<StateInfo>(),
+    route(
+        Post,
         "/vm/shutdown",
         "shutdown",
         "Ends the machine at once, without asking the guest.",

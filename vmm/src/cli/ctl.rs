@@ -100,6 +100,8 @@ enum Verb {
     Pause,
     /// Let the vCPUs go on
     Resume,
+    /// Reset the machine at once, without asking the guest: it starts again with everything that was added to it
+    Reboot,
     /// End the machine at once, without asking the guest
     Quit,
     /// NVDIMMs
@@ -326,6 +328,7 @@ impl Verb {
             Self::PowerButton => Request::PowerButton,
             Self::Pause => Request::Pause,
             Self::Resume => Request::Resume,
+            Self::Reboot => Request::Reboot,
             Self::Quit => Request::Quit,
             Self::Nvdimm(NvdimmVerb::List) => Request::Nvdimm(NvdimmRequest::List),
             Self::Nvdimm(NvdimmVerb::Add { nvdimm }) => Request::Nvdimm(NvdimmRequest::Add(nvdimm.clone())),

@@ -90,7 +90,7 @@ impl From<&Outcome> for ExitCode {
     fn from(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::PowerOff => Self::PowerOff,
-            Outcome::Reset => Self::Reset,
+            Outcome::Reset | Outcome::ResetByControl => Self::Reset,
             Outcome::Panicked => Self::Panicked,
             Outcome::TestExit(value) => Self::TestExit(*value),
             Outcome::TripleFault { .. } => Self::TripleFault,

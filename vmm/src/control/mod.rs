@@ -9,6 +9,8 @@
 //!   running -------> pausing -----------------> paused -------> running
 //!      ^                | not within the deadline
 //!      +----------------+                          quit: ending, from every phase
+//!      ^
+//!      +-- restarting <-- reboot, a reset by the guest: from every phase
 //! ```
 
 mod error;
@@ -63,6 +65,8 @@ pub enum Request {
     Pause,
     /// Let the vCPUs go on.
     Resume,
+    /// Reset the machine at once, without asking the guest: it starts again with everything that was added to it.
+    Reboot,
     /// End the machine at once, without asking the guest.
     Quit,
     /// Something about the NVDIMMs.
@@ -182,6 +186,8 @@ pub enum Phase {
     Pausing,
     /// Every one of them stands.
     Paused,
+    /// The machine was reset and is about to start again.
+    Restarting,
     /// The machine is being taken down.
     Ending,
 }
@@ -192,6 +198,7 @@ impl fmt::Display for Phase {
             Self::Running => "running",
             Self::Pausing => "pausing",
             Self::Paused => "paused",
+            Self::Restarting => "restarting",
             Self::Ending => "ending",
         })
     }
@@ -246,12 +253,15 @@ impl Request {
 
 /// Whether `request` may be acted on in `phase`.
 pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
-    use Phase::{Ending, Paused, Pausing, Running};
+    use Phase::{Ending, Paused, Pausing, Restarting, Running};
     match (request, phase) {
         (_, Ending) => Err(ControlError::new(ErrorKind::Ending, "the machine is ending")),
+        (Request::Quit | Request::Describe | Request::Operation(_) | Request::Look(_), Restarting) => Ok(()),
+        (_, Restarting) => Err(wrong(phase, "it takes this again when it runs").hint("try again later")),
         (
             Request::Describe
             | Request::Quit
+            | Request::Reboot
             | Request::Operation(_)
             | Request::Look(_)
             | Request::Limits(_)
@@ -307,7 +317,7 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 9] = [
+    const ALL: [Request; 10] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
@@ -317,6 +327,7 @@ mod tests {
         Request::Memory(MemoryRequest::List),
         Request::Limits(LimitsRequest::Get),
         Request::Disk(DiskRequest::List),
+        Request::Reboot,
     ];
 
     #[test]
@@ -332,6 +343,7 @@ mod tests {
             r#"{"memory":"list"}"#,
             r#"{"limits":"get"}"#,
             r#"{"disk":"list"}"#,
+            r#""reboot""#,
         ];
         assert_eq!(written, expected);
         for (request, text) in ALL.iter().zip(expected) {
@@ -342,11 +354,12 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list, memory list, limits get, disk list
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Ending), [0; 9]);
+        // describe, power-button, pause, resume, quit, nvdimm list, memory list, limits get, disk list, reboot
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Restarting), [1, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(admitted(Phase::Ending), [0; 10]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! files are opened (and perhaps created) when everything else about them is known to be right.
 
 use super::{
-    Outcome,
+    OnReset, Outcome, RunLimits,
     console::{Console, ConsoleError},
     control::{self, Control},
     events::{self, Agent, Loop},
@@ -13,6 +13,7 @@ use super::{
     hotplug,
     nvdimm::OpenBus,
     ranges,
+    restart::Kept,
     socket::SocketError,
     tail::{Tail, Tee},
     virtio::{LiveVirtio, VirtioDevices},
@@ -51,13 +52,7 @@ use devices::{
     units::{Gpa, GpaRange},
     virtio::VirtioMmio,
 };
-use std::{
-    fs::File,
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io, mem::take, path::PathBuf, sync::Arc, time::Instant};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -239,8 +234,8 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
 }
 
 impl Machine {
-    /// Builds the machine; its processors stand at the kernel's entry.
-    pub fn build(config: &VmConfig, plans: &Plans<'_>) -> Result<Self, BuildError> {
+    /// Builds the machine; its processors stand at the kernel's entry. `kept` is what a machine has left that was reset.
+    pub fn build(config: &VmConfig, plans: &Plans<'_>, mut kept: Option<Kept>) -> Result<Self, BuildError> {
         let Plans { topology, layout, .. } = *plans;
         let kvm = Kvm::open()?;
         if usize::from(config.cpus.count) > kvm.max_vcpus() {
@@ -266,15 +261,16 @@ impl Machine {
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
         ranges::map(config, layout, &vm, &mut map)?;
-        let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map)?;
+        let mut files = kept.as_mut().map(Kept::take_files).unwrap_or_default();
+        let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map, &mut files.nvdimm)?;
         let plugged = hotplug::open(config, plans, &vm, &mut map)?;
         let (vcpus, checks) = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
-        let virtio = super::virtio::open(config, layout, plans.backings, &vm, &mut map)?;
-        let devices = Devices::build(config, layout, &vm, map.memory(), dimms, virtio)?;
+        let virtio = super::virtio::open(config, layout, plans.backings, &vm, &mut map, &mut files.pmem)?;
+        let devices = Devices::build(config, layout, &vm, map.memory(), dimms, virtio, kept.as_mut())?;
         let mut config = config.clone();
         config.fix_memory_slots();
-        let limits = config.limits()?;
+        let limits = kept.as_ref().map_or_else(|| config.limits(), |kept| Ok(kept.limits))?;
         let growth = Growth {
             config,
             topology: topology.clone(),
@@ -283,11 +279,15 @@ impl Machine {
             limits,
             memory: map,
             plugged,
+            files,
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
         let faults = Arc::new(Faults::new(growth.memory.windows().clone(), devices.nvdimm.clone()));
-        let parts = devices.into_loop(plan, growth, &vcpus, tables.tables, (faults, checks))?;
+        let mut parts = devices.into_loop(plan, growth, &vcpus, tables.tables, (faults, checks))?;
+        if let Some(kept) = kept {
+            parts.resume(kept);
+        }
         // Last of all: from here on a DIMM that is not shut down was in use.
         for bus in &parts.nvdimm {
             let kept = bus.with(|bus| bus.keep());
@@ -308,22 +308,24 @@ impl Machine {
         Ok(control)
     }
 
-    /// Runs the guest until something ends it; at most for `limit`.
-    pub fn run(mut self, limit: Option<Duration>) -> io::Result<Outcome> {
+    /// Runs the guest until something ends it; at most for `limit`, which begins with the first start. What is left of a machine
+    /// that is to be started again comes with its outcome.
+    pub fn run(mut self, options: RunLimits) -> io::Result<(Outcome, Option<Kept>)> {
         hv::install_kick_handler()?;
-        if let Some(limit) = limit {
-            self.parts.deadline = Some(Instant::now() + limit);
+        self.parts.on_reset = options.on_reset;
+        if let Some(limit) = options.limit {
+            self.parts.deadline.get_or_insert(Instant::now() + limit);
         }
         let platform = self.parts.platform.clone();
         let nvdimms = self.parts.nvdimm.clone();
         let threads = VcpuThreads::start(&platform, std::mem::take(&mut self.vcpus))?;
-        let outcome = events::run(self.parts, threads);
-        if outcome.as_ref().is_ok_and(Outcome::is_orderly) {
+        let (outcome, kept) = events::run(self.parts, threads)?;
+        if outcome.is_orderly() {
             for bus in &nvdimms {
                 bus.with(|bus| bus.shut_down())?;
             }
         }
-        if matches!(outcome, Ok(Outcome::TimedOut)) {
+        if outcome == Outcome::TimedOut {
             // Whoever looks into a guest that hangs wants to know where.
             for at in platform.stopped_at() {
                 let interrupts = if at.rflags & 1 << 9 == 0 { "off" } else { "on" };
@@ -342,7 +344,7 @@ impl Machine {
             collected = exits.collected.load(std::sync::atomic::Ordering::Relaxed),
             "exits"
         );
-        outcome
+        Ok((outcome, kept))
     }
 }
 
@@ -475,13 +477,16 @@ impl Devices {
         memory: &GuestMemory,
         nvdimms: Vec<OpenBus>,
         virtio: VirtioDevices,
+        kept: Option<&mut Kept>,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
-        let mut console = Console::open(&config.console)?;
+        let (console, tail) = match kept {
+            Some(kept) => (take(&mut kept.console), kept.tail.clone()),
+            None => (Console::open(&config.console)?, Arc::default()),
+        };
         let serial_room = event()?;
         let room = twin(&serial_room)?;
-        let output = console.output.take().unwrap_or_else(|| Box::new(io::sink()));
-        let tail = Arc::new(Tail::default());
+        let output = console.output().map_err(ConsoleError::Output)?;
         let output = match &config.api_socket {
             None => output,
             Some(_) => Box::new(Tee {
@@ -575,7 +580,7 @@ impl Devices {
             None => None,
         };
         let wake = event()?;
-        let room = self.console.backlog.clone().map(|output| output as Arc<dyn Room>);
+        let room = self.console.backlog().cloned().map(|output| output as Arc<dyn Room>);
         let (platform, reports) = Platform::new(self.ports, self.mmio, collected, faults, twin(&wake)?, room);
         Ok(Loop {
             platform,
@@ -591,6 +596,8 @@ impl Devices {
             agent: self.agent,
             calls: None,
             events: Arc::default(),
+            life: None,
+            on_reset: OnReset::default(),
             tail: self.tail,
             tables,
             acpi: self.acpi,

@@ -41,11 +41,28 @@ pub enum ConsoleError {
 
 /// Host side of the serial port.
 pub struct Console {
-    /// For the guest's output; taken by the serial port.
-    pub output: Option<Box<dyn Write + Send>>,
-    /// The same where output may wait for its reader; nowhere else.
-    pub backlog: Option<Arc<Output>>,
+    target: Target,
     input: Option<Input>,
+}
+
+/// Where the guest's output goes.
+enum Target {
+    /// Nowhere.
+    Nothing,
+    /// To a reader that is waited for.
+    Patient(Arc<Output>),
+    /// To a terminal that may have no reader.
+    Pty(PtyOutput),
+}
+
+/// A console that goes nowhere.
+impl Default for Console {
+    fn default() -> Self {
+        Self {
+            target: Target::Nothing,
+            input: None,
+        }
+    }
 }
 
 struct Input {
@@ -70,11 +87,7 @@ impl Console {
     /// Opens what the configuration names; the name of a new pseudo terminal goes to standard error.
     pub fn open(config: &ConsoleConfig) -> Result<Self, ConsoleError> {
         match config {
-            ConsoleConfig::None => Ok(Self {
-                output: Some(Box::new(io::sink())),
-                backlog: None,
-                input: None,
-            }),
+            ConsoleConfig::None => Ok(Self::default()),
             ConsoleConfig::File(path) => {
                 let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
                 let file = file.map_err(|e| ConsoleError::File(path.clone(), e))?;
@@ -103,8 +116,7 @@ impl Console {
             .and_then(|bell| Output::new(to, bell))
             .map_err(ConsoleError::Output)?;
         Ok(Self {
-            output: Some(Box::new(Sink(output.clone()))),
-            backlog: Some(output),
+            target: Target::Patient(output),
             input,
         })
     }
@@ -125,17 +137,33 @@ impl Console {
         rustix::fs::fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK)?;
         let output = PtyOutput {
             master: File::from(master.try_clone()?),
-            _terminal: terminal,
+            terminal,
         };
         Ok(Self {
-            output: Some(Box::new(output)),
-            backlog: None,
+            target: Target::Pty(output),
             input: Some(Input {
                 fd: master,
                 escape: None,
                 _raw: None,
             }),
         })
+    }
+
+    /// A way for a guest's output; of one guest at a time.
+    pub fn output(&self) -> io::Result<Box<dyn Write + Send>> {
+        Ok(match &self.target {
+            Target::Nothing => Box::new(io::sink()),
+            Target::Patient(output) => Box::new(Sink(output.clone())),
+            Target::Pty(output) => Box::new(output.try_clone()?),
+        })
+    }
+
+    /// Where output may wait for its reader; nowhere else.
+    pub fn backlog(&self) -> Option<&Arc<Output>> {
+        match &self.target {
+            Target::Patient(output) => Some(output),
+            Target::Nothing | Target::Pty(_) => None,
+        }
     }
 
     /// The descriptor to wait on, while there is input to wait for.
@@ -172,7 +200,16 @@ fn read_fd(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 
 struct PtyOutput {
     master: File,
-    _terminal: OwnedFd,
+    terminal: OwnedFd,
+}
+
+impl PtyOutput {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            master: self.master.try_clone()?,
+            terminal: self.terminal.try_clone()?,
+        })
+    }
 }
 
 impl Write for PtyOutput {

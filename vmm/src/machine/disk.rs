@@ -25,7 +25,7 @@ use std::{
     ops::Range,
     os::unix::fs::FileExt,
     sync::{Arc, Mutex, PoisonError, Weak, mpsc},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -53,8 +53,8 @@ impl Disk {
     }
 }
 
-/// Opens the file of disk `index` and starts its thread.
-pub fn open(config: &VmConfig, index: usize, said: &DiskConfig) -> Result<Disk, BuildError> {
+/// Opens the file of disk `index` and starts its thread, which ends with the disk.
+pub fn open(config: &VmConfig, index: usize, said: &DiskConfig) -> Result<(Disk, JoinHandle<()>), BuildError> {
     let id = config.disk_name(index);
     let failed = |source| BuildError::Virtio { id: id.clone(), source };
     let file = backing::open_file(&said.backing()).map_err(failed)?;
@@ -91,8 +91,8 @@ pub fn open(config: &VmConfig, index: usize, said: &DiskConfig) -> Result<Disk, 
     let spawned = thread::Builder::new()
         .name(format!("io-{id}"))
         .spawn(move || worker.run(&waiting));
-    spawned.map_err(|e| BuildError::Host("start a thread", e))?;
-    Ok(Disk { device, bell })
+    let worker = spawned.map_err(|e| BuildError::Host("start a thread", e))?;
+    Ok((Disk { device, bell }, worker))
 }
 
 struct Worker {

@@ -11,7 +11,7 @@ mod serve;
 mod virtio;
 
 use super::{
-    Outcome,
+    Kept, OnReset, Outcome,
     channel::Channel,
     console::{Console, Typed},
     control::Calls,
@@ -78,6 +78,10 @@ pub struct Loop {
     pub calls: Option<Calls>,
     /// What happened.
     pub events: Arc<EventLog>,
+    /// Of a machine that was reset: what it was before.
+    pub life: Option<Life>,
+    /// What a reset by the guest does.
+    pub on_reset: OnReset,
     /// The last of the console's output, where it is kept.
     pub tail: Arc<Tail>,
     /// The ACPI tables that the guest was started with.
@@ -98,6 +102,13 @@ pub struct Loop {
     pub deadline: Option<Instant>,
     /// Memory, and what is needed to make more of it. Last: everything above reaches into it.
     pub growth: Growth,
+}
+
+/// What goes on when a machine is reset.
+pub struct Life {
+    clock: serve::Clock,
+    operations: Operations,
+    requests: u64,
 }
 
 /// The agent's channel: socket, device, and the bell for room in the guest.
@@ -196,13 +207,20 @@ struct Running {
     halt: faults::Halt,
 }
 
-/// Runs until something ends the machine; then its threads have stopped.
-pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
+/// Runs until something ends the machine; then its threads have stopped. What is left of one that starts again comes with it.
+pub fn run(mut parts: Loop, threads: VcpuThreads) -> io::Result<(Outcome, Option<Kept>)> {
     let failed = |e: event_manager::Error| io::Error::other(e.to_string());
     let mut tick = TimerFd::new().map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
     tick.reset(TICK, Some(TICK))
         .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
-    let running = Arc::new(std::sync::Mutex::new(Running {
+    let life = parts.life.take();
+    let again = life.is_some();
+    let life = life.unwrap_or_else(|| Life {
+        clock: serve::Clock::start(),
+        operations: Operations::default(),
+        requests: 0,
+    });
+    let running = Running {
         threads,
         parts,
         tick,
@@ -212,30 +230,41 @@ pub fn run(parts: Loop, threads: VcpuThreads) -> io::Result<Outcome> {
         output_waits: false,
         outcome: None,
         impatient: false,
-        phase: Phase::Running,
-        clock: serve::Clock::start(),
+        phase: if again { Phase::Restarting } else { Phase::Running },
+        clock: life.clock,
         pending: vec![],
-        operations: Operations::default(),
-        requests: 0,
+        operations: life.operations,
+        requests: life.requests,
         fit_seen: 0,
         reminded: Instant::now(),
         halt: faults::Halt::default(),
-    }));
+    };
+    let shared = Arc::new(std::sync::Mutex::new(running));
     let mut manager = EventManager::<Arc<std::sync::Mutex<Running>>>::new().map_err(failed)?;
-    event_manager::SubscriberOps::add_subscriber(&mut manager, running.clone());
-    loop {
+    event_manager::SubscriberOps::add_subscriber(&mut manager, shared.clone());
+    lock(&shared).enter(Phase::Running);
+    let outcome = loop {
         // The tick bounds the wait, so a deadline is never missed by more.
         manager.run().map_err(failed)?;
-        let mut running = running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut running = lock(&shared);
         if running.parts.deadline.is_some_and(|at| Instant::now() >= at) {
             running.end(Outcome::TimedOut);
         }
         if let Some(outcome) = running.outcome.clone()
             && running.finish()?
         {
-            return Ok(outcome);
+            break outcome;
         }
-    }
+    };
+    let restarts = lock(&shared).phase == Phase::Restarting;
+    drop(manager);
+    let running = Arc::into_inner(shared).and_then(|running| running.into_inner().ok());
+    let kept = running.filter(|_| restarts).map(Running::keep);
+    Ok((outcome, kept))
+}
+
+fn lock(running: &std::sync::Mutex<Running>) -> std::sync::MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl MutEventSubscriber for Running {
@@ -252,7 +281,7 @@ impl MutEventSubscriber for Running {
         watch(p.terminate.as_raw_fd(), Token::Terminate);
         watch(self.tick.as_raw_fd(), Token::Tick);
         watch(p.serial_room.as_raw_fd(), Token::SerialRoom);
-        if let Some(output) = &p.console.backlog {
+        if let Some(output) = p.console.backlog() {
             watch(output.bell().as_raw_fd(), Token::OutputWaits);
         }
         for ((_, _, bell), n) in p.doorbells.iter().zip(0..) {
@@ -276,13 +305,7 @@ impl MutEventSubscriber for Running {
             Token::Tick => {
                 let _ = self.tick.wait();
                 // What is not collected is not made: a guest that prints is held by a full ring.
-                if !self
-                    .parts
-                    .console
-                    .backlog
-                    .as_ref()
-                    .is_some_and(|output| output.is_full())
-                {
+                if !self.parts.console.backlog().is_some_and(|output| output.is_full()) {
                     self.parts.platform.drain_collected();
                     self.parts.serial.flush();
                 }
@@ -304,7 +327,7 @@ impl MutEventSubscriber for Running {
                 }
             }
             Token::OutputWaits => {
-                if let Some(output) = &self.parts.console.backlog {
+                if let Some(output) = self.parts.console.backlog() {
                     let _ = output.bell().read();
                 }
                 self.deliver(ops);
@@ -335,14 +358,53 @@ impl MutEventSubscriber for Running {
 }
 
 impl Running {
-    /// The first outcome counts. Whoever ends the machine from outside does not wait for a console that nobody reads.
+    /// The first outcome counts, but that a machine which is about to start again can still be ended from outside. Whoever does
+    /// that does not wait for a console that nobody reads.
     fn end(&mut self, outcome: Outcome) {
-        self.enter(Phase::Ending);
-        self.impatient |= matches!(
+        let outside = matches!(
             outcome,
             Outcome::Quit | Outcome::QuitByControl | Outcome::Signal(_) | Outcome::TimedOut
         );
+        if self.phase == Phase::Restarting {
+            if !outside {
+                return;
+            }
+            self.outcome = None;
+        } else if self.outcome.is_none() && self.restarts(&outcome) {
+            self.outcome = Some(outcome);
+            return self.enter(Phase::Restarting);
+        }
+        self.enter(Phase::Ending);
+        self.impatient |= outside;
         self.outcome.get_or_insert(outcome);
+    }
+
+    fn restarts(&self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::ResetByControl => true,
+            Outcome::Reset => self.parts.on_reset == OnReset::Restart,
+            _ => false,
+        }
+    }
+
+    /// What is left of a machine that starts again.
+    fn keep(self) -> Kept {
+        let Self {
+            threads,
+            parts,
+            mut clock,
+            operations,
+            requests,
+            ..
+        } = self;
+        drop(threads);
+        clock.resume();
+        let life = Life {
+            clock,
+            operations,
+            requests,
+        };
+        Kept::new(parts, life)
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -354,13 +416,15 @@ impl Running {
 
     /// The last words of guest and loop; false: the console's reader has still to take some.
     fn finish(&mut self) -> io::Result<bool> {
-        self.enter(Phase::Ending);
+        if self.phase != Phase::Restarting {
+            self.enter(Phase::Ending);
+        }
         self.settle();
         self.parts.platform.drain_collected();
         self.threads.stop();
         self.parts.platform.drain_collected();
         self.parts.serial.flush();
-        if let Some(output) = &self.parts.console.backlog {
+        if let Some(output) = self.parts.console.backlog() {
             if self.impatient {
                 output.give_up();
             } else if !output.is_empty() {
@@ -373,14 +437,16 @@ impl Running {
             ))
         };
         self.parts.growth.write_back.flush().map_err(lost)?;
-        let outcome = self.outcome.as_ref().map(ToString::to_string).unwrap_or_default();
-        self.note(Happening::End { outcome });
+        if self.phase != Phase::Restarting {
+            let outcome = self.outcome.as_ref().map(ToString::to_string).unwrap_or_default();
+            self.note(Happening::End { outcome });
+        }
         Ok(true)
     }
 
     /// Hands the console's reader what waits for it, and watches for more room while something is left.
     fn deliver(&mut self, ops: &mut EventOps<'_>) {
-        let Some(output) = &self.parts.console.backlog else {
+        let Some(output) = self.parts.console.backlog() else {
             return;
         };
         let empty = output.deliver().unwrap_or_else(|e| {

@@ -11,6 +11,7 @@ use crate::{
         hotplug::Plugged,
         nvdimm::{LeftState, add_hint, open_state},
         refusal::{self, failed, first, internal, refused},
+        restart::Files,
         secure::{self, Contents, open_dimm},
     },
     memory::{GuestMap, backing::Opened, encrypted::writeback::WriteBack, limits::MemoryUse},
@@ -41,6 +42,8 @@ pub struct Growth {
     pub memory: GuestMap,
     /// What of it belongs to memory devices.
     pub plugged: Plugged,
+    /// What NVDIMMs without a file are made of.
+    pub files: Files,
     /// The virtual machine.
     pub vm: Vm,
 }
@@ -131,8 +134,9 @@ impl Growth {
             .dimm(ask.slot)
             .ok_or_else(|| internal("the DIMM has no plan"))?;
         let state = open_state(&config, dimm).map_err(|e| refusal::state(&e))?;
-        let (mut opened, contents) = open_dimm(&said, facts).map_err(|e| refusal::backing(&e))?;
+        let (mut opened, contents) = open_dimm(&said, facts, None).map_err(|e| refusal::backing(&e))?;
         let (flush, dimm) = (opened.flush.take(), dimm.clone());
+        let memory = said.file.is_none().then(|| opened.source.file.clone());
         let done = self.show(bus, plan, (opened, contents), state, &config, (ask.slot, &layout));
         if let (Err(_), Some(path)) = (&done, created) {
             let _ = fs::remove_file(path);
@@ -142,6 +146,7 @@ impl Growth {
         add_hint(hints, bus, &dimm, flush);
         (self.config, self.layout) = (config, layout);
         let slot = ask.slot;
+        self.files.nvdimm.extend(memory.map(|file| (slot, file)));
         Ok(Added { slot, generation })
     }
 

@@ -21,6 +21,7 @@ mod operations;
 pub mod output;
 mod ranges;
 mod refusal;
+mod restart;
 mod secure;
 pub mod socket;
 mod tail;
@@ -28,6 +29,7 @@ pub mod terminal;
 mod virtio;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};
+pub use restart::{Kept, OnReset, RunLimits};
 
 use std::fmt;
 
@@ -65,6 +67,8 @@ pub enum Outcome {
     Quit,
     /// A client of the API asked for it.
     QuitByControl,
+    /// A client of the API has the machine start again.
+    ResetByControl,
     /// A signal asked the monitor to end.
     Signal(u8),
     /// The time given to the run is over.
@@ -92,6 +96,7 @@ impl fmt::Display for Outcome {
             Self::Failed { apic_id, why } => write!(f, "vCPU {apic_id} cannot go on: {why}"),
             Self::Quit => f.write_str("ended from the console"),
             Self::QuitByControl => f.write_str("ended over the API"),
+            Self::ResetByControl => f.write_str("reset over the API"),
             Self::Signal(number) => write!(f, "ended by signal {number}"),
             Self::TimedOut => f.write_str("the time given to the run is over"),
         }

@@ -23,6 +23,7 @@ use devices::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     io,
     sync::Arc,
 };
@@ -49,16 +50,27 @@ type Opening = (Vec<OpenBus>, Vec<Arc<EncryptedDimm>>);
 
 /// Opens the backing of every DIMM and gives the guest every SPA range. Ranges of DIMMs with security are not shown before
 /// [`secure::secure`] has unlocked those without a passphrase.
-pub fn open(config: &VmConfig, plans: &Plans<'_>, vm: &Vm, map: &mut GuestMap) -> Result<Opening, BuildError> {
+/// Those without a file are made of what `files` has, and leave it there.
+pub fn open(
+    config: &VmConfig,
+    plans: &Plans<'_>,
+    vm: &Vm,
+    map: &mut GuestMap,
+    files: &mut BTreeMap<u8, Arc<File>>,
+) -> Result<Opening, BuildError> {
     let mut opened = BTreeMap::new();
     let mut labels = BTreeMap::new();
     let mut contents = BTreeMap::new();
     let mut flushes = BTreeMap::new();
     for ((slot, nvdimm), facts) in (0u8..).zip(&config.nvdimm).zip(plans.backings) {
-        let (mut dimm, security) = secure::open_dimm(nvdimm, *facts).map_err(|source| BuildError::Nvdimm {
-            id: config.nvdimm_name(slot.into()),
-            source,
-        })?;
+        let (mut dimm, security) =
+            secure::open_dimm(nvdimm, *facts, files.get(&slot)).map_err(|source| BuildError::Nvdimm {
+                id: config.nvdimm_name(slot.into()),
+                source,
+            })?;
+        if nvdimm.file.is_none() {
+            files.insert(slot, dimm.source.file.clone());
+        }
         let none: Box<dyn LabelStore> = Box::new(Vec::new());
         labels.insert(slot, dimm.labels.take().unwrap_or(none));
         flushes.insert(slot, dimm.flush.take());

@@ -22,7 +22,7 @@ use devices::{
         state::{StateError, StateStore},
     },
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{fs::File, io, sync::Arc, time::Duration};
 
 /// Name of the state's section with the [`SecurityState`] of a DIMM that is not encrypted; others keep it with their keys.
 const SECTION: &str = "security";
@@ -59,10 +59,14 @@ pub struct Secured {
     settings: Settings,
 }
 
-/// Opens the backing of a DIMM. A read-only one has no security: there is nothing of it that could be changed.
-pub fn open_dimm(config: &NvdimmConfig, facts: BackingFacts) -> Result<(Opened, Option<Contents>), BackingError> {
+/// Opens the backing of a DIMM; one without a file is made of `memory`, or of new memory. A read-only one has no security: there is nothing of it that could be changed.
+pub fn open_dimm(
+    config: &NvdimmConfig,
+    facts: BackingFacts,
+    memory: Option<&Arc<File>>,
+) -> Result<(Opened, Option<Contents>), BackingError> {
     if !config.encrypt {
-        let opened = backing::open(config, facts)?;
+        let opened = backing::open_over(config, facts, memory.cloned())?;
         let plain = (!config.readonly).then(|| Contents::Plain {
             source: opened.source.clone(),
             data: facts.size.0.saturating_sub(config.label.0),

@@ -10,11 +10,7 @@ use crate::{
     config::{VirtioDeviceId, VmConfig, probe::BackingFacts},
     hv::Vm,
     layout::{Layout, VirtioMemoryKind},
-    memory::{
-        GuestMap,
-        backing::{self, Opened},
-        pluggable::Pluggable,
-    },
+    memory::{GuestMap, backing, pluggable::Pluggable},
 };
 use devices::{
     units::{ByteSize, GpaRange},
@@ -27,10 +23,11 @@ use devices::{
     },
 };
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     sync::{Arc, Mutex, PoisonError, mpsc},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 /// The devices.
@@ -53,15 +50,19 @@ pub struct LiveVirtio {
     pub mem: Vec<Arc<Mem>>,
     /// Disks.
     pub disks: Vec<Disk>,
+    /// Threads that work for them, until the devices are gone.
+    pub workers: Vec<JoinHandle<()>>,
 }
 
-/// Makes the devices, and shows the guest their memory.
+/// Makes the devices, and shows the guest their memory. Persistent memory without a file is made of what `files` has, and leaves it
+/// there.
 pub fn open(
     config: &VmConfig,
     layout: &Layout,
     backings: &[BackingFacts],
     vm: &Vm,
     map: &mut GuestMap,
+    files: &mut BTreeMap<usize, Arc<File>>,
 ) -> Result<VirtioDevices, BuildError> {
     let mut devices = VirtioDevices::default();
     for id in config.virtio_devices() {
@@ -77,8 +78,9 @@ pub fn open(
             VirtioDeviceId::Pmem(index) => {
                 let range = place(layout, VirtioMemoryKind::Pmem, index)?;
                 let facts = backings.get(config.nvdimm.len() + index).copied();
-                let device = pmem(config, index, facts, range, vm, map)?;
+                let (device, worker) = pmem(config, (index, facts), range, vm, map, files)?;
                 devices.live.pmem.push(device.clone());
+                devices.live.workers.push(worker);
                 device
             }
             VirtioDeviceId::Mem(index) => {
@@ -89,7 +91,8 @@ pub fn open(
             }
             VirtioDeviceId::Disk(index) => {
                 let Some(said) = config.disk.get(index) else { continue };
-                let disk = disk::open(config, index, said)?;
+                let (disk, worker) = disk::open(config, index, said)?;
+                devices.live.workers.push(worker);
                 let device = disk.device.clone();
                 devices.live.disks.push(disk);
                 device
@@ -132,35 +135,42 @@ fn agent(path: &std::path::Path) -> Result<Agent, BuildError> {
 
 fn pmem(
     config: &VmConfig,
-    index: usize,
-    facts: Option<BackingFacts>,
+    (index, facts): (usize, Option<BackingFacts>),
     range: GpaRange,
     vm: &Vm,
     map: &mut GuestMap,
-) -> Result<Arc<Pmem>, BuildError> {
-    let id = config.virtio_pmem_name(index);
+    files: &mut BTreeMap<usize, Arc<File>>,
+) -> Result<(Arc<Pmem>, JoinHandle<()>), BuildError> {
     let said = config.virtio_pmem.get(index).cloned().unwrap_or_default();
     let facts = facts.unwrap_or(BackingFacts {
         size: ByteSize(range.len),
         page: ByteSize::kib(4),
     });
-    let opened = backing::open(&said.backing(), facts);
-    let Opened {
-        mapping,
-        access,
-        source,
-        ..
-    } = opened.map_err(|source| BuildError::Virtio { id: id.clone(), source })?;
-    map.add(vm, range.start, range.len, mapping, access)?;
-    let file = source.file.clone();
+    let id = config.virtio_pmem_name(index);
+    let opened = backing::open_over(&said.backing(), facts, files.get(&index).cloned());
+    let opened = opened.map_err(|source| BuildError::Virtio { id: id.clone(), source })?;
+    if said.file.is_none() {
+        files.insert(index, opened.source.file.clone());
+    }
     // hugetlbfs and device-dax have nothing between the mapping and the medium.
     let durable = facts.page > ByteSize::kib(4) || said.file.is_none();
+    let file = opened.source.file;
+    map.add(vm, range.start, range.len, opened.mapping, opened.access)?;
     let flush = move || match (said.readonly, durable) {
         // The guest's stores went to a copy that nobody keeps.
         (true, _) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
         (false, true) => Ok(()),
         (false, false) => file.sync_data(),
     };
+    flushed_by_thread(id, range, flush)
+}
+
+/// A device, and the thread that flushes what is behind it.
+fn flushed_by_thread(
+    id: String,
+    range: GpaRange,
+    flush: impl Fn() -> io::Result<()> + Send + 'static,
+) -> Result<(Arc<Pmem>, JoinHandle<()>), BuildError> {
     let (orders, waiting) = mpsc::channel();
     let orders = Mutex::new(orders);
     let submit = move |order| drop(orders.lock().unwrap_or_else(PoisonError::into_inner).send(order));
@@ -182,8 +192,8 @@ fn pmem(
         }
     };
     let spawned = thread::Builder::new().name(name).spawn(worker);
-    spawned.map_err(|e| BuildError::Host("start a thread", e))?;
-    Ok(device)
+    let worker = spawned.map_err(|e| BuildError::Host("start a thread", e))?;
+    Ok((device, worker))
 }
 
 fn mem(config: &VmConfig, index: usize, region: GpaRange, vm: &Vm, map: &mut GuestMap) -> Result<Arc<Mem>, BuildError> {

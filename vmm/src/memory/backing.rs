@@ -166,8 +166,26 @@ pub fn open(config: &NvdimmConfig, facts: BackingFacts) -> Result<Opened, Backin
     open_as(config, facts, config.readonly)
 }
 
+/// The same; a DIMM without a file is made of `memory`, where there is some already.
+pub fn open_over(
+    config: &NvdimmConfig,
+    facts: BackingFacts,
+    memory: Option<Arc<fs::File>>,
+) -> Result<Opened, BackingError> {
+    open_with(config, facts, config.readonly, memory)
+}
+
 /// The same; what is written to a `private` one stays in memory, where the backing has private mappings.
 pub fn open_as(config: &NvdimmConfig, facts: BackingFacts, private: bool) -> Result<Opened, BackingError> {
+    open_with(config, facts, private, None)
+}
+
+fn open_with(
+    config: &NvdimmConfig,
+    facts: BackingFacts,
+    private: bool,
+    memory: Option<Arc<fs::File>>,
+) -> Result<Opened, BackingError> {
     let BackingFacts { size, page: align } = facts;
     let offset = config.offset.unwrap_or_default().0;
     let name = config.file.clone().unwrap_or_else(|| "(memfd)".into());
@@ -176,12 +194,16 @@ pub fn open_as(config: &NvdimmConfig, facts: BackingFacts, private: bool) -> Res
     {
         return Err(BackingError::Encrypted(path.clone(), keys));
     }
-    let (file, kind) = match &config.file {
-        None => (
-            memory_file(size.0, None).map_err(|e| BackingError::Open(name.clone(), e))?,
-            Kind::Memory,
-        ),
-        Some(path) => open_path(path, config, size)?,
+    let (handle, kind) = match (&config.file, memory) {
+        (None, Some(memory)) => (memory, Kind::Memory),
+        (None, None) => {
+            let memory = memory_file(size.0, None).map_err(|e| BackingError::Open(name.clone(), e))?;
+            (Arc::new(memory), Kind::Memory)
+        }
+        (Some(path), _) => {
+            let (file, kind) = open_path(path, config, size)?;
+            (Arc::new(file), kind)
+        }
     };
     let hint = match kind {
         Kind::Hugetlbfs => "; hint: reserve enough huge pages, see /proc/sys/vm/nr_hugepages",
@@ -208,7 +230,6 @@ pub fn open_as(config: &NvdimmConfig, facts: BackingFacts, private: bool) -> Res
     } else {
         libc::MAP_NORESERVE
     };
-    let handle = Arc::new(file);
     let mapping =
         MmapRegionBuilder::<DeviceWrites>::new(usize::try_from(size.0).map_err(|e| failed(io::Error::other(e)))?)
             .with_mmap_prot(prot)

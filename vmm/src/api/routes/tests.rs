@@ -17,6 +17,7 @@ fn samples() -> Vec<Request> {
         Request::Pause,
         Request::Resume,
         Request::PowerButton,
+        Request::Reboot,
         Request::Quit,
         Request::Look(LookRequest::State),
         Request::Look(LookRequest::Map),

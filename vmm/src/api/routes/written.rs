@@ -36,6 +36,7 @@ pub fn written(request: &Request) -> Written {
         Request::Pause => post("/vm/pause"),
         Request::Resume => post("/vm/resume"),
         Request::PowerButton => post("/vm/power-button"),
+        Request::Reboot => post("/vm/reboot"),
         Request::Quit => post("/vm/shutdown"),
         Request::Look(request) => get(&match request {
             LookRequest::State => "/vm/state".to_owned(),

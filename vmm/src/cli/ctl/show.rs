@@ -45,7 +45,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Limits(_) => limits(&serde_json::from_value(reply)?),
         Request::Fault(_) => super::fault::text(&serde_json::from_value(reply)?),
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
-        Request::Pause | Request::Resume | Request::Quit => {
+        Request::Pause | Request::Resume | Request::Reboot | Request::Quit => {
             let StateInfo { state } = serde_json::from_value(reply)?;
             format!("the machine is {state}\n")
         }

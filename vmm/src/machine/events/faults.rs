@@ -74,7 +74,7 @@ impl Running {
 
     /// Brings holes in line with lines and gives machine checks: all that needs vCPUs that stand.
     pub(super) fn attend_faults(&mut self) {
-        if self.phase == Phase::Ending {
+        if matches!(self.phase, Phase::Ending | Phase::Restarting) {
             return;
         }
         let changes = self.faults().changes().or(self.halt.seen);

@@ -152,9 +152,7 @@ impl Running {
             }
             view => {
                 self.parts.growth.keep_memory(slot);
-                let mut list = self.memory_list();
-                let at = list.devices.iter().position(|info| info.slot == Some(slot))?;
-                let added = OperationResult::MemoryAdded(Box::new(list.devices.swap_remove(at)));
+                let added = self.added(slot)?;
                 Some(match view {
                     // It knows of the device, and may still add it.
                     GuestView::Announced | GuestView::Noticed => End::Unanswered(added),
@@ -162,6 +160,19 @@ impl Running {
                 })
             }
         }
+    }
+
+    /// A device that stays, whatever the guest thinks of it.
+    pub(super) fn memory_kept(&mut self, device: Announced) -> Option<OperationResult> {
+        self.known(device)?;
+        self.parts.growth.keep_memory(device.slot);
+        self.added(device.slot)
+    }
+
+    fn added(&self, slot: u16) -> Option<OperationResult> {
+        let list = self.memory_list();
+        let added = list.devices.into_iter().find(|info| info.slot == Some(slot))?;
+        Some(OperationResult::MemoryAdded(Box::new(added)))
     }
 
     /// Whether the guest has made up its mind about a device that it was asked for.

@@ -135,7 +135,7 @@ impl Clock {
         self.paused = Some(Instant::now());
     }
 
-    fn resume(&mut self) {
+    pub(super) fn resume(&mut self) {
         self.paused_before += self.paused.take().map_or(Duration::ZERO, |since| since.elapsed());
     }
 
@@ -242,6 +242,7 @@ impl Running {
                 return Ok(Begun::Until(Goal::Paused, PAUSE_LIMIT));
             }
             Request::Resume => self.resume(),
+            Request::Reboot => self.end(Outcome::ResetByControl),
             Request::Quit => self.end(Outcome::QuitByControl),
         }
         Ok(Begun::Done(self.state()))
@@ -478,6 +479,13 @@ impl Running {
                 "the machine ended meanwhile",
             )));
         }
+        if self.phase == Phase::Restarting {
+            return Some(self.cut_short(goal));
+        }
+        self.reached_running(goal, late)
+    }
+
+    fn reached_running(&mut self, goal: Goal, late: bool) -> Option<End> {
         match goal {
             Goal::ErrorsInForce => self.errors_in_force(late),
             Goal::MemoryTaken(device) => self.memory_taken(device, late),
@@ -517,6 +525,23 @@ impl Running {
                 })
             }
         }
+    }
+}
+
+impl Running {
+    /// How something under way ends when the machine is reset: what was given stays, and is there at the next boot.
+    fn cut_short(&mut self, goal: Goal) -> End {
+        let given = match goal {
+            Goal::FitSeen { .. } | Goal::Plugged { .. } | Goal::Ended(_) => self.reached_running(goal, true),
+            Goal::MemoryTaken(device) => self.memory_kept(device).map(End::Unanswered),
+            Goal::MemoryGone(..) | Goal::Paused => None,
+        };
+        given.unwrap_or_else(|| {
+            End::Failed(ControlError::new(
+                ErrorKind::WrongState,
+                "the machine was reset meanwhile",
+            ))
+        })
     }
 }
 
