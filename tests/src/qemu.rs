@@ -17,7 +17,10 @@ const HELLO: Duration = Duration::from_secs(100);
 #[derive(Debug, Clone)]
 pub struct QemuBuilder {
     kernel: String,
+    machine: String,
+    memory: String,
     nvdimms: Vec<(String, u64, u64)>,
+    more: Vec<String>,
 }
 
 impl QemuBuilder {
@@ -25,8 +28,23 @@ impl QemuBuilder {
     pub fn new(kernel: &str) -> Self {
         Self {
             kernel: kernel.to_owned(),
+            machine: "pc,nvdimm=on".to_owned(),
+            memory: "512M,slots=32,maxmem=8G".to_owned(),
             nvdimms: vec![],
+            more: vec![],
         }
+    }
+
+    /// Another `-machine` and `-m`.
+    pub fn shape(mut self, machine: &str, memory: &str) -> Self {
+        (self.machine, self.memory) = (machine.to_owned(), memory.to_owned());
+        self
+    }
+
+    /// One more argument with its value.
+    pub fn arg(mut self, flag: &str, value: &str) -> Self {
+        self.more.extend([flag.to_owned(), value.to_owned()]);
+        self
     }
 
     /// One more NVDIMM over a file of `size` bytes whose last `label` bytes are labels.
@@ -55,16 +73,10 @@ impl QemuBuilder {
             }
         };
         command
-            .args(["-accel", "kvm", "-cpu", "host", "-machine", "pc,nvdimm=on", "-smp", "1"])
-            .args([
-                "-m",
-                "512M,slots=32,maxmem=8G",
-                "-nodefaults",
-                "-no-user-config",
-                "-no-reboot",
-                "-display",
-                "none",
-            ])
+            .args(["-accel", "kvm", "-cpu", "host", "-smp", "1"])
+            .args(["-machine", &self.machine, "-m", &self.memory])
+            .args(&self.more)
+            .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .arg("-kernel")
             .arg(&kernel.vmlinux)
             .arg("-initrd")

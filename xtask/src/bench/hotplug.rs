@@ -1,7 +1,10 @@
 //! `cargo xtask bench hotplug`: how long a running machine takes to answer, beside QEMU's monitor protocol.
 //!
 //! Both boot the same guest on the same KVM, in turn; when the guest is up and idle they are asked over a unix socket, each on
-//! one connection that stays. What an open connection costs while nothing is asked is read from the scheduler.
+//! one connection that stays. What an open connection costs while nothing is asked is read from the scheduler. Then memory devices
+//! are added to other guests of both.
+
+mod memory;
 
 use super::{
     in_nested_host,
@@ -12,7 +15,7 @@ use super::{
 };
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     env, fmt, fs,
     io::{BufRead, BufReader, Write},
@@ -52,15 +55,16 @@ pub struct Report {
 }
 
 /// Runs the rounds where KVM is, and shows what came of them.
-pub fn run(plan: &Plan, rounds: u32, nested: bool, json: &Path) -> Result<()> {
+pub fn run(plan: &Plan, kernel: &str, rounds: u32, nested: bool, json: &Path) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("daxvisor-bench-").tempdir()?;
     let file = dir.path().join("plan.json");
-    fs::write(&file, serde_json::to_vec(&(plan, rounds))?)?;
+    fs::write(&file, serde_json::to_vec(&(plan, kernel, rounds))?)?;
     let program = env::current_exe()?;
     let mut command = match nested {
         true => in_nested_host(&plan.daxvisor, &program, dir.path(), &["--icount"]),
         false => Command::new(&program),
     };
+    command.env("DAXVISOR_BIN", &plan.daxvisor);
     command.args(["bench", "measure-hotplug"]).arg(&file);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the measurement failed ({})", output.status);
@@ -78,7 +82,7 @@ pub fn run(plan: &Plan, rounds: u32, nested: bool, json: &Path) -> Result<()> {
 
 /// All rounds of a plan; the report goes to standard output.
 pub fn measure(plan: &Path) -> Result<()> {
-    let (plan, rounds): (Plan, u32) = serde_json::from_slice(&fs::read(plan)?)?;
+    let (plan, kernel, rounds): (Plan, String, u32) = serde_json::from_slice(&fs::read(plan)?)?;
     let staged = Staged::new(&plan)?;
     let (mut rows, mut idle_ns) = (vec![], vec![]);
     for _ in 0..rounds {
@@ -97,9 +101,11 @@ pub fn measure(plan: &Path) -> Result<()> {
         let guest = Guest::start(&staged, Vmm::QemuQ35)?;
         let mut monitor = Monitor::connect(&guest.socket)?;
         for command in ["query-status", "query-memory-devices", "query-version"] {
-            let ask = || monitor.execute(command);
+            let ask = || monitor.execute(command, &Value::Null).map(drop);
             rows.push(series(Vmm::QemuQ35, command.to_owned(), ask)?);
         }
+        drop(guest);
+        rows.extend(memory::measure(&kernel)?);
     }
     let kind = String::new();
     println!("{}", serde_json::to_string(&Report { kind, rows, idle_ns })?);
@@ -180,33 +186,55 @@ impl Drop for Guest {
 }
 
 /// QEMU's monitor, by its protocol.
-struct Monitor(BufReader<UnixStream>);
+struct Monitor {
+    stream: BufReader<UnixStream>,
+    /// Events that came before an answer.
+    events: Vec<Value>,
+}
 
 impl Monitor {
     fn connect(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
         stream.set_read_timeout(Some(ANSWER))?;
-        let mut monitor = Self(BufReader::new(stream));
+        let mut monitor = Self {
+            stream: BufReader::new(stream),
+            events: vec![],
+        };
         monitor.line()?;
-        monitor.execute("qmp_capabilities")?;
+        monitor.execute("qmp_capabilities", &Value::Null)?;
         Ok(monitor)
     }
 
     fn line(&mut self) -> Result<Value> {
         let mut line = String::new();
-        self.0.read_line(&mut line)?;
+        self.stream.read_line(&mut line)?;
         Ok(serde_json::from_str(&line)?)
     }
 
-    fn execute(&mut self, command: &str) -> Result<()> {
-        writeln!(self.0.get_mut(), r#"{{"execute":"{command}"}}"#)?;
-        // Events come in between.
+    fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        let mut request = json!({ "execute": command });
+        if arguments.is_object() {
+            request["arguments"] = arguments.clone();
+        }
+        writeln!(self.stream.get_mut(), "{request}")?;
         loop {
-            let line = self.line()?;
+            let mut line = self.line()?;
             ensure!(line["error"].is_null(), "{command}: {line}");
             if !line["return"].is_null() {
-                return Ok(());
+                return Ok(line["return"].take());
             }
+            self.events.push(line);
+        }
+    }
+
+    /// Waits for an event of this name, one that has come already included.
+    fn event(&mut self, name: &str) -> Result<Value> {
+        loop {
+            if let Some(at) = self.events.iter().position(|event| event["event"] == name) {
+                return Ok(self.events.remove(at));
+            }
+            let line = self.line()?;
+            self.events.push(line);
         }
     }
 }
@@ -216,7 +244,7 @@ impl fmt::Display for Report {
         writeln!(f, "{}; microseconds from the question to the whole answer", self.kind)?;
         writeln!(
             f,
-            "{:<12} {:<24} {:>6} {:>9} {:>9}",
+            "{:<12} {:<38} {:>6} {:>9} {:>9}",
             "program", "question", "n", "p50", "p99"
         )?;
         let mut shown: Vec<(Vmm, &str)> = vec![];
@@ -231,7 +259,7 @@ impl fmt::Display for Report {
             let (p50, p99) = (us(quantile(&ns, 50)), us(quantile(&ns, 99)));
             writeln!(
                 f,
-                "{:<12} {:<24} {:>6} {p50:>9} {p99:>9}",
+                "{:<12} {:<38} {:>6} {p50:>9} {p99:>9}",
                 row.vmm.to_string(),
                 row.what,
                 ns.len()
@@ -282,7 +310,7 @@ mod tests {
         };
         let text = report.to_string();
         assert!(
-            text.contains("daxvisor     GET /vm                       3       2.0       3.0"),
+            text.contains("daxvisor     GET /vm                                     3       2.0       3.0"),
             "{text}"
         );
         assert!(text.ends_with("no question: 0.0, 1.5 us\n"), "{text}");

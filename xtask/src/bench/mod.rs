@@ -50,7 +50,7 @@ enum What {
         /// The plan, as JSON.
         plan: PathBuf,
     },
-    /// Answers of a running machine, beside QEMU's monitor protocol
+    /// Answers of a running machine, and memory devices that are added to it, beside QEMU's monitor protocol
     Hotplug(HotplugArgs),
     /// Do the rounds of a plan of `hotplug` on this machine's KVM
     #[command(hide = true)]
@@ -145,7 +145,7 @@ fn hotplug(args: &HotplugArgs) -> Result<()> {
         unpack: BTreeMap::new(),
         daxvisor,
     };
-    hotplug::run(&plan, args.rounds, nested, &args.json)
+    hotplug::run(&plan, &args.kernel, args.rounds, nested, &args.json)
 }
 
 /// The program to measure: the one that is named, or a new one.
@@ -255,6 +255,7 @@ fn in_nested_host(daxvisor: &Path, program: &Path, dir: &Path, flags: &[&str]) -
     for folder in unseen([program.parent(), daxvisor.parent(), Some(&default_dir())]) {
         host.arg("--share").arg(folder);
     }
+    host.arg("--env").arg(format!("DAXVISOR_BIN={}", daxvisor.display()));
     host.arg("--").arg(program);
     host
 }
