@@ -534,7 +534,7 @@ impl Running {
         let given = match goal {
             Goal::FitSeen { .. } | Goal::Plugged { .. } | Goal::Ended(_) => self.reached_running(goal, true),
             Goal::MemoryTaken(device) => self.memory_kept(device).map(End::Unanswered),
-            Goal::MemoryGone(..) | Goal::Paused => None,
+            Goal::MemoryGone(..) | Goal::Paused | Goal::ErrorsInForce => None,
         };
         given.unwrap_or_else(|| {
             End::Failed(ControlError::new(
