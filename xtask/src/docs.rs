@@ -15,6 +15,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("--locked", "cargo"),
     ("--manifest-path", "cargo"),
     ("--map", "ndctl"),
+    ("--media-errors", "ndctl"),
     ("--mode", "daxctl"),
     ("--no-install-recommends", "apt-get"),
     ("--no-notify", "ndctl"),
