@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 const KERNEL: &str = "debian-6.12-amd64";
 const MIB: u64 = 1 << 20;
+/// Where `first` has an error, which nothing here reads.
+const BAD: u64 = 32 * MIB;
 
 /// Everything that was added is there, in the machine and in the guest.
 fn all_is_there(guest: &mut Guest, client: &mut ApiClient, sum: &str) -> Result<()> {
@@ -29,6 +31,8 @@ fn all_is_there(guest: &mut Guest, client: &mut ApiClient, sum: &str) -> Result<
     let list = client.get("/nvdimms")?;
     let names: Vec<_> = facts::list(&list, "dimms")?.iter().map(|dimm| &dimm["id"]).collect();
     ensure!(names == ["first", "second"], "{names:?}");
+    let errors = client.get("/media-errors?id=first")?;
+    ensure!(errors["errors"][0]["dpa"] == BAD, "the bad line is gone: {errors}");
     let target = client.get("/vm")?["virtio"]["mem"][0]["requested"].clone();
     ensure!(target == 256 * MIB, "virtio-mem was asked for {target}");
     guest.check(
@@ -75,6 +79,8 @@ fn reboots_keep_what_was_added() -> Result<()> {
          dd if=/dev/urandom of=/dev/pmem1 bs=64K count=16 conv=fsync 2>/dev/null; \
          dd if=/dev/pmem1 bs=64K count=16 2>/dev/null | sha256sum",
     )?;
+    let bad = json!({"id": "first", "start": BAD, "len": 64});
+    client.done("POST", "/media-errors", Some(&bad))?;
     all_is_there(&mut guest, &mut client, &sum)?;
     let boots = |guest: &mut Guest| guest.check("cat /proc/sys/kernel/random/boot_id");
     let first = boots(&mut guest)?;

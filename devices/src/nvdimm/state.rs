@@ -10,7 +10,11 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Mutex, PoisonError},
+};
 
 /// Says what the file is.
 const FORMAT: &str = "daxvisor-dimm";
@@ -56,6 +60,29 @@ pub enum StateError {
 pub trait StateStore: Send + Sync {
     /// Makes `value` the section `name`. Durable when it returns; when it fails, what was there before is still there.
     fn put(&self, name: &str, value: Value) -> io::Result<()>;
+}
+
+/// The state of a DIMM that has no other place: it outlasts resets of the machine, and ends with the program.
+#[derive(Debug)]
+pub struct MemoryState(Mutex<DimmState>);
+
+impl MemoryState {
+    /// That of a DIMM that was never used.
+    pub fn new(serial: u32) -> Self {
+        Self(Mutex::new(DimmState::new(serial)))
+    }
+
+    /// What is there now.
+    pub fn state(&self) -> DimmState {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl StateStore for MemoryState {
+    fn put(&self, name: &str, value: Value) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(name, value);
+        Ok(())
+    }
 }
 
 /// The state of one DIMM.

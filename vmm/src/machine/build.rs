@@ -262,7 +262,7 @@ impl Machine {
         }
         ranges::map(config, layout, &vm, &mut map)?;
         let mut files = kept.as_mut().map(Kept::take_files).unwrap_or_default();
-        let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map, &mut files.nvdimm)?;
+        let (dimms, encrypted) = super::nvdimm::open(config, plans, &vm, &mut map, &mut files)?;
         let plugged = hotplug::open(config, plans, &vm, &mut map)?;
         let (vcpus, checks) = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);

@@ -133,10 +133,11 @@ impl Growth {
             .nfit
             .dimm(ask.slot)
             .ok_or_else(|| internal("the DIMM has no plan"))?;
-        let state = open_state(&config, dimm).map_err(|e| refusal::state(&e))?;
+        let state = open_state(&config, dimm, None).map_err(|e| refusal::state(&e))?;
         let (mut opened, contents) = open_dimm(&said, facts, None).map_err(|e| refusal::backing(&e))?;
         let (flush, dimm) = (opened.flush.take(), dimm.clone());
         let memory = said.file.is_none().then(|| opened.source.file.clone());
+        let kept = state.memory();
         let done = self.show(bus, plan, (opened, contents), state, &config, (ask.slot, &layout));
         if let (Err(_), Some(path)) = (&done, created) {
             let _ = fs::remove_file(path);
@@ -147,6 +148,7 @@ impl Growth {
         (self.config, self.layout) = (config, layout);
         let slot = ask.slot;
         self.files.nvdimm.extend(memory.map(|file| (slot, file)));
+        self.files.states.extend(kept.map(|state| (slot, state)));
         Ok(Added { slot, generation })
     }
 
@@ -187,9 +189,7 @@ impl Growth {
         let secured = secured.transpose().map_err(|e| failed(&e))?;
         let generation = bus.with(|bus| {
             let mut dimm = Dimm::new(added, labels, &bus.clock);
-            if let Some((left, file)) = state {
-                dimm.restore(&left, file).map_err(|e| failed(&e))?;
-            }
+            dimm.restore(&state.state, state.store()).map_err(|e| failed(&e))?;
             if let Some(secured) = secured {
                 secure::give(&mut dimm, secured, &bus.clock).map_err(|e| failed(&e))?;
             }

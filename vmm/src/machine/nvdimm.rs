@@ -2,6 +2,7 @@
 
 use super::{
     build::{BuildError, Plans},
+    restart::Files,
     secure::{self, Contents, Secured},
 };
 use crate::{
@@ -18,18 +19,59 @@ use crate::{
     nvdimm,
 };
 use devices::{
-    nvdimm::{FlushHints, FlushTarget, LabelStore, NvdimmBus, NvdimmBusPlan, NvdimmPlan, SpaPlan, state::DimmState},
+    nvdimm::{
+        FlushHints, FlushTarget, LabelStore, NvdimmBus, NvdimmBusPlan, NvdimmPlan, SpaPlan,
+        state::{DimmState, MemoryState, StateError, StateStore},
+    },
     units::ByteSize,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     io,
     sync::Arc,
 };
 
 /// What a DIMM left when it was last used, and where that is kept.
-pub type LeftState = Option<(DimmState, Arc<StateFile>)>;
+pub struct LeftState {
+    /// As it was left.
+    pub state: DimmState,
+    kept: KeptIn,
+}
+
+enum KeptIn {
+    File(Arc<StateFile>),
+    Memory(Arc<MemoryState>),
+}
+
+impl LeftState {
+    /// Where changes go.
+    pub fn store(&self) -> Arc<dyn StateStore> {
+        match &self.kept {
+            KeptIn::File(file) => file.clone(),
+            KeptIn::Memory(memory) => memory.clone(),
+        }
+    }
+
+    /// Where that is when the DIMM has no file for it.
+    pub fn memory(&self) -> Option<Arc<MemoryState>> {
+        match &self.kept {
+            KeptIn::File(_) => None,
+            KeptIn::Memory(memory) => Some(memory.clone()),
+        }
+    }
+
+    /// The state does not fit the DIMM called `id`.
+    pub fn damaged(&self, id: &str, why: StateError) -> BuildError {
+        let path = match &self.kept {
+            KeptIn::File(file) => file.path().to_owned(),
+            KeptIn::Memory(_) => "(kept in memory)".into(),
+        };
+        BuildError::NvdimmState {
+            id: id.to_owned(),
+            source: StateFileError::Content(path, why),
+        }
+    }
+}
 
 /// A bus, and what its DIMMs are made of, in the plan's order.
 pub struct OpenBus {
@@ -50,13 +92,13 @@ type Opening = (Vec<OpenBus>, Vec<Arc<EncryptedDimm>>);
 
 /// Opens the backing of every DIMM and gives the guest every SPA range. Ranges of DIMMs with security are not shown before
 /// [`secure::secure`] has unlocked those without a passphrase.
-/// Those without a file are made of what `files` has, and leave it there.
+/// Those without a file are made of what `kept` has, and leave it there; so are the states of those without a file for it.
 pub fn open(
     config: &VmConfig,
     plans: &Plans<'_>,
     vm: &Vm,
     map: &mut GuestMap,
-    files: &mut BTreeMap<u8, Arc<File>>,
+    kept: &mut Files,
 ) -> Result<Opening, BuildError> {
     let mut opened = BTreeMap::new();
     let mut labels = BTreeMap::new();
@@ -64,12 +106,12 @@ pub fn open(
     let mut flushes = BTreeMap::new();
     for ((slot, nvdimm), facts) in (0u8..).zip(&config.nvdimm).zip(plans.backings) {
         let (mut dimm, security) =
-            secure::open_dimm(nvdimm, *facts, files.get(&slot)).map_err(|source| BuildError::Nvdimm {
+            secure::open_dimm(nvdimm, *facts, kept.nvdimm.get(&slot)).map_err(|source| BuildError::Nvdimm {
                 id: config.nvdimm_name(slot.into()),
                 source,
             })?;
         if nvdimm.file.is_none() {
-            files.insert(slot, dimm.source.file.clone());
+            kept.nvdimm.insert(slot, dimm.source.file.clone());
         }
         let none: Box<dyn LabelStore> = Box::new(Vec::new());
         labels.insert(slot, dimm.labels.take().unwrap_or(none));
@@ -114,7 +156,8 @@ pub fn open(
             plan,
         };
         for dimm in &bus.plan.nfit.dimms {
-            let state = open_state(config, dimm)?;
+            let state = open_state(config, dimm, kept.states.get(&dimm.slot))?;
+            kept.states.extend(state.memory().map(|memory| (dimm.slot, memory)));
             let windows = windows.remove(&dimm.slot).unwrap_or_default();
             let contents = contents.remove(&dimm.slot);
             let secured = contents.map(|contents| secure::prepare(config, dimm, contents, windows, &state));
@@ -128,17 +171,30 @@ pub fn open(
     Ok((buses, encrypted))
 }
 
-/// The state file of a DIMM, if it has one.
-pub fn open_state(config: &VmConfig, dimm: &NvdimmPlan) -> Result<LeftState, BuildError> {
+/// The state of a DIMM: that of its file if it has one, else what is left in memory of the machine before a reset.
+pub fn open_state(
+    config: &VmConfig,
+    dimm: &NvdimmPlan,
+    left: Option<&Arc<MemoryState>>,
+) -> Result<LeftState, BuildError> {
     let path = config
         .nvdimm
         .get(usize::from(dimm.slot))
         .and_then(|said| said.state.as_deref());
-    let opened = path.map(|path| StateFile::open(path, dimm.identity.serial)).transpose();
-    opened.map_err(|source| BuildError::NvdimmState {
+    let serial = dimm.identity.serial;
+    let Some(path) = path else {
+        let memory = left.cloned().unwrap_or_else(|| Arc::new(MemoryState::new(serial)));
+        let state = memory.state();
+        let kept = KeptIn::Memory(memory);
+        return Ok(LeftState { state, kept });
+    };
+    let opened = StateFile::open(path, serial).map_err(|source| BuildError::NvdimmState {
         id: dimm.id.clone(),
         source,
-    })
+    })?;
+    let (state, file) = opened;
+    let kept = KeptIn::File(file);
+    Ok(LeftState { state, kept })
 }
 
 /// Gives the DIMM in `slot` of `bus` its flush hint, if the plan has one.
@@ -151,15 +207,11 @@ pub fn add_hint(hints: &FlushHints, bus: &Arc<NvdimmBus>, dimm: &NvdimmPlan, tar
 }
 
 /// Gives the DIMMs of `bus` what they remember.
-pub fn restore(bus: &NvdimmBus, states: Vec<Option<(DimmState, Arc<StateFile>)>>) -> Result<(), BuildError> {
+pub fn restore(bus: &NvdimmBus, states: Vec<LeftState>) -> Result<(), BuildError> {
     bus.with(|bus| {
         for (dimm, state) in bus.dimms.iter_mut().zip(states) {
-            let Some((state, file)) = state else { continue };
-            let path = file.path().to_owned();
-            dimm.restore(&state, file).map_err(|e| BuildError::NvdimmState {
-                id: dimm.plan.id.clone(),
-                source: StateFileError::Content(path, e),
-            })?;
+            dimm.restore(&state.state, state.store())
+                .map_err(|e| state.damaged(&dimm.plan.id, e))?;
         }
         bus.recall(|_| true);
         Ok(())

@@ -13,6 +13,7 @@ use crate::{
     config::{Limits, VmConfig},
     control::EventLog,
 };
+use devices::nvdimm::state::MemoryState;
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -25,11 +26,13 @@ use std::{
 /// How long a thread of the machine before may still be at its last work.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
-/// Memory of the persistent devices that have no file of their own.
+/// Memory and states of the persistent devices that have no file for them.
 #[derive(Debug, Default)]
 pub struct Files {
     /// NVDIMMs by slot.
     pub nvdimm: BTreeMap<u8, Arc<File>>,
+    /// States of NVDIMMs by slot.
+    pub states: BTreeMap<u8, Arc<MemoryState>>,
     /// virtio-pmem devices by position.
     pub pmem: BTreeMap<usize, Arc<File>>,
 }

@@ -11,7 +11,6 @@ use crate::{
             pending::{Part, Watched},
         },
         plain::{Keep, PlainMedia},
-        state::StateFileError,
     },
 };
 use devices::{
@@ -19,7 +18,7 @@ use devices::{
     nvdimm::{
         Dimm, FlushMode, FlushTarget, LabelStore, NvdimmBus, NvdimmPlan, Security, SpaPlan,
         security::{MediaControl, SecurityState, Settings},
-        state::{StateError, StateStore},
+        state::StateError,
     },
 };
 use std::{fs::File, io, sync::Arc, time::Duration};
@@ -139,24 +138,18 @@ pub fn prepare(
     Ok(Secured { state, media, settings })
 }
 
-/// Passphrases of a DIMM that is not encrypted, and where they are kept: in its state, else nowhere.
+/// Passphrases of a DIMM that is not encrypted, and where they are kept: in its state.
 fn kept(dimm: &NvdimmPlan, left: &LeftState) -> Result<(SecurityState, Keep), BuildError> {
-    let Some((state, file)) = left else {
-        return Ok((SecurityState::default(), Box::new(|_| Ok(()))));
-    };
-    let bad = |source| BuildError::NvdimmState {
-        id: dimm.id.clone(),
-        source: StateFileError::Content(file.path().to_owned(), source),
-    };
-    let state: Option<SecurityState> = state.section(SECTION).map_err(bad)?;
+    let bad = |why| left.damaged(&dimm.id, why);
+    let state: Option<SecurityState> = left.state.section(SECTION).map_err(bad)?;
     let state = state.unwrap_or_default();
     if !state.is_sound() {
         let what = "the cost of a passphrase is out of bounds";
         let damaged = serde::de::Error::custom(what);
         return Err(bad(StateError::Section(SECTION.to_owned(), damaged)));
     }
-    let file = file.clone();
-    let keep: Keep = Box::new(move |state| file.put(SECTION, serde_json::to_value(state)?));
+    let store = left.store();
+    let keep: Keep = Box::new(move |state| store.put(SECTION, serde_json::to_value(state)?));
     Ok((state, keep))
 }
 
