@@ -228,6 +228,7 @@ fn each_end_of_a_guest_has_the_verdict_that_names_it() -> Result<()> {
         ("memory-map.svg", "<svg"),
         ("reproduce.sh", "daxvisor run --config config.toml"),
         ("vmm.log", ""),
+        ("events.jsonl", "\"state\":\"ending\""),
     ] {
         let text = fs::read_to_string(folder.join(file)).with_context(|| file.to_owned())?;
         ensure!(text.contains(part), "{file}: {text}");

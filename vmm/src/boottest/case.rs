@@ -2,7 +2,7 @@
 
 use super::{
     console::{self, BadLine, Forbidden, Severity},
-    expand::{Action, DIR, Ready},
+    expand::{DIR, Ready},
     guest::{Guest, Launch},
     kernel::Kernel,
     ktap::{self, Status, Subtest},
@@ -191,7 +191,6 @@ impl Case {
             folder: &folder,
             sockets: private.path(),
             limit: self.ready.timeout + LATER,
-            api: self.ready.steps.iter().any(|s| matches!(s.action, Action::Host(_))),
         };
         let forbidden = Forbidden::new(&self.ready.allow).map_err(Trouble::Broken)?;
         let mut guest = Guest::start(&launch, forbidden, self.ready.timeout, context.stop)?;

@@ -122,8 +122,6 @@ pub struct Launch<'a> {
     pub sockets: &'a Path,
     /// The machine's own end, behind all deadlines of ours.
     pub limit: Duration,
-    /// Whether there is an API socket.
-    pub api: bool,
 }
 
 /// A machine that was started.
@@ -132,6 +130,7 @@ pub struct Guest<'a> {
     client: Option<Client>,
     console: Arc<Console>,
     reader: Option<thread::JoinHandle<()>>,
+    events: Option<thread::JoinHandle<()>>,
     stop: &'a AtomicBool,
     deadline: Instant,
     begun: Instant,
@@ -168,9 +167,7 @@ impl<'a> Guest<'a> {
             ])
             .arg(launch.config);
         command.arg("--agent-socket").arg(launch.sockets.join("agent"));
-        if launch.api {
-            command.arg("--api-socket").arg(&api);
-        }
+        command.arg("--api-socket").arg(&api);
         command.args(["--timeout", &launch.limit.as_secs().max(1).to_string()]);
         command.args(["--parent", &std::process::id().to_string()]);
         // Keys of the terminal are for the runner.
@@ -196,6 +193,7 @@ impl<'a> Guest<'a> {
             client: None,
             console,
             reader: None,
+            events: None,
             stop,
             deadline: begun + deadline,
             begun,
@@ -204,6 +202,15 @@ impl<'a> Guest<'a> {
         };
         // From here on a failure drops the guest, which kills the child.
         guest.reader = reader.transpose().map_err(|e| broken("start a thread", e))?;
+        let events = File::create(launch.folder.join("events.jsonl")).map_err(|e| broken("write events.jsonl", e))?;
+        let (socket, failed) = (guest.api.clone(), Arc::clone(&guest.console));
+        let follow = move || {
+            if let Err(e) = super::host::follow(&socket, events, ENDING) {
+                lock(&failed.failed).get_or_insert(format!("cannot write events.jsonl: {e}"));
+            }
+        };
+        let thread = thread::Builder::new().name("events".into()).spawn(follow);
+        guest.events = Some(thread.map_err(|e| broken("start a thread", e))?);
         Ok(guest)
     }
 
@@ -481,6 +488,11 @@ impl<'a> Guest<'a> {
         let _ = self.child.wait();
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
+        }
+        // The stream has ended with the machine; a socket that never was is still looked for.
+        let soon = Instant::now() + LAST_WORDS;
+        while self.events.as_ref().is_some_and(|events| !events.is_finished()) && Instant::now() < soon {
+            thread::sleep(LOOK / 10);
         }
     }
 }

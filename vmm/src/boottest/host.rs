@@ -3,12 +3,14 @@
 use crate::{
     api::{
         client::{Client, ClientError},
-        routes::{Written, written},
+        routes::{Written, stream, written},
     },
     control::{ControlError, MAX_WAIT, Request},
 };
 use serde_json::Value;
 use std::{
+    fs::File,
+    io::{self, Write},
     path::Path,
     time::{Duration, Instant},
 };
@@ -44,6 +46,20 @@ pub fn call(socket: &Path, request: &Request, within: Duration) -> Result<String
         Value::Null => Ok(content["result"].to_string()),
         error => Err(refusal(error)),
     }
+}
+
+/// Writes the machine's events into a file, a line of JSON each, until it ends. A machine that cannot be asked has none: why is
+/// said elsewhere.
+pub fn follow(socket: &Path, mut file: File, within: Duration) -> io::Result<()> {
+    let Ok(mut client) = Client::connect(socket, Some(within)) else {
+        return Ok(());
+    };
+    let mut written = Ok(());
+    let _ = client.stream(&stream(Some(0)), None, |event| {
+        written = writeln!(file, "{event}");
+        written.is_ok()
+    });
+    written
 }
 
 fn refusal(problem: Value) -> String {
