@@ -139,7 +139,7 @@ pub mod gsi {
     pub const GED: u32 = 5;
     /// System control interrupt, which nothing raises; with the multiboot protocol only.
     pub const SCI: u32 = 9;
-    /// First virtio-mmio transport; the first eight take `VIRTIO0 + n`, the others `n`.
+    /// First virtio-mmio transport; the first eight take `VIRTIO0 + n`, the others `n`, but 7 in the place of [`SCI`].
     pub const VIRTIO0: u32 = 16;
 }
 

@@ -33,10 +33,15 @@ pub enum VirtioMemoryKind {
     Mem,
 }
 
-/// Page and GSI of the n-th virtio-mmio transport: 16 to 23, then 8 to 15, which no other device of the machine has.
+/// Page and GSI of the n-th virtio-mmio transport: 16 to 23, then 8 to 15, which no other device of the machine has. In the
+/// place of 9, which is the SCI where there is one, stands 7.
 pub(super) fn transport(n: u32) -> (GpaRange, u32) {
     let start = Gpa(VIRTIO_MMIO.start.0 + u64::from(n) * PAGE);
-    let pin = if n < HIGH_PINS { gsi::VIRTIO0 + n } else { n };
+    let pin = match n {
+        n if n < HIGH_PINS => gsi::VIRTIO0 + n,
+        gsi::SCI => 7,
+        n => n,
+    };
     (GpaRange::new(start, PAGE), pin)
 }
 
