@@ -8,6 +8,7 @@ mod look;
 mod media;
 mod memory;
 mod serve;
+mod token;
 mod virtio;
 
 use super::{
@@ -41,6 +42,7 @@ use std::{
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
+use token::Token;
 use vmm_sys_util::{eventfd::EventFd, timerfd::TimerFd};
 
 /// Port of the console device that carries the agent's channel.
@@ -121,61 +123,6 @@ pub struct Agent {
     pub room: EventFd,
     /// Bytes of the client that the guest has no room for yet; while there are some, the client is not read.
     pub pending: Vec<u8>,
-}
-
-/// What an event is about; carried as the epoll data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token {
-    Wake,
-    Terminate,
-    Tick,
-    Typed,
-    SerialRoom,
-    OutputWaits,
-    OutputReady,
-    AgentListener,
-    AgentClient,
-    AgentRoom,
-    Calls,
-    Doorbell(u32),
-}
-
-/// Tokens before the first doorbell's.
-const FIXED: [Token; 11] = [
-    Token::Wake,
-    Token::Terminate,
-    Token::Tick,
-    Token::Typed,
-    Token::SerialRoom,
-    Token::OutputWaits,
-    Token::OutputReady,
-    Token::AgentListener,
-    Token::AgentClient,
-    Token::AgentRoom,
-    Token::Calls,
-];
-
-/// The first doorbell's, behind those.
-const FIRST_BELL: u32 = 11;
-
-impl Token {
-    fn data(self) -> u32 {
-        match self {
-            Self::Doorbell(n) => FIRST_BELL + n,
-            fixed => FIXED
-                .iter()
-                .zip(0..)
-                .find(|(t, _)| **t == fixed)
-                .map_or(u32::MAX, |(_, n)| n),
-        }
-    }
-
-    fn of(data: u32) -> Self {
-        FIXED
-            .get(data as usize)
-            .copied()
-            .unwrap_or(Self::Doorbell(data.saturating_sub(FIRST_BELL)))
-    }
 }
 
 /// The loop's own state beside what it works on.

@@ -4,13 +4,15 @@
 //! that it created is removed again when a later step fails. The label area is the last `label` bytes, where QEMU keeps
 //! it, so one file serves under both monitors.
 
+mod labels;
+
 use super::{
     Access, Mapping,
     encrypted::{
         EncryptedDimm,
         keys::{KeyError, KeyFile},
     },
-    flush::{DirectMemory, MappedFile, write_durably},
+    flush::{DirectMemory, MappedFile},
     ram::memory_file,
 };
 use crate::config::{NvdimmBacking, NvdimmConfig, probe::BackingFacts};
@@ -19,6 +21,7 @@ use devices::{
     nvdimm::{FlushMode, FlushTarget, label::LabelStore},
     units::ByteSize,
 };
+use labels::{FileLabels, MappedLabels};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, fallocate, flock, fstat, fstatfs};
 use std::{
     fs, io,
@@ -30,7 +33,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use vm_memory::{Bytes, FileOffset, VolatileMemory, mmap::MmapRegionBuilder};
+use vm_memory::{FileOffset, mmap::MmapRegionBuilder};
 
 /// Linux's magic of hugetlbfs (`HUGETLBFS_MAGIC`).
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
@@ -549,65 +552,6 @@ impl Drop for Created<'_> {
         if let Some(path) = self.0 {
             let _ = fs::remove_file(path);
         }
-    }
-}
-
-/// Labels read and written as file bytes, so that a failing disk is an error and no signal.
-struct FileLabels {
-    file: Arc<fs::File>,
-    at: u64,
-    label: u64,
-    /// Whether a write is over only when it is on the storage.
-    durable: bool,
-}
-
-impl LabelStore for FileLabels {
-    fn size(&self) -> u32 {
-        u32::try_from(self.label).unwrap_or(u32::MAX)
-    }
-    fn read(&self, offset: u32, data: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(data, self.at + u64::from(offset))
-    }
-    fn write(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
-        let at = self.at + u64::from(offset);
-        match self.durable {
-            true => write_durably(&self.file, data, at),
-            false => self.file.write_all_at(data, at),
-        }
-    }
-}
-
-/// Labels reached through a mapping.
-struct MappedLabels {
-    mapping: Mapping,
-    at: u64,
-    label: u64,
-}
-
-impl MappedLabels {
-    fn slice(
-        &self,
-        offset: u32,
-        len: usize,
-    ) -> io::Result<vm_memory::VolatileSlice<'_, vm_memory::bitmap::BS<'_, DeviceWrites>>> {
-        let at = usize::try_from(self.at + u64::from(offset)).map_err(io::Error::other)?;
-        self.mapping.get_slice(at, len).map_err(io::Error::other)
-    }
-}
-
-impl LabelStore for MappedLabels {
-    fn size(&self) -> u32 {
-        u32::try_from(self.label).unwrap_or(u32::MAX)
-    }
-    fn read(&self, offset: u32, data: &mut [u8]) -> io::Result<()> {
-        self.slice(offset, data.len())?
-            .read_slice(data, 0)
-            .map_err(io::Error::other)
-    }
-    fn write(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
-        self.slice(offset, data.len())?
-            .write_slice(data, 0)
-            .map_err(io::Error::other)
     }
 }
 

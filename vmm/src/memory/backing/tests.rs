@@ -1,5 +1,6 @@
 use super::*;
 use std::os::unix::fs::MetadataExt;
+use vm_memory::{Bytes, VolatileMemory};
 
 const PAGE: ByteSize = ByteSize::kib(4);
 
