@@ -209,10 +209,15 @@ impl Apt {
         if names.is_empty() {
             bail!("{metapackage} of '{}' names no kernel", self.suite);
         }
+        self.alone(&names)
+    }
+
+    /// Packages of these names, without what they depend on.
+    pub fn alone(&self, names: &[impl AsRef<std::ffi::OsStr>]) -> Result<Vec<Package>> {
         let mut command = self.command("apt-get");
         command
             .args(["-qq", "--print-uris", "-t", &self.suite, "download"])
-            .args(&names);
+            .args(names);
         Ok(output(&mut command)?.lines().filter_map(parse_uri_line).collect())
     }
 

@@ -8,6 +8,7 @@ use crate::{
     kernel::{self, Kernel},
     local::{self, LocalPackage},
     qemu, recipe,
+    source::{self, SourceKernel},
     store::{FOLDER, Key, Store, hex, write_atomically},
     tools::{self, Tools},
 };
@@ -29,7 +30,9 @@ pub struct Options {
     pub kernels: Vec<String>,
     /// Kernel packages to keep, and to make images of.
     pub packages: Vec<LocalPackage>,
-    /// Images of such packages that are not wanted any more.
+    /// Kernels to compile, and to keep compiled.
+    pub sources: Vec<SourceKernel>,
+    /// Images of such packages and sources that are not wanted any more.
     pub forget: Vec<String>,
     /// Ask the archive for newer packages.
     pub refresh: bool,
@@ -120,10 +123,21 @@ impl Builder<'_> {
     fn local(&mut self, package: &LocalPackage, tools: &Tools) -> Result<()> {
         (self.say)(&format!("kernel {}", package.name));
         let kernel = kernel::build_local(&self.store, &package.name, package.fetched()?)?;
+        self.own(&package.name, &kernel, tools)
+    }
+
+    fn compiled(&mut self, source: &SourceKernel, tools: &Tools) -> Result<()> {
+        (self.say)(&format!("kernel {}", source.name));
+        let compiler = source::Compiler::new(&self.store, &self.archive, self.refresh)?;
+        let kernel = compiler.build(source, self.say)?;
+        self.own(&source.name, &kernel, tools)
+    }
+
+    fn own(&mut self, name: &str, kernel: &Kernel, tools: &Tools) -> Result<()> {
         let root = self.store.dir().join(&kernel.folder);
         self.record(&kernel.packages, &root);
-        let image = self.image(&kernel, tools)?;
-        self.manifest.kernels.insert(package.name.clone(), image);
+        let image = self.image(kernel, tools)?;
+        self.manifest.kernels.insert(name.to_owned(), image);
         Ok(())
     }
 
@@ -169,6 +183,7 @@ fn fingerprint(
     archive: &Archive,
     kernels: &[&recipe::Kernel],
     packages: &[LocalPackage],
+    sources: &[SourceKernel],
     programs: &Programs,
 ) -> Result<String> {
     let mut key = Key::new("build");
@@ -177,6 +192,9 @@ fn fingerprint(
         .add(&programs.memprobe);
     for package in packages {
         key.add(package.stamp()?);
+    }
+    if !sources.is_empty() {
+        key.add(source::stamp(sources)?);
     }
     key.add(format!(
         "{:?}",
@@ -243,9 +261,10 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         .packages
         .iter()
         .try_for_each(|package| local::keep(&dir, package))?;
-    let packages = local::kept(&dir)?;
+    options.sources.iter().try_for_each(|s| source::keep(&dir, s))?;
+    let (packages, sources) = (local::kept(&dir)?, source::kept(&dir)?);
     let (archive, programs) = (Archive::of_this_machine()?, agent::build()?);
-    let fingerprint = fingerprint(&archive, &kernels, &packages, &programs)?;
+    let fingerprint = fingerprint(&archive, &kernels, &packages, &sources, &programs)?;
     if let Some(manifest) = complete(&dir, &fingerprint).filter(|_| !options.refresh && !options.prune) {
         return Ok(manifest);
     }
@@ -268,6 +287,9 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
     }
     for package in &packages {
         builder.local(package, &tools)?;
+    }
+    for source in &sources {
+        builder.compiled(source, &tools)?;
     }
     builder.host(&tools)?;
     let text = builder.write(&fingerprint)?;

@@ -4,7 +4,7 @@
 use crate::{
     apt::{Fetched, Package},
     process::output,
-    recipe,
+    recipe, source,
     store::sha256_file,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Where the packages are kept, below the images' folder.
-const FOLDER: &str = "local";
+pub const FOLDER: &str = "local";
 
 /// `FILE` or `FILE=NAME`: a package and what its image is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +37,7 @@ impl FromStr for LocalPackage {
         let file = Path::new(path).file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let own = file.strip_suffix(".deb").unwrap_or(file).split('_').next();
         let name = name.or(own).unwrap_or_default().to_owned();
-        let fine = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
-        if path.is_empty() || name.is_empty() || name.starts_with('.') || !name.chars().all(fine) {
+        if path.is_empty() || !is_name(&name) {
             return Err(format!(
                 "'{text}' is no kernel package: expected FILE or FILE=NAME, a name of letters, digits, '-', '_', '.' and '+'"
             ));
@@ -53,6 +52,12 @@ impl FromStr for LocalPackage {
             name,
         })
     }
+}
+
+/// Whether an image can be called so.
+pub fn is_name(name: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(fine)
 }
 
 fn file(dir: &Path, name: &str) -> PathBuf {
@@ -79,15 +84,24 @@ pub fn keep(dir: &Path, package: &LocalPackage) -> Result<()> {
     // It appears whole or not at all.
     let part = to.with_extension("part");
     fs::copy(&package.path, &part).with_context(|| format!("cannot copy {}", package.path.display()))?;
-    Ok(fs::rename(part, to)?)
+    fs::rename(part, to)?;
+    // The name means this package from now on.
+    source::forget(dir, &package.name);
+    Ok(())
 }
 
-/// Forgets the package of a name.
+/// Forgets the package of a name, if there is one.
+pub fn forget_package(dir: &Path, name: &str) -> bool {
+    fs::remove_file(file(dir, name)).is_ok()
+}
+
+/// Forgets what an image of this name is made of: a package, or a source.
 pub fn forget(dir: &Path, name: &str) -> Result<()> {
-    if fs::remove_file(file(dir, name)).is_err() {
-        let names: Vec<_> = kept(dir)?.into_iter().map(|p| p.name).collect();
+    if !forget_package(dir, name) && !source::forget(dir, name) {
+        let packages = kept(dir)?.into_iter().map(|p| p.name);
+        let names: Vec<_> = packages.chain(source::kept(dir)?.into_iter().map(|s| s.name)).collect();
         bail!(
-            "there is no image of a local package called '{name}'; there are: {}",
+            "there is no image of one's own called '{name}'; there are: {}",
             names.join(", ")
         );
     }

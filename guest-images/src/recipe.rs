@@ -74,6 +74,44 @@ pub fn kernel_names() -> impl Iterator<Item = (&'static str, bool)> {
     KERNELS.iter().map(|k| (k.name, k.default))
 }
 
+/// A package with a kernel's source that can be compiled here.
+#[derive(Debug)]
+pub struct Source {
+    /// The package.
+    pub package: &'static str,
+    /// Its suite.
+    pub suite: &'static str,
+}
+
+/// Kernel sources.
+pub const SOURCES: &[Source] = &[Source {
+    package: "linux-source-6.1",
+    suite: "bookworm",
+}];
+
+/// What compiles a kernel, from [`TOOLS_SUITE`].
+pub const KERNEL_BUILD_PACKAGES: &[&str] = &[
+    "dash",
+    "coreutils",
+    "findutils",
+    "diffutils",
+    "sed",
+    "grep",
+    "gawk",
+    "gcc",
+    "libc6-dev",
+    "make",
+    "flex",
+    "bison",
+    "bc",
+    "libelf-dev",
+    "gzip",
+    "patch",
+];
+
+/// The configuration under all fragments: a guest that the agent can live in.
+pub const KERNEL_CONFIG: &str = include_str!("../kernel/guest.config");
+
 /// Suite of the programs inside the initramfs: the same on every machine.
 pub const TOOLS_SUITE: &str = "bookworm";
 /// Packages asked for; their dependencies come along.

@@ -28,3 +28,12 @@ pub use scratch::Scratch;
 pub const KERNELS: [&str; 3] = ["debian-6.1-amd64", "debian-6.1-cloud-amd64", "debian-6.12-amd64"];
 /// The one that boots fastest: for tests of something else than the kernel.
 pub const QUICK: &str = "debian-6.1-cloud-amd64";
+/// Kernels of one source, which tests of the runner compare. `cargo xtask test` compiles them.
+pub mod small {
+    /// As it is.
+    pub const PLAIN: &str = "small-6.1";
+    /// With guest-images/kernel/patches/mem-limit-forgets-devices.patch.
+    pub const FORGETS: &str = "small-6.1-mem-limit-forgets-devices";
+    /// Without guest-images/kernel/patches/mem-limits-boot-alone.patch, which the source has.
+    pub const REFUSES: &str = "small-6.1-no-mem-limits-boot-alone";
+}

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
-use guest_images::{LocalPackage, Options, build, kernel_names};
+use guest_images::{LocalPackage, Options, SourceKernel, SourceName, build, kernel_names};
 use std::{path::PathBuf, time::Instant};
 use vmm::images::Manifest;
 
@@ -18,7 +18,19 @@ pub struct Args {
     /// Debian package of a kernel, such as one that `make bindeb-pkg` made, to make an image of; it is kept, repeatable.
     #[arg(long = "kernel-deb", value_name = "FILE[=NAME]")]
     packages: Vec<LocalPackage>,
-    /// Forget the image of a --kernel-deb, repeatable.
+    /// Kernel source to compile a small kernel of, everything built in; it is kept, as packages are.
+    #[arg(long, value_name = "PACKAGE[=NAME]")]
+    kernel_source: Option<SourceName>,
+    /// Fragment of configuration for the --kernel-source, repeatable.
+    #[arg(long = "config", value_name = "FILE", requires = "kernel_source")]
+    configs: Vec<PathBuf>,
+    /// Patch for the --kernel-source, repeatable, in order.
+    #[arg(long = "patch", value_name = "FILE", requires = "kernel_source")]
+    patches: Vec<PathBuf>,
+    /// Take the patches out of the source, the last one first, instead of putting them in.
+    #[arg(long, requires = "patches")]
+    reverse: bool,
+    /// Forget the image of a --kernel-deb or --kernel-source, repeatable.
     #[arg(long, value_name = "NAME")]
     forget: Vec<String>,
     /// List the kernels that can be fetched.
@@ -42,9 +54,26 @@ pub fn ensure(kernels: &[String], say: &mut dyn FnMut(&str)) -> Result<Manifest>
     build(&options, &mut |stage: &str| say(stage))
 }
 
+/// Brings the images up to date, these kernels among them; stages are lines on standard output.
+pub fn ensure_sources(sources: Vec<SourceKernel>) -> Result<()> {
+    let options = Options {
+        dir: vmm::images::default_dir(),
+        sources,
+        ..Options::default()
+    };
+    build(&options, &mut |stage: &str| println!("images: {stage}")).map(drop)
+}
+
 /// The default set; stages are lines on standard output.
 pub fn build_default() -> Result<()> {
     ensure(&[], &mut |stage| println!("images: {stage}")).map(drop)
+}
+
+/// The kernel to compile.
+fn source(args: &Args) -> Result<Option<SourceKernel>> {
+    let name = args.kernel_source.clone();
+    name.map(|name| SourceKernel::read(name, &args.configs, &args.patches, args.reverse))
+        .transpose()
 }
 
 /// Runs the verb: progress on standard error, one line per image on standard output.
@@ -60,6 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
         dir: dir.clone(),
         kernels: args.kernels.clone(),
         packages: args.packages.clone(),
+        sources: source(args)?.into_iter().collect(),
         forget: args.forget.clone(),
         refresh: args.refresh,
         prune: args.prune,

@@ -4,6 +4,7 @@ use super::recipe::{BUILD_OPTIONS, BUILD_PACKAGES, PRELOAD, SUBSTITUTIONS};
 use crate::{
     apt::{Apt, Source},
     process::output,
+    root,
     store::{Key, Store},
 };
 use anyhow::{Context, Result, bail};
@@ -24,8 +25,6 @@ pub struct Built {
 const KEPT: &[&str] = &["ndctl", "ndctl/lib", "daxctl", "daxctl/lib", "cxl", "cxl/lib", "test"];
 /// The list of tests as the build system has it.
 const TESTS: &str = "tests.json";
-/// Names that merged-`/usr` systems have as links; packages of the suite still carry some of them as folders.
-const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
 
 impl Built {
     /// Files of the test folder.
@@ -68,15 +67,11 @@ pub fn build(store: &Store, apt: &Apt, source: &Source, say: &mut dyn FnMut(&str
         .add(SCRIPT);
     let folder = store.step("conformance-ndctl", &key, |out| {
         say(&format!("ndctl {} from its source package", source.version));
-        let root = store.scratch()?;
-        let root = root.path();
-        packages.iter().try_for_each(|p| p.unpack(root))?;
-        MERGED.iter().try_for_each(|name| merge(root, name))?;
+        let scratch = store.scratch()?;
+        let root = scratch.path();
+        root::unpack(&packages, root)?;
         let work = root.join("work");
         fs::create_dir_all(work.join("source"))?;
-        ["dev", "proc", "tmp"]
-            .iter()
-            .try_for_each(|d| fs::create_dir_all(root.join(d)))?;
         source.unpack(&work.join("source"))?;
         SUBSTITUTIONS
             .iter()
@@ -88,20 +83,6 @@ pub fn build(store: &Store, apt: &Apt, source: &Source, say: &mut dyn FnMut(&str
     Ok(Built {
         folder: store.dir().join(folder),
     })
-}
-
-/// Moves a folder of the root into `usr` and leaves a link.
-fn merge(root: &Path, name: &str) -> Result<()> {
-    let (outer, inner) = (root.join(name), root.join("usr").join(name));
-    fs::create_dir_all(&inner)?;
-    if outer.is_dir() && !outer.is_symlink() {
-        output(Command::new("cp").arg("-a").arg(outer.join(".")).arg(&inner))?;
-        fs::remove_dir_all(&outer)?;
-    }
-    if !outer.is_symlink() {
-        std::os::unix::fs::symlink(format!("usr/{name}"), &outer)?;
-    }
-    Ok(())
 }
 
 fn substitute(source: &Path, what: &super::recipe::Substitution) -> Result<()> {

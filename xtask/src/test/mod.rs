@@ -4,6 +4,7 @@ mod api;
 pub mod executables;
 mod fuzz;
 mod guests;
+mod kernels;
 mod output;
 pub mod report;
 pub mod runner;
@@ -46,6 +47,8 @@ pub enum Tier {
     Nested,
     /// Linux guests, through the agent
     Linux,
+    /// Kernels that are compiled here, with and without a patch
+    Kernel,
     /// Requests made of the OpenAPI document, to a Linux guest
     Api,
     /// Fuzz targets, each for a bounded time
@@ -53,11 +56,12 @@ pub enum Tier {
 }
 
 impl Tier {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Unit,
         Self::Payload,
         Self::Nested,
         Self::Linux,
+        Self::Kernel,
         Self::Api,
         Self::Fuzz,
     ];
@@ -69,6 +73,7 @@ impl Tier {
             Self::Payload => "payload",
             Self::Nested => "nested",
             Self::Linux => "linux",
+            Self::Kernel => "kernel",
             Self::Api => "api",
             Self::Fuzz => "fuzz",
         }
@@ -80,6 +85,7 @@ impl Tier {
             name if name.starts_with("nested_") => Self::Nested,
             name if name.starts_with("payload_") => Self::Payload,
             name if name.starts_with("linux_") => Self::Linux,
+            name if name.starts_with("kernel_") => Self::Kernel,
             _ => Self::Unit,
         }
     }
@@ -191,7 +197,13 @@ fn run_tier(tier: Tier, args: &Args, all: &[Executable]) -> Result<Tally> {
             images::build_default()?;
             guests::run(tier, host::Place::Here, &ours, filter)
         }
-        Tier::Linux => {
+        Tier::Linux | Tier::Kernel => {
+            if tier == Tier::Kernel {
+                if !kernels::wanted(&ours, filter)? {
+                    return Ok(Tally::default());
+                }
+                kernels::ensure()?;
+            }
             images::build_default()?;
             let (place, line) = host::check(&daxvisor)?.for_kernels(args.host)?;
             println!("{line}");
@@ -232,6 +244,7 @@ mod tests {
     fn executables_belong_to_tiers_by_name() {
         assert_eq!(Tier::of("payload_mailbox"), Tier::Payload);
         assert_eq!(Tier::of("linux_boot"), Tier::Linux);
+        assert_eq!(Tier::of("kernel_patches"), Tier::Kernel);
         assert_eq!(Tier::of("nested_host"), Tier::Nested);
         assert_eq!(Tier::of("acpi_tables"), Tier::Unit);
         assert_eq!(Tier::of("vmm"), Tier::Unit);
