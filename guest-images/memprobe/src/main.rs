@@ -7,9 +7,14 @@
 //! ```
 //! Steps are done in order: `load:OFFSET`, `store:OFFSET`, `line:OFFSET` (64 bytes stored), `vector:OFFSET` (a 32-byte load),
 //! `phys:OFFSET` (prints the page's physical address), `stop` (waits for a line on standard input), `sleep:SECONDS`.
+//! `fill:OFFSET,LENGTH,SEED` and `check:OFFSET,LENGTH,SEED` write and compare words made of a number; `dread:OFFSET,LENGTH,FILE`
+//! and `dwrite:OFFSET,LENGTH,FILE` move pages from and to the begin of a file without the page cache; `splice:OFFSET,LENGTH`
+//! gives pages to a pipe and compares what comes out. Each of these prints `STEP: done`.
 //! A load prints `load OFFSET: VALUE`. SIGBUS prints `SIGBUS code CODE offset OFFSET lsb LSB`, the offset in the mapping,
 //! and ends the program with 7; with `early` the program asks to be told of errors before it meets them. Other failures end
 //! it with 1, a wrong command line with 2.
+
+mod pages;
 
 use std::{
     env,
@@ -154,6 +159,7 @@ fn step(start: *mut u8, len: usize, step: &str) {
             return;
         }
         "sleep" => return thread::sleep(Duration::from_secs(number(operand) as u64)),
+        _ if pages::step(start, len, verb, operand) => return,
         _ => {}
     }
     let offset = number(operand);
