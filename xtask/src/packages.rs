@@ -64,6 +64,11 @@ pub const TEST: &[Package] = &[
         "the nested host's own memory becomes a device-dax node",
     ),
     package("g++", "c++", "the fuzzing engine is C++"),
+    package(
+        "chromium",
+        "chromium",
+        "the report of boot tests is looked at in a browser",
+    ),
 ];
 
 fn present(brings: &str) -> bool {

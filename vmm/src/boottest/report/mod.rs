@@ -38,3 +38,6 @@ fn cell(results: &[CaseResult], name: &str, kernel: &str) -> Option<String> {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod browser_tests;

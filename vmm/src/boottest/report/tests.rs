@@ -7,7 +7,7 @@ use crate::boottest::{
 };
 use std::{collections::BTreeMap, path::Path};
 
-fn some() -> Vec<CaseResult> {
+pub fn some() -> Vec<CaseResult> {
     let mut crash = result("mem/nodes[two]@6.12", Verdict::Crash);
     crash.reason = "Oops: 0002 [#1] in f+0x1/0x2".into();
     crash.bad_line = Some(BadLine {
