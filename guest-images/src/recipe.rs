@@ -125,6 +125,7 @@ pub const TOOLS_PACKAGES: &[&str] = &[
     "util-linux",
     "keyutils",
     "kmod",
+    "checkpolicy",
 ];
 /// Dependencies that only maintainer scripts or unused programs need (name prefixes).
 pub const TOOLS_WITHOUT: &[&str] = &[
@@ -154,6 +155,7 @@ pub const PROGRAMS: &[&str] = &[
     "lscpu",
     "findmnt",
     "keyctl",
+    "checkpolicy",
 ];
 /// Configuration that goes along, where it exists.
 pub const CONFIGURATION: &[&str] = &["etc/mke2fs.conf", "etc/ndctl.conf.d", "etc/ndctl"];
