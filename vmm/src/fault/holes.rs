@@ -14,11 +14,32 @@ pub struct Holes {
     runs: BTreeMap<u64, u64>,
     /// Pages that should be holes and are not, because there would be too many.
     pub left_out: u64,
+    /// Version of the set of windows that they are in.
+    memory: u64,
 }
 
 impl Holes {
     pub(super) fn new(runs: BTreeMap<u64, u64>, left_out: u64) -> Self {
-        Self { runs, left_out }
+        Self {
+            runs,
+            left_out,
+            memory: 0,
+        }
+    }
+
+    /// The same in version `memory` of the set of windows.
+    pub(super) fn in_memory(self, memory: u64) -> Self {
+        Self { memory, ..self }
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Whether `plan` asks for nothing else. The same pages of other memory are others: a new window has no holes.
+    pub(super) fn is_as_good_as(&self, plan: &Self) -> bool {
+        let same = self.runs == plan.runs && self.left_out == plan.left_out;
+        same && (self.is_empty() || self.memory == plan.memory)
     }
 
     /// Whether there are none.
@@ -108,6 +129,16 @@ mod tests {
 
         let few = plan_holes(&bad, &windows, 2);
         assert_eq!((few.pages(), few.left_out), (5, 2));
+    }
+
+    #[test]
+    fn holes_are_those_of_their_own_memory() {
+        let (windows, bad) = ([range(0, 0x10_0000)], [range(0x1000, 0x40)]);
+        let dug = plan_holes(&bad, &windows, 9).in_memory(1);
+        assert!(dug.is_as_good_as(&plan_holes(&bad, &windows, 9).in_memory(1)));
+        assert!(!dug.is_as_good_as(&plan_holes(&bad, &windows, 9).in_memory(2)));
+        let none = plan_holes(&[], &windows, 9).in_memory(1);
+        assert!(!dug.is_as_good_as(&none) && none.is_as_good_as(&Holes::default()));
     }
 
     proptest! {

@@ -162,8 +162,7 @@ impl Faults {
     /// of the guest is at work on some.
     pub fn changes(&self) -> Option<u64> {
         let mut buses = self.buses.iter().map(|bus| bus.peek(|state| state.media_changes()));
-        let memory = self.windows.all().len() as u64;
-        let others = self.ram().changes().wrapping_add(memory);
+        let others = self.ram().changes().wrapping_add(self.windows.changes());
         buses.try_fold(others, |sum, changes| Some(sum.wrapping_add(changes?)))
     }
 
@@ -184,16 +183,20 @@ impl Faults {
 
     /// The holes that the lines ask for.
     pub fn plan(&self) -> Holes {
+        let memory = self.windows.changes();
         let windows: Vec<GpaRange> = self.windows.all().iter().map(|window| window.range()).collect();
         let mut bad: Vec<GpaRange> = windows.iter().flat_map(|range| self.bad(*range, usize::MAX)).collect();
         // Windows are in the order in which they came.
         bad.sort_unstable();
-        plan_holes(&bad, &windows, MAX_HOLES)
+        plan_holes(&bad, &windows, MAX_HOLES).in_memory(memory)
     }
 
     /// Whether the holes are those of `plan`.
     pub fn has(&self, plan: &Holes) -> bool {
-        *self.holes.read().unwrap_or_else(PoisonError::into_inner) == *plan
+        self.holes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_as_good_as(plan)
     }
 
     /// Whether there are holes at all.
@@ -227,7 +230,7 @@ impl Faults {
                 }
             }
         }
-        *holes = Holes::new(done, plan.left_out);
+        *holes = Holes::new(done, plan.left_out).in_memory(plan.memory());
         dug
     }
 

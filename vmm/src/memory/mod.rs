@@ -22,7 +22,7 @@ use devices::{
     DeviceWrites, GuestMemory,
     units::{Gpa, GpaRange},
 };
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use vm_memory::{GuestMemoryMmap, MmapRegion};
 
 /// A mapping of this process that can be shown to a guest.
@@ -36,27 +36,67 @@ pub struct GuestMap {
 
 /// All windows of a guest, as everybody sees them who works on guest memory behind its back.
 #[derive(Clone, Default)]
-pub struct Windows(Arc<RwLock<Vec<Arc<Window>>>>);
+pub struct Windows(Arc<RwLock<Counted<Window>>>);
 
 impl Windows {
+    fn read(&self) -> RwLockReadGuard<'_, Counted<Window>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Counted<Window>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The windows now.
     pub fn all(&self) -> Vec<Arc<Window>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read().all.clone()
+    }
+
+    /// Counts the windows that came and those that went: whoever follows them compares.
+    pub fn changes(&self) -> u64 {
+        self.read().changes
     }
 
     /// The window with `gpa` in it.
     pub fn at(&self, gpa: Gpa) -> Option<Arc<Window>> {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.iter().find(|window| window.range().contains(gpa)).cloned()
+        let all = self.read();
+        all.all.iter().find(|window| window.range().contains(gpa)).cloned()
     }
 
     fn add(&self, window: Arc<Window>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(window);
+        self.write().add(window);
     }
 
     fn remove(&self, window: &Arc<Window>) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|other| !Arc::ptr_eq(other, window));
+        self.write().remove(window);
+    }
+}
+
+/// A set whose changes are counted.
+struct Counted<T> {
+    all: Vec<Arc<T>>,
+    changes: u64,
+}
+
+impl<T> Default for Counted<T> {
+    fn default() -> Self {
+        Self {
+            all: vec![],
+            changes: 0,
+        }
+    }
+}
+
+impl<T> Counted<T> {
+    fn add(&mut self, one: Arc<T>) {
+        self.all.push(one);
+        self.changes += 1;
+    }
+
+    fn remove(&mut self, one: &Arc<T>) {
+        let before = self.all.len();
+        self.all.retain(|other| !Arc::ptr_eq(other, one));
+        self.changes += u64::from(self.all.len() != before);
     }
 }
 
@@ -141,5 +181,23 @@ impl Drop for GuestMap {
         for window in self.windows.all() {
             window.retire();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_goes_and_one_that_comes_are_two_changes() {
+        let mut set = Counted::default();
+        let (first, second) = (Arc::new(1), Arc::new(2));
+        set.add(first.clone());
+        let before = (set.changes, set.all.len());
+        set.remove(&first);
+        set.add(second.clone());
+        assert_eq!((set.changes, set.all.len()), (before.0 + 2, before.1));
+        set.remove(&first);
+        assert_eq!((set.changes, &set.all), (before.0 + 2, &vec![second]));
     }
 }
