@@ -314,5 +314,12 @@ fn disks_and_media_are_disturbed(guest: &mut Guest, client: &mut ApiClient) -> R
     ensure!(listed.to_string().contains("badblocks"), "{listed}");
     client.done("POST", "/media-errors/clear", Some(&range))?;
     ensure!(client.get("/media-errors")?["errors"] == json!([]));
+    let line = json!({"nvdimm": "first", "dpa": 8192});
+    let injected = client.done("POST", "/faults", Some(&line))?;
+    ensure!(injected["places"][0]["load"] == "machine-check", "{injected}");
+    client.done("POST", "/faults/clear", Some(&line))?;
+    client.done("POST", "/faults", Some(&line))?;
+    client.done("DELETE", "/faults/first%400x2000", None)?;
+    ensure!(client.get("/faults")?["faults"] == json!([]));
     Ok(())
 }

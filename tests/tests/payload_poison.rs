@@ -181,7 +181,7 @@ fn a_processor_that_can_take_no_machine_check_shuts_down_also_after_a_pause() {
             );
             assert_eq!(
                 faults["faults"],
-                json!([{"gpa": line, "nvdimm": "bad", "dpa": 0x1040, "len": 64, "source": "host", "state": "latent", "consumable": true}])
+                json!([{"id": "bad@0x1040", "gpa": line, "nvdimm": "bad", "dpa": 0x1040, "len": 64, "source": "host", "state": "latent", "consumable": true}])
             );
             api.post("/vm/resume").unwrap();
         }

@@ -228,12 +228,47 @@ impl Injected {
     }
 }
 
+/// The errors of a bus at some time.
+#[derive(Debug)]
+pub struct ErrorsBefore {
+    media: Vec<MediaState>,
+    injected: Injected,
+}
+
 impl BusState {
     /// Makes `spas` bad. The guest is told when the platform knows of it.
     pub fn inject(&mut self, spas: GpaRange, mark: Mark) -> Result<(), ErrorsError> {
-        self.edit(spas, |media, dpas| media.mark(dpas, mark))?;
+        self.inject_all(&[spas], mark)
+    }
+
+    /// Makes all of `ranges` bad, for [`BusState::change_errors`]: after an error some of them are. The guest is told once.
+    pub fn inject_all(&mut self, ranges: &[GpaRange], mark: Mark) -> Result<(), ErrorsError> {
+        for spas in ranges {
+            self.edit(*spas, |media, dpas| media.mark(dpas, mark))?;
+        }
         self.tell_known(mark);
         Ok(())
+    }
+
+    /// The errors as they are, for [`BusState::put_errors_back`].
+    pub fn errors_before(&self) -> ErrorsBefore {
+        ErrorsBefore {
+            media: self.dimms.iter().map(|dimm| dimm.media.clone()).collect(),
+            injected: self.injected.clone(),
+        }
+    }
+
+    fn restore_errors(&mut self, before: ErrorsBefore) {
+        for (dimm, media) in self.dimms.iter_mut().zip(before.media) {
+            dimm.media.put_back(media);
+        }
+        self.injected = before.injected;
+    }
+
+    /// Undoes what was changed since `before`, where it is kept as well.
+    pub fn put_errors_back(&mut self, before: ErrorsBefore) {
+        self.restore_errors(before);
+        self.rewrite_media();
     }
 
     /// Makes `len` bytes at `dpa` of the DIMM in `slot` bad. The guest is told when the platform knows of it and it is
@@ -324,16 +359,14 @@ impl BusState {
         &mut self,
         change: impl FnOnce(&mut Self) -> Result<(), ErrorsError>,
     ) -> Result<(), ChangeError> {
-        let before: Vec<MediaState> = self.dimms.iter().map(|dimm| dimm.media.clone()).collect();
-        let injected = self.injected.clone();
-        change(self)?;
-        let Err(error) = self.keep() else { return Ok(()) };
-        for (dimm, before) in self.dimms.iter_mut().zip(before) {
-            dimm.media = before;
+        let before = self.errors_before();
+        if let Err(error) = change(self) {
+            self.restore_errors(before);
+            return Err(error.into());
         }
-        self.injected = injected;
+        let Err(error) = self.keep() else { return Ok(()) };
         // Of several DIMMs some may have been written.
-        self.rewrite_media();
+        self.put_errors_back(before);
         Err(error.into())
     }
 

@@ -171,6 +171,24 @@ impl MediaState {
         self.rewrite(lines(dpas), |_| None)
     }
 
+    /// Forgets every line of `dpas`, also where that needs more room than there is: the memory itself is gone.
+    pub fn forget(&mut self, dpas: Range<u64>) {
+        let most = std::mem::replace(&mut self.most, usize::MAX);
+        let forgotten = self.clear(dpas);
+        self.most = most;
+        debug_assert!(forgotten.is_ok(), "there is room for any number of ranges");
+    }
+
+    /// Makes the state what it was `before`, and counts that as one more change.
+    pub(super) fn put_back(&mut self, before: Self) {
+        let changes = self.changes;
+        let changed = before.changes != changes;
+        *self = before;
+        if changed {
+            self.changes = changes + 1;
+        }
+    }
+
     /// Clears every line of `dpas` whose error `source` made.
     pub fn take_back(&mut self, dpas: Range<u64>, source: ErrorSource) -> Result<(), MediaFull> {
         self.rewrite(lines(dpas), |old| old.filter(|mark| mark.source != source))

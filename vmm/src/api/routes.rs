@@ -12,10 +12,10 @@ use crate::{
     config::{DiskFault, DiskThrottle, LimitsConfig, MemoryDeviceConfig, NvdimmConfig},
     control::{
         CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, DiskInfo, DiskList, DiskRequest, Event, EventList,
-        FaultList, FaultRequest, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo,
-        MediaErrorList, MediaInject, MediaRange, MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList,
-        NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo,
-        TableInfo, TableList,
+        FaultInject, FaultList, FaultRange, FaultReport, FaultRequest, HealthInfo, LimitsInfo, LimitsRequest,
+        LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList, MediaInject, MediaRange, MemoryList,
+        MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo,
+        OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
     },
 };
 use std::borrow::Cow;
@@ -181,6 +181,11 @@ const DEADLINE: Parameter = Parameter {
     name: "deadline",
     about: "Seconds that the guest may take; 30 when it is left out.",
     values: Values::UpTo(3600),
+};
+const FAULT_ID: Parameter = Parameter {
+    name: "id",
+    about: "Id of the bad range, as the list has it.",
+    values: Values::Text,
 };
 const FAULT_NUMBER: Parameter = Parameter {
     name: "number",
@@ -449,6 +454,33 @@ pub static ROUTES: &[Route] = &[
         Ask(|_| Ok(Request::Fault(FaultRequest::List))),
     )
     .answers::<FaultList>(),
+    route(
+        Post,
+        "/faults",
+        "injectFault",
+        "Makes lines of memory bad, or tells what that would come to; answered when loads meet them.",
+        Ask(|input| Ok(Request::Fault(FaultRequest::Inject(Box::new(input.json()?))))),
+    )
+    .takes::<FaultInject>()
+    .answers::<FaultReport>(),
+    route(
+        Post,
+        "/faults/clear",
+        "clearFaults",
+        "Makes lines of memory good, whoever made them bad.",
+        Ask(|input| Ok(Request::Fault(FaultRequest::Clear(input.json()?)))),
+    )
+    .takes::<FaultRange>()
+    .answers::<StateInfo>(),
+    route(
+        Delete,
+        "/faults/{id}",
+        "removeFault",
+        "Makes a whole bad range good.",
+        Ask(|input| Ok(Request::Fault(FaultRequest::Remove { id: input.text("id") }))),
+    )
+    .with(&[FAULT_ID])
+    .answers::<StateInfo>(),
     route(
         Get,
         "/memory/devices",

@@ -14,8 +14,8 @@ use crate::{
     },
     config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
     control::{
-        CONSOLE_KEPT, ControlError, DiskRequest, LimitsRequest, LookRequest, MAX_WAIT, MediaRange, MemoryRequest,
-        NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
+        CONSOLE_KEPT, ControlError, DiskRequest, Event, Happening, LimitsRequest, LookRequest, MAX_WAIT, MediaRange,
+        MemoryRequest, NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
     },
 };
 use clap::{Args, Subcommand};
@@ -418,8 +418,13 @@ fn perform(args: &CtlArgs) -> Result<(), CtlError> {
         return Ok(link::pass_through(stream)?);
     };
     let mut client = Client::connect(&args.api_socket, args.connect_timeout)?;
-    if let Verb::Events { since, follow: true } = args.verb {
-        return follow(&mut client, since, args.json);
+    match args.verb {
+        Verb::Events { since, follow: true } => return follow(&mut client, since, args.json, |_| true),
+        Verb::Fault(FaultVerb::Watch { since }) => {
+            let wanted = |what: &Happening| matches!(what, Happening::Fault { .. } | Happening::Gap { .. });
+            return follow(&mut client, since, args.json, wanted);
+        }
+        _ => {}
     }
     let deadline = Instant::now() + args.timeout;
     let mut reply = ask(&mut client, &request, args.timeout)?;
@@ -439,13 +444,22 @@ fn perform(args: &CtlArgs) -> Result<(), CtlError> {
     }
 }
 
-/// Prints events as they happen. They end with the machine, or with whoever reads them.
-fn follow(client: &mut Client, since: Option<u64>, json: bool) -> Result<(), CtlError> {
+/// Prints the `wanted` events as they happen. They end with the machine, or with whoever reads them.
+fn follow(
+    client: &mut Client,
+    since: Option<u64>,
+    json: bool,
+    wanted: impl Fn(&Happening) -> bool,
+) -> Result<(), CtlError> {
     let mut failed = Ok(());
-    client.stream(&routes::stream(since), None, |event| {
+    client.stream(&routes::stream(since), None, |value| {
+        let event = Event::deserialize(&value);
+        if event.as_ref().is_ok_and(|event| !wanted(&event.what)) {
+            return true;
+        }
         let text = match json {
-            true => Ok(format!("{event}\n")),
-            false => serde_json::from_value(event).map(|event| show::event(&event)),
+            true => Ok(format!("{value}\n")),
+            false => event.map(|event| show::event(&event)),
         };
         failed = text.map_err(|e| CtlError::Reply(e.to_string())).and_then(|text| {
             let mut out = io::stdout().lock();

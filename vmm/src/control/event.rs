@@ -2,7 +2,7 @@
 //!
 //! The loop writes and never waits. A reader that is slower than the log is told how much it missed.
 
-use super::{OperationInfo, Phase};
+use super::{FaultChange, OperationInfo, Phase};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::VecDeque,
@@ -53,6 +53,20 @@ pub enum Happening {
         request: String,
         /// Whether it was done, or begun.
         done: bool,
+    },
+    /// Something happened to bad memory.
+    Fault {
+        /// What.
+        change: FaultChange,
+        /// Where the guest sees the first byte; none: nowhere.
+        gpa: Option<u64>,
+        /// Bytes, of all ranges.
+        len: u64,
+        /// How many ranges.
+        ranges: u64,
+        /// APIC id of the vCPU that met it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vcpu: Option<u32>,
     },
     /// The run is over.
     End {

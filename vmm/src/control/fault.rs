@@ -1,20 +1,108 @@
 //! Memory errors that guests meet, as requests and replies.
 
+mod ask;
+
+pub use ask::{FaultInject, FaultRange, FaultTarget, MAX_RANDOM};
+
 use devices::nvdimm::media::{ErrorSource, ErrorState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What can be asked about memory errors. Those of NVDIMMs are made and cleared by [`super::NvdimmRequest`].
+/// What can be asked about memory errors, wherever in memory they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FaultRequest {
     /// All bad ranges and what became of them; answered by [`super::Response::Faults`].
     List,
+    /// Make lines bad, or tell what that would come to; answered by [`super::Response::FaultReport`] when loads meet them.
+    Inject(Box<FaultInject>),
+    /// Make lines good, whoever made them bad.
+    Clear(FaultRange),
+    /// Make a whole bad range good.
+    Remove {
+        /// Its id, as the list has it.
+        id: String,
+    },
+}
+
+impl FaultRequest {
+    /// Whether it changes nothing.
+    pub fn is_look(&self) -> bool {
+        match self {
+            Self::List => true,
+            Self::Inject(asked) => asked.dry_run,
+            Self::Clear(_) | Self::Remove { .. } => false,
+        }
+    }
+}
+
+/// Where memory is that is or would be bad, and what the guest makes of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FaultPlace {
+    /// Where the guest sees its first byte; none: nowhere.
+    pub gpa: Option<u64>,
+    /// Bytes, whole lines of 64.
+    pub len: u64,
+    /// What is there, as the guest physical map has it.
+    pub kind: Option<String>,
+    /// Name of what is there, where there are several.
+    pub name: Option<String>,
+    /// Proximity domain.
+    pub node: Option<u32>,
+    /// Number that Linux gives that node.
+    pub linux_node: Option<u32>,
+    /// Name of the NVDIMM with the first byte.
+    pub nvdimm: Option<String>,
+    /// Address of the first byte in it.
+    pub dpa: Option<u64>,
+    /// What a load of it comes to.
+    pub load: FaultLoad,
+}
+
+/// What a load of a bad line comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultLoad {
+    /// A machine check; the end of the machine where the processor can take none.
+    MachineCheck,
+    /// The bytes that are there: accesses to so many other pages are caught already.
+    NotCaught,
+    /// No load reaches it: no range of the guest has it.
+    OutOfReach,
+}
+
+/// What an injection did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FaultReport {
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// How accesses are caught.
+    pub mechanism: Mechanism,
+    /// Who hears of a machine check.
+    pub delivery: Delivery,
+    /// What is bad, in address order.
+    pub places: Vec<FaultPlace>,
+}
+
+/// What happened to bad memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultChange {
+    /// The host made it bad.
+    Injected,
+    /// The host made it good.
+    Cleared,
+    /// A vCPU loaded it, and took a machine check.
+    Consumed,
+    /// It went with its memory device.
+    Unplugged,
 }
 
 /// One bad range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FaultInfo {
+    /// What it is called: the address of its first byte, or the NVDIMM's name and the address in there.
+    pub id: String,
     /// Where the guest sees its first byte; none: nowhere.
     pub gpa: Option<u64>,
     /// Name of its NVDIMM.
@@ -65,7 +153,7 @@ pub struct FaultCounts {
 /// All bad ranges, and what is done about them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FaultList {
-    /// By slot and DPA.
+    /// Those of NVDIMMs by slot and DPA, then all others by address.
     pub faults: Vec<FaultInfo>,
     /// How accesses are caught.
     pub mechanism: Mechanism,

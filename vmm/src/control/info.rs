@@ -1,8 +1,8 @@
 //! What replies carry.
 
 use super::{
-    DiskInfo, DiskList, FaultList, HealthInfo, LimitsInfo, MediaErrorList, OperationInfo, OperationList, Phase, Sight,
-    VirtioInfo,
+    DiskInfo, DiskList, FaultList, FaultReport, HealthInfo, LimitsInfo, MediaErrorList, OperationInfo, OperationList,
+    Phase, Sight, VirtioInfo,
 };
 use crate::{config::MemoryBacking, layout::map::Report};
 use devices::{
@@ -45,6 +45,8 @@ pub enum Response {
     Limits(LimitsInfo),
     /// To `fault list`.
     Faults(Box<FaultList>),
+    /// To `fault inject`.
+    FaultReport(Box<FaultReport>),
 }
 
 /// Where the machine is.

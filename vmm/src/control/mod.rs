@@ -25,7 +25,10 @@ mod virtio;
 
 pub use error::{ControlError, ErrorKind, Problem};
 pub use event::{Event, EventList, EventLog, Happening};
-pub use fault::{Delivery, FaultCounts, FaultInfo, FaultList, FaultRequest, Mechanism};
+pub use fault::{
+    Delivery, FaultChange, FaultCounts, FaultInfo, FaultInject, FaultList, FaultLoad, FaultPlace, FaultRange,
+    FaultReport, FaultRequest, FaultTarget, MAX_RANDOM, Mechanism,
+};
 pub use info::{
     MachineInfo, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
     OstInfo, Response, StateInfo,
@@ -237,8 +240,8 @@ impl Request {
             | Self::Operation(_)
             | Self::Limits(LimitsRequest::Get)
             | Self::Memory(MemoryRequest::List)
-            | Self::Disk(DiskRequest::List)
-            | Self::Fault(FaultRequest::List) => true,
+            | Self::Disk(DiskRequest::List) => true,
+            Self::Fault(request) => request.is_look(),
             Self::Nvdimm(request) => matches!(
                 request,
                 NvdimmRequest::List

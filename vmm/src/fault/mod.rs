@@ -16,6 +16,9 @@
 
 pub mod decode;
 mod holes;
+mod random;
+
+pub use random::lines_at_random;
 
 pub use holes::{Holes, MAX_HOLES, plan_holes};
 
@@ -24,7 +27,7 @@ use devices::{
     nvdimm::{
         BusState, MediaState, NvdimmBus,
         errors::{ChangeError, ErrorsError},
-        media::{ErrorSource, LINE, Mark, MediaFull},
+        media::{BadRange, ErrorSource, LINE, Mark, MediaFull},
     },
     units::{Gpa, GpaRange},
 };
@@ -144,6 +147,61 @@ impl Faults {
         self.edit(range, |bus| bus.inject(range, mark), |ram, gpas| ram.mark(gpas, mark))
     }
 
+    /// Makes all of `ranges` bad, or nothing.
+    pub fn inject_all(&self, ranges: &[GpaRange], mark: Mark) -> Result<(), FaultError> {
+        let mut of_buses: BTreeMap<u8, Vec<GpaRange>> = BTreeMap::new();
+        let mut ram = self.ram();
+        let mut marked = ram.clone();
+        for range in ranges {
+            match self.place(*range)? {
+                Place::Ram => marked.mark(range.start.0..range.end().0, mark)?,
+                Place::Nvdimm(bus) => of_buses.entry(bus).or_default().push(*range),
+            }
+        }
+        let mut done = vec![];
+        for bus in &self.buses {
+            let Some(ranges) = of_buses.remove(&bus.number()) else {
+                continue;
+            };
+            let changed = bus.with(|state| {
+                let before = state.errors_before();
+                state.change_errors(|state| state.inject_all(&ranges, mark))?;
+                Ok::<_, ChangeError>(before)
+            });
+            match changed {
+                Ok(before) => done.push((bus, before)),
+                Err(error) => {
+                    for (bus, before) in done {
+                        bus.with(|state| state.put_errors_back(before));
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        *ram = marked;
+        Ok(())
+    }
+
+    /// The bad ranges of memory that is no NVDIMM, by guest physical address.
+    pub fn ram_ranges(&self) -> Vec<BadRange> {
+        self.ram().ranges().collect()
+    }
+
+    /// Makes `range` of memory that is no NVDIMM good, whatever windows it is in.
+    pub fn clear_ram(&self, range: GpaRange) -> Result<(), FaultError> {
+        Ok(self.ram().clear(range.start.0..range.end().0)?)
+    }
+
+    /// The memory at `range`, no NVDIMM, has gone, and its errors with it. How many ranges and bytes that were.
+    pub fn forget(&self, range: GpaRange) -> (u64, u64) {
+        let mut ram = self.ram();
+        let gone = range.start.0..range.end().0;
+        let runs = ram.runs_where(gone.clone(), |_| true);
+        ram.forget(gone);
+        let bytes = runs.iter().map(|run| run.end - run.start).sum();
+        (runs.len() as u64, bytes)
+    }
+
     /// Makes `range` good, widened to whole lines.
     pub fn clear(&self, range: GpaRange) -> Result<(), FaultError> {
         self.edit(range, |bus| bus.clear_errors(range), MediaState::clear)
@@ -183,9 +241,15 @@ impl Faults {
 
     /// The holes that the lines ask for.
     pub fn plan(&self) -> Holes {
+        self.plan_with(&[])
+    }
+
+    /// The same if loads met all of `more` as well.
+    pub fn plan_with(&self, more: &[GpaRange]) -> Holes {
         let memory = self.windows.changes();
         let windows: Vec<GpaRange> = self.windows.all().iter().map(|window| window.range()).collect();
         let mut bad: Vec<GpaRange> = windows.iter().flat_map(|range| self.bad(*range, usize::MAX)).collect();
+        bad.extend(more);
         // Windows are in the order in which they came.
         bad.sort_unstable();
         plan_holes(&bad, &windows, MAX_HOLES).in_memory(memory)

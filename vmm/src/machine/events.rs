@@ -4,6 +4,7 @@
 //! [`Outcome`] and stops the loop. What clients of the API ask is done in `serve`.
 
 mod faults;
+mod inject;
 mod look;
 mod media;
 mod memory;

@@ -81,6 +81,16 @@ fn samples() -> Vec<Request> {
         }),
         Request::Limits(LimitsRequest::Get),
         Request::Fault(FaultRequest::List),
+        Request::Fault(FaultRequest::Inject(Box::new(
+            serde_json::from_value(json!({"gpa": 64, "len": 128, "known": true})).unwrap(),
+        ))),
+        Request::Fault(FaultRequest::Inject(Box::new(
+            serde_json::from_value(json!({"node": 1, "count": 9, "seed": 7, "dry-run": true})).unwrap(),
+        ))),
+        Request::Fault(FaultRequest::Clear(
+            serde_json::from_value(json!({"nvdimm": "a", "dpa": 4096})).unwrap(),
+        )),
+        Request::Fault(FaultRequest::Remove { id: "a b@0x40".into() }),
         Request::Limits(LimitsRequest::Set(
             serde_json::from_value(json!({"target": "1G"})).unwrap(),
         )),

@@ -74,7 +74,21 @@ pub fn written(request: &Request) -> Written {
             body: Some(json!(range)),
             ..post("/media-errors/clear")
         },
-        Request::Fault(FaultRequest::List) => get("/faults"),
+        Request::Fault(request) => match request {
+            FaultRequest::List => get("/faults"),
+            FaultRequest::Inject(asked) => Written {
+                body: Some(json!(asked)),
+                ..post("/faults")
+            },
+            FaultRequest::Clear(range) => Written {
+                body: Some(json!(range)),
+                ..post("/faults/clear")
+            },
+            FaultRequest::Remove { id } => Written {
+                method: Delete,
+                ..post(&format!("/faults/{}", segment(id)))
+            },
+        },
         Request::Memory(MemoryRequest::List) => get("/memory/devices"),
         Request::Memory(MemoryRequest::Add(device)) => Written {
             body: Some(json!(device)),

@@ -1,26 +1,180 @@
 //! `daxvisor ctl fault`: memory errors that the guest meets.
 
-use crate::control::{FaultInfo, FaultList, FaultRequest, Request};
-use clap::Subcommand;
+use crate::{
+    config::HexAddress,
+    control::{
+        Delivery, FaultChange, FaultInfo, FaultInject, FaultList, FaultLoad, FaultPlace, FaultRange, FaultReport,
+        FaultRequest, MAX_RANDOM, Request,
+    },
+};
+use clap::{Args, Subcommand};
 use devices::nvdimm::media::{ErrorSource, ErrorState};
+use serde_json::Value;
 use std::fmt::Write;
 
 #[derive(Subcommand)]
 pub(super) enum FaultVerb {
     /// List bad memory, how loads of it are caught, and how many were
     List,
+    /// Make lines of memory bad, at an address or at random; loads of them become machine checks
+    Inject {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Lines at random of this node's memory, instead of an address
+        #[arg(long, value_name = "NODE", conflicts_with_all = ["gpa", "dimm", "dpa", "len"])]
+        node: Option<u32>,
+        /// How many lines of the node [default: 1]
+        #[arg(long, requires = "node", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RANDOM)))]
+        count: Option<u32>,
+        /// The same seed chooses the same lines of the same machine [default: 0]
+        #[arg(long, requires = "node")]
+        seed: Option<u64>,
+        /// The platform knows of the error, and tells the guest where it can: those of NVDIMMs
+        #[arg(long)]
+        known: bool,
+        /// Change nothing, and show what would be bad and what a load of it would come to
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Make lines good, whoever made them bad
+    Clear {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// A whole bad range, as `list` calls it, instead of an address
+        #[arg(long, conflicts_with_all = ["gpa", "dimm", "dpa", "len"])]
+        id: Option<String>,
+    },
+    /// Show what happens to bad memory, from now on or from --since, until the machine ends
+    Watch {
+        /// Only what happened after this event
+        #[arg(long, value_name = "NUMBER")]
+        since: Option<u64>,
+    },
+}
+
+/// Where memory is.
+#[derive(Args)]
+pub(super) struct PlaceArgs {
+    /// Guest physical address of the first byte, such as 0x100001000 or 4K
+    #[arg(conflicts_with_all = ["dimm", "dpa"])]
+    gpa: Option<HexAddress>,
+    /// NVDIMM whose own address (DPA) is meant
+    #[arg(long, value_name = "ID", requires = "dpa")]
+    dimm: Option<String>,
+    /// Address in the NVDIMM
+    #[arg(long, value_name = "ADDRESS", requires = "dimm")]
+    dpa: Option<HexAddress>,
+    /// Bytes, whole lines of 64 [default: 64]
+    #[arg(long, value_name = "BYTES")]
+    len: Option<HexAddress>,
 }
 
 impl FaultVerb {
     pub(super) fn request(&self) -> Request {
         Request::Fault(match self {
-            Self::List => FaultRequest::List,
+            Self::List | Self::Watch { .. } => FaultRequest::List,
+            Self::Inject {
+                place,
+                node,
+                count,
+                seed,
+                known,
+                dry_run,
+            } => FaultRequest::Inject(Box::new(FaultInject {
+                gpa: place.gpa.map(|gpa| gpa.0),
+                nvdimm: place.dimm.clone(),
+                dpa: place.dpa.map(|dpa| dpa.0),
+                len: place.len.map(|len| len.0),
+                node: *node,
+                count: *count,
+                seed: *seed,
+                known: *known,
+                dry_run: *dry_run,
+            })),
+            Self::Clear { id: Some(id), .. } => FaultRequest::Remove { id: id.clone() },
+            Self::Clear { place, id: None } => FaultRequest::Clear(FaultRange {
+                gpa: place.gpa.map(|gpa| gpa.0),
+                nvdimm: place.dimm.clone(),
+                dpa: place.dpa.map(|dpa| dpa.0),
+                len: place.len.map(|len| len.0),
+            }),
         })
     }
 }
 
-/// The reply as lines of text.
-pub(super) fn text(reply: &FaultList) -> String {
+/// The reply to `request` as lines of text.
+pub(super) fn text(request: &FaultRequest, reply: Value) -> Result<String, serde_json::Error> {
+    Ok(match request {
+        FaultRequest::List => list(&serde_json::from_value(reply)?),
+        FaultRequest::Inject(_) => report(&serde_json::from_value(reply)?),
+        FaultRequest::Clear(range) => match range.target() {
+            Ok(target) => format!("{target} are good\n"),
+            Err(_) => "they are good\n".to_owned(),
+        },
+        FaultRequest::Remove { id } => format!("{id} is good\n"),
+    })
+}
+
+/// What happened, in words.
+pub(super) fn change(change: FaultChange, gpa: Option<u64>, len: u64, ranges: u64, vcpu: Option<u32>) -> String {
+    let place = gpa.map_or_else(|| "nowhere in the guest".into(), |gpa| format!("at {gpa:#x}"));
+    let many = match ranges {
+        0 | 1 => String::new(),
+        n => format!(" in {n} ranges, the first"),
+    };
+    let whose = vcpu.map_or_else(String::new, |id| format!(" by vCPU {id}"));
+    let what = match change {
+        FaultChange::Injected => "made bad",
+        FaultChange::Cleared => "made good",
+        FaultChange::Consumed => "loaded and answered by a machine check",
+        FaultChange::Unplugged => "gone with their memory device",
+    };
+    format!("memory error: {len:#x} bytes{many} {place} {what}{whose}")
+}
+
+fn report(report: &FaultReport) -> String {
+    let mut text: String = report.places.iter().map(place).collect();
+    let told = match report.delivery {
+        Delivery::Broadcast => "all vCPUs take it",
+        Delivery::LocalIfAllowed => "the vCPU that loads takes it where the guest allows that, else all do",
+        Delivery::Local => "the vCPU that loads takes it",
+    };
+    if report.places.iter().any(|place| place.load == FaultLoad::MachineCheck) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "a load of what is bad becomes a machine check: {told}");
+    }
+    if report.dry_run {
+        text.push_str("nothing was changed\n");
+    }
+    text
+}
+
+fn place(place: &FaultPlace) -> String {
+    let gpa = place
+        .gpa
+        .map_or_else(|| "nowhere in the guest".into(), |gpa| format!("at {gpa:#x}"));
+    let mut facts = vec![];
+    facts.extend(place.kind.clone());
+    facts.extend(place.name.clone());
+    facts.extend(place.node.map(|node| format!("node {node}")));
+    facts.extend(
+        place
+            .linux_node
+            .filter(|n| place.node != Some(*n))
+            .map(|n| format!("node{n} of Linux")),
+    );
+    if let (Some(id), Some(dpa)) = (&place.nvdimm, place.dpa) {
+        facts.push(format!("DPA {dpa:#x} of {id}"));
+    }
+    let load = match place.load {
+        FaultLoad::MachineCheck => "",
+        FaultLoad::NotCaught => ": loads are not caught, for there are too many pages with errors",
+        FaultLoad::OutOfReach => ": no load reaches it",
+    };
+    format!("{:#x} bytes {gpa} ({}){load}\n", place.len, facts.join(", "))
+}
+
+fn list(reply: &FaultList) -> String {
     let mut text: String = reply.faults.iter().map(line).collect();
     if reply.faults.is_empty() {
         text.push_str("no memory errors\n");
@@ -58,7 +212,10 @@ fn line(fault: &FaultInfo) -> String {
         ErrorSource::Backing => "the memory behind it",
     };
     let met = if fault.consumable { "" } else { "; loads do not meet it" };
-    format!("{:#x} bytes {at}{dimm}, {state}, made by {source}{met}\n", fault.len)
+    format!(
+        "{}: {:#x} bytes {at}{dimm}, {state}, made by {source}{met}\n",
+        fault.id, fault.len
+    )
 }
 
 #[cfg(test)]
@@ -69,16 +226,37 @@ mod tests {
     #[test]
     fn bad_memory_is_a_line_each() {
         let reply = json!({"faults": [
-            {"gpa": 0x1_0000_0040u64, "nvdimm": "pmem0", "dpa": 64, "len": 64, "source": "host", "state": "latent", "consumable": true},
-            {"gpa": null, "nvdimm": "b", "dpa": 4096, "len": 4096, "source": "guest", "state": "known", "consumable": false}],
+            {"id": "pmem0@0x40", "gpa": 0x1_0000_0040u64, "nvdimm": "pmem0", "dpa": 64, "len": 64, "source": "host", "state": "latent", "consumable": true},
+            {"id": "b@0x1000", "gpa": null, "nvdimm": "b", "dpa": 4096, "len": 4096, "source": "guest", "state": "known", "consumable": false}],
             "mechanism": "slot-hole", "neighbours_readable": true, "delivery": "broadcast", "pages": 2, "pages_left_out": 0,
             "counts": {"consumed": 1, "carried": 7, "last_latency_us": 120}});
         assert_eq!(
-            text(&serde_json::from_value(reply).unwrap()),
-            "0x40 bytes at 0x100000040 (DPA 0x40 of pmem0), latent, made by the host\n\
-             0x1000 bytes nowhere in the guest (DPA 0x1000 of b), known, made by the guest; loads do not meet it\n\
+            text(&FaultRequest::List, reply).unwrap(),
+            "pmem0@0x40: 0x40 bytes at 0x100000040 (DPA 0x40 of pmem0), latent, made by the host\n\
+             b@0x1000: 0x1000 bytes nowhere in the guest (DPA 0x1000 of b), known, made by the guest; loads do not meet it\n\
              accesses to 2 pages are caught; loads that became machine checks: 1, the last one after 120 us; accesses carried \
              out: 7\n"
+        );
+    }
+
+    #[test]
+    fn what_would_be_bad_is_told_with_its_place() {
+        let inject = FaultRequest::Inject(Box::default());
+        let reply = json!({"dry_run": true, "mechanism": "slot-hole", "delivery": "local", "places": [
+            {"gpa": 0x4000, "len": 64, "kind": "RAM", "name": null, "node": 2, "linux_node": 1, "nvdimm": null, "dpa": null,
+             "load": "machine-check"},
+            {"gpa": null, "len": 128, "kind": null, "name": null, "node": null, "linux_node": null, "nvdimm": "a", "dpa": 64,
+             "load": "out-of-reach"}]});
+        assert_eq!(
+            text(&inject, reply).unwrap(),
+            "0x40 bytes at 0x4000 (RAM, node 2, node1 of Linux)\n\
+             0x80 bytes nowhere in the guest (DPA 0x40 of a): no load reaches it\n\
+             a load of what is bad becomes a machine check: the vCPU that loads takes it\n\
+             nothing was changed\n"
+        );
+        assert_eq!(
+            change(FaultChange::Consumed, Some(64), 64, 1, Some(3)),
+            "memory error: 0x40 bytes at 0x40 loaded and answered by a machine check by vCPU 3"
         );
     }
 }

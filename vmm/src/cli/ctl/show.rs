@@ -43,7 +43,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Nvdimm(NvdimmRequest::Clear { range }) => format!("{range} are good\n"),
         Request::Nvdimm(NvdimmRequest::Errors { .. }) => errors(&serde_json::from_value(reply)?),
         Request::Limits(_) => limits(&serde_json::from_value(reply)?),
-        Request::Fault(_) => super::fault::text(&serde_json::from_value(reply)?),
+        Request::Fault(request) => super::fault::text(request, reply)?,
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Reboot | Request::Quit => {
             let StateInfo { state } = serde_json::from_value(reply)?;
@@ -283,6 +283,13 @@ pub(super) fn event(event: &Event) -> String {
         }
         Happening::Request { request, done: true } => format!("request: {request}"),
         Happening::Request { request, done: false } => format!("request refused: {request}"),
+        Happening::Fault {
+            change,
+            gpa,
+            len,
+            ranges,
+            vcpu,
+        } => super::fault::change(*change, *gpa, *len, *ranges, *vcpu),
         Happening::End { outcome } => format!("the end: {outcome}"),
         Happening::Gap { lost } => format!("{lost} events were missed"),
     };

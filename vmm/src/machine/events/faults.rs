@@ -11,7 +11,10 @@
 
 use super::{Outcome, Running, serve::End};
 use crate::{
-    control::{ControlError, Delivery, ErrorKind, FaultCounts, FaultInfo, FaultList, Mechanism, Phase},
+    control::{
+        ControlError, Delivery, ErrorKind, FaultChange, FaultCounts, FaultInfo, FaultList, FaultReport, Happening,
+        Mechanism, MediaErrorInfo, Phase, Response,
+    },
     cpuid::Vendor,
     fault::{self, Faults},
     hv::HvError,
@@ -19,8 +22,14 @@ use crate::{
     mce::{Banks, Kind},
     vcpu::Consumption,
 };
-use devices::{nvdimm::media::LINE, units::GpaRange};
-use std::time::{Duration, Instant};
+use devices::{
+    nvdimm::media::{BadRange, LINE},
+    units::GpaRange,
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// vCPUs may take this long to stand before the log says that they do not.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,14 +66,15 @@ impl Halt {
 }
 
 impl Running {
-    fn faults(&self) -> &Faults {
+    pub(super) fn faults(&self) -> &Faults {
         &self.parts.platform.faults
     }
 
-    /// How a change of errors ends: it is answered when loads meet what is bad now, and nothing else.
-    pub(super) fn errors_in_force(&self, late: bool) -> Option<End> {
+    /// How a change of errors ends: it is answered, with `report`, when loads meet what is bad now, and nothing else.
+    pub(super) fn errors_in_force(&self, report: Option<Arc<FaultReport>>, late: bool) -> Option<End> {
         if self.halt.seen.is_some() && self.faults().changes() == self.halt.seen {
-            return Some(End::Answer(self.state()));
+            let report = report.map(|report| Response::FaultReport(Box::new(Arc::unwrap_or_clone(report))));
+            return Some(End::Answer(report.unwrap_or_else(|| self.state())));
         }
         late.then(|| {
             let why = "the vCPUs do not stand still; the errors are changed, and loads meet them as soon as they do";
@@ -210,35 +220,58 @@ impl Running {
         for (apic_id, kind, line) in &errors {
             tracing::debug!(vcpu = apic_id, %kind, at = %line, "the guest met bad memory");
             self.parts.platform.settle_consumption(*apic_id);
+            self.note(Happening::Fault {
+                change: FaultChange::Consumed,
+                gpa: Some(line.0),
+                len: LINE,
+                ranges: 1,
+                vcpu: Some(*apic_id),
+            });
         }
         self.halt.counts.consumed += errors.len() as u64;
         self.halt.counts.last_latency_us = begun.map(|at| u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX));
         Ok(())
     }
 
-    pub(super) fn list_faults(&self) -> Result<FaultList, ControlError> {
+    /// Who hears of a machine check.
+    pub(super) fn delivery(&self) -> Delivery {
         let personality = &self.parts.checks.personality;
+        match personality.vendor {
+            Vendor::Amd => Delivery::Local,
+            _ if personality.has_local() => Delivery::LocalIfAllowed,
+            _ => Delivery::Broadcast,
+        }
+    }
+
+    pub(super) fn list_faults(&self) -> Result<FaultList, ControlError> {
         let (pages, pages_left_out) = self.faults().pages();
-        let errors = self.media_errors(None)?.errors.into_iter();
+        let of_dimm = |error: MediaErrorInfo| FaultInfo {
+            id: format!("{}@{:#x}", error.id, error.dpa),
+            gpa: error.spa,
+            nvdimm: Some(error.id),
+            dpa: Some(error.dpa),
+            len: error.len,
+            source: error.source,
+            state: error.state,
+            consumable: error.spa.is_some() && fault::consumable(error.source),
+        };
+        let other = |range: BadRange| FaultInfo {
+            id: format!("{:#x}", range.dpa.0),
+            gpa: Some(range.dpa.0),
+            nvdimm: None,
+            dpa: None,
+            len: range.len,
+            source: range.source,
+            state: range.state,
+            consumable: fault::consumable(range.source),
+        };
+        let of_dimms = self.media_errors(None)?.errors.into_iter().map(of_dimm);
+        let others = self.faults().ram_ranges().into_iter().map(other);
         Ok(FaultList {
-            faults: errors
-                .map(|error| FaultInfo {
-                    gpa: error.spa,
-                    nvdimm: Some(error.id),
-                    dpa: Some(error.dpa),
-                    len: error.len,
-                    source: error.source,
-                    state: error.state,
-                    consumable: error.spa.is_some() && fault::consumable(error.source),
-                })
-                .collect(),
+            faults: of_dimms.chain(others).collect(),
             mechanism: Mechanism::SlotHole,
             neighbours_readable: true,
-            delivery: match personality.vendor {
-                Vendor::Amd => Delivery::Local,
-                _ if personality.has_local() => Delivery::LocalIfAllowed,
-                _ => Delivery::Broadcast,
-            },
+            delivery: self.delivery(),
             pages,
             pages_left_out,
             counts: FaultCounts {

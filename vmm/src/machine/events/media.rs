@@ -61,6 +61,31 @@ impl Running {
             })
     }
 
+    /// Whether `range` is of an NVDIMM.
+    pub(super) fn check_media(&self, range: &MediaRange) -> Result<(), ControlError> {
+        let (bus, place) = self.place(range)?;
+        let Place::Dimm { slot, dpa, len } = place else {
+            return Ok(());
+        };
+        let capacity = bus.with(|bus| bus.nfit.dimm(slot).map_or(0, |dimm| dimm.capacity));
+        match dpa.0.checked_add(len).filter(|end| len != 0 && *end <= capacity) {
+            Some(_) => Ok(()),
+            None => {
+                let dpa = dpa.0;
+                let outside = ErrorsError::Outside { dpa, len, capacity };
+                Err(ControlError::split(ErrorKind::InvalidRequest, &outside.to_string()).field("dpa"))
+            }
+        }
+    }
+
+    /// Where the guest sees the first byte of a part of an NVDIMM.
+    pub(super) fn spa_of(&self, part: &MediaRange) -> Option<Gpa> {
+        match self.place(part).ok()? {
+            (bus, Place::Dimm { slot, dpa, .. }) => bus.with(|bus| bus.nfit.to_spa(slot, dpa)),
+            (_, Place::Guest(range)) => Some(range.start),
+        }
+    }
+
     fn place(&self, range: &MediaRange) -> Result<(&Arc<NvdimmBus>, Place), ControlError> {
         let mut buses = self.parts.nvdimm.iter();
         let MediaRange { id, start, len } = range;

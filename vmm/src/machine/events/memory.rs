@@ -58,7 +58,9 @@ impl Running {
         let conflict = |why: &str| ControlError::new(ErrorKind::Conflict, format!("{id} {why}")).field("id");
         let under_way = self.pending.iter().any(|pending| match &pending.goal {
             Goal::MemoryTaken(device) | Goal::MemoryGone(device, _) => device.slot == slot,
-            Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce | Goal::FitSeen { .. } | Goal::Plugged { .. } => false,
+            Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce(_) | Goal::FitSeen { .. } | Goal::Plugged { .. } => {
+                false
+            }
         });
         if under_way {
             return Err(conflict("is being added or removed").hint("wait for that request to end"));
@@ -87,8 +89,7 @@ impl Running {
 
     /// The guest has given the device in `slot` back.
     pub(super) fn memory_ejected(&mut self, slot: u16) {
-        self.parts.growth.forget_memory(slot);
-        self.memory_changed();
+        self.forget(slot);
     }
 
     /// Tells a guest again that has not looked for a while, when somebody waits for it.
@@ -115,7 +116,9 @@ impl Running {
         };
         let about = |goal: &Goal| match goal {
             Goal::MemoryTaken(other) | Goal::MemoryGone(other, _) => *other == device,
-            Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce | Goal::FitSeen { .. } | Goal::Plugged { .. } => false,
+            Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce(_) | Goal::FitSeen { .. } | Goal::Plugged { .. } => {
+                false
+            }
         };
         let waits = self.pending.iter().find(|pending| about(&pending.goal));
         if let Some(id) = waits.and_then(Pending::operation) {
@@ -220,7 +223,18 @@ impl Running {
     }
 
     fn forget(&mut self, slot: u16) {
+        let gone = self
+            .parts
+            .growth
+            .layout
+            .memory
+            .iter()
+            .find(|placed| placed.slot == slot);
+        let gone = gone.map(|placed| placed.range);
         self.parts.growth.forget_memory(slot);
+        if let Some(range) = gone {
+            self.forget_faults(range);
+        }
         self.memory_changed();
     }
 }

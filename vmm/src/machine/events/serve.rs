@@ -9,7 +9,7 @@
 use super::{Outcome, Running, look, media::Change};
 use crate::{
     control::{
-        Answer, ControlError, ErrorKind, FaultRequest, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo,
+        Answer, ControlError, ErrorKind, FaultReport, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo,
         MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationKind, OperationList,
         OperationRequest, OperationResult, OperationState, Phase, Request, Response, StateInfo, admit,
     },
@@ -24,14 +24,17 @@ use devices::{
     nvdimm::{BusState, FlushHints, NvdimmPlan, Security, SpaPlan, security::SecurityError},
     units::ByteSize,
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long vCPUs may take to leave the guest.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read a new NFIT before the operation counts as unanswered.
 const FIT_LIMIT: Duration = Duration::from_secs(30);
 /// How long vCPUs may take to stand for a change of memory errors.
-const FAULT_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const FAULT_LIMIT: Duration = Duration::from_secs(30);
 /// Requests that are done before other events get their turn.
 const TURN: usize = 64;
 /// Requests and operations under way at a time.
@@ -76,8 +79,8 @@ pub(super) enum Goal {
         /// Bytes.
         size: u64,
     },
-    /// Loads meet the memory errors that there are.
-    ErrorsInForce,
+    /// Loads meet the memory errors that there are; what is answered then, if there is something to say.
+    ErrorsInForce(Option<Arc<FaultReport>>),
     /// The guest has read this version of a bus's NFIT.
     FitSeen {
         /// Slot of the DIMM that came with it.
@@ -231,9 +234,7 @@ impl Running {
             Request::Memory(request) => return self.memory(request),
             Request::Disk(request) => return self.disk(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
-            Request::Fault(FaultRequest::List) => {
-                return Ok(Begun::Done(Response::Faults(Box::new(self.list_faults()?))));
-            }
+            Request::Fault(request) => return self.fault(request),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
             Request::Pause => {
                 self.room_for_pending()?;
@@ -299,12 +300,12 @@ impl Running {
             NvdimmRequest::Inject { range, latent } => {
                 self.room_for_pending()?;
                 self.change_media(range, Change::Inject { latent: *latent })?;
-                Ok(Begun::Until(Goal::ErrorsInForce, FAULT_LIMIT))
+                Ok(Begun::Until(Goal::ErrorsInForce(None), FAULT_LIMIT))
             }
             NvdimmRequest::Clear { range } => {
                 self.room_for_pending()?;
                 self.change_media(range, Change::Clear)?;
-                Ok(Begun::Until(Goal::ErrorsInForce, FAULT_LIMIT))
+                Ok(Begun::Until(Goal::ErrorsInForce(None), FAULT_LIMIT))
             }
             NvdimmRequest::Errors { id } => {
                 let errors = self.media_errors(id.as_deref())?;
@@ -461,7 +462,7 @@ impl Running {
                 self.note_step(id, action, meaning);
             }
             // What is said of memory devices is noted where their end is decided.
-            Goal::MemoryTaken(_) | Goal::MemoryGone(..) | Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce => {}
+            Goal::MemoryTaken(_) | Goal::MemoryGone(..) | Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce(_) => {}
         }
     }
 
@@ -487,7 +488,7 @@ impl Running {
 
     fn reached_running(&mut self, goal: Goal, late: bool) -> Option<End> {
         match goal {
-            Goal::ErrorsInForce => self.errors_in_force(late),
+            Goal::ErrorsInForce(report) => self.errors_in_force(report, late),
             Goal::MemoryTaken(device) => self.memory_taken(device, late),
             Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
             Goal::Plugged { index, size } => self.memory_target(index, size, late),
@@ -534,7 +535,7 @@ impl Running {
         let given = match goal {
             Goal::FitSeen { .. } | Goal::Plugged { .. } | Goal::Ended(_) => self.reached_running(goal, true),
             Goal::MemoryTaken(device) => self.memory_kept(device).map(End::Unanswered),
-            Goal::MemoryGone(..) | Goal::Paused | Goal::ErrorsInForce => None,
+            Goal::MemoryGone(..) | Goal::Paused | Goal::ErrorsInForce(_) => None,
         };
         given.unwrap_or_else(|| {
             End::Failed(ControlError::new(

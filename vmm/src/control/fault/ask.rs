@@ -1,0 +1,282 @@
+//! Which memory is meant, as clients say it.
+
+use crate::control::{ControlError, ErrorKind};
+use devices::nvdimm::media::LINE;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use utoipa::ToSchema;
+
+/// Most lines of an injection at random.
+pub const MAX_RANDOM: u32 = 100_000;
+
+/// Memory to make bad: at `gpa`, at `dpa` of `nvdimm`, or `count` lines of `node` at random.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FaultInject {
+    /// Guest physical address of the first byte, at a line of 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpa: Option<u64>,
+    /// Name of an NVDIMM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvdimm: Option<String>,
+    /// Address of the first byte in the NVDIMM, at a line of 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpa: Option<u64>,
+    /// Bytes, whole lines; one line when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub len: Option<u64>,
+    /// Proximity domain whose memory is meant: RAM, memory devices, persistent and soft-reserved memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<u32>,
+    /// How many lines of the node; one when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 100_000)]
+    pub count: Option<u32>,
+    /// What the choice is made of: the same seed chooses the same lines of the same machine. 0 when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// The platform knows of it, and tells the guest where it has a way: NVDIMMs do. Otherwise nobody knows before a load or
+    /// a scrub meets it.
+    #[serde(default)]
+    pub known: bool,
+    /// Change nothing, and tell what would be bad.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Memory to make good: at `gpa`, or at `dpa` of `nvdimm`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FaultRange {
+    /// Guest physical address of the first byte, at a line of 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpa: Option<u64>,
+    /// Name of an NVDIMM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvdimm: Option<String>,
+    /// Address of the first byte in the NVDIMM, at a line of 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpa: Option<u64>,
+    /// Bytes, whole lines; one line when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub len: Option<u64>,
+}
+
+/// Memory that is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultTarget {
+    /// Guest physical addresses.
+    Guest {
+        /// First byte.
+        start: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// A part of an NVDIMM.
+    Nvdimm {
+        /// Its name.
+        id: String,
+        /// First byte.
+        dpa: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Lines at random.
+    Node {
+        /// Proximity domain.
+        node: u32,
+        /// How many.
+        count: u32,
+        /// What the choice is made of.
+        seed: u64,
+    },
+}
+
+impl fmt::Display for FaultTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Guest { start, len } => write!(f, "{len:#x} bytes at {start:#x}"),
+            Self::Nvdimm { id, dpa, len } => write!(f, "{len:#x} bytes at DPA {dpa:#x} of {id}"),
+            Self::Node { node, count, .. } => write!(f, "{count} lines of node {node}"),
+        }
+    }
+}
+
+impl FaultInject {
+    /// What is meant, if it makes sense by itself.
+    pub fn target(&self) -> Result<FaultTarget, ControlError> {
+        let Self { node, count, seed, .. } = *self;
+        let Some(node) = node else {
+            for (field, given) in [("count", count.is_some()), ("seed", seed.is_some())] {
+                if given {
+                    return Err(
+                        invalid(field, format!("{field} is for memory of a node, and none is named"))
+                            .hint("add `node`"),
+                    );
+                }
+            }
+            return self.range().target();
+        };
+        for (field, given) in [
+            ("gpa", self.gpa.is_some()),
+            ("nvdimm", self.nvdimm.is_some()),
+            ("dpa", self.dpa.is_some()),
+            ("len", self.len.is_some()),
+        ] {
+            if given {
+                return Err(invalid(
+                    field,
+                    format!("{field} excludes node {node}, whose lines are chosen at random"),
+                ));
+            }
+        }
+        let count = count.unwrap_or(1);
+        if !(1..=MAX_RANDOM).contains(&count) {
+            return Err(invalid(
+                "count",
+                format!("count is {count}: expected 1 to {MAX_RANDOM} lines"),
+            ));
+        }
+        let seed = seed.unwrap_or(0);
+        Ok(FaultTarget::Node { node, count, seed })
+    }
+
+    fn range(&self) -> FaultRange {
+        FaultRange {
+            gpa: self.gpa,
+            nvdimm: self.nvdimm.clone(),
+            dpa: self.dpa,
+            len: self.len,
+        }
+    }
+}
+
+impl FaultRange {
+    /// What is meant, if it makes sense by itself.
+    pub fn target(&self) -> Result<FaultTarget, ControlError> {
+        let len = self.len.unwrap_or(LINE);
+        match (self.gpa, self.nvdimm.as_ref(), self.dpa) {
+            (Some(start), None, None) => {
+                check_lines("gpa", start, len)?;
+                Ok(FaultTarget::Guest { start, len })
+            }
+            (None, Some(id), Some(dpa)) => {
+                check_lines("dpa", dpa, len)?;
+                let id = id.clone();
+                Ok(FaultTarget::Nvdimm { id, dpa, len })
+            }
+            (None, Some(id), None) => Err(invalid("dpa", format!("of {id} no address is named")).hint("add `dpa`")),
+            (None, None, Some(dpa)) => {
+                Err(invalid("nvdimm", format!("no NVDIMM is named for DPA {dpa:#x}")).hint("add `nvdimm`"))
+            }
+            (Some(start), ..) => {
+                let field = if self.nvdimm.is_some() { "nvdimm" } else { "dpa" };
+                Err(invalid(
+                    field,
+                    format!("{field} excludes the guest physical address {start:#x}"),
+                ))
+            }
+            (None, None, None) => Err(invalid("gpa", "no memory is named".to_owned())
+                .hint("name `gpa`, or `nvdimm` and `dpa`; to inject at random, `node`")),
+        }
+    }
+}
+
+fn invalid(field: &'static str, detail: String) -> ControlError {
+    ControlError::new(ErrorKind::InvalidRequest, detail).field(field)
+}
+
+/// Whole lines below the end of the address space.
+fn check_lines(field: &'static str, start: u64, len: u64) -> Result<(), ControlError> {
+    let line = format!("expected whole lines of {LINE} bytes");
+    if len == 0 || !len.is_multiple_of(LINE) {
+        return Err(
+            invalid("len", format!("{len:#x} bytes at {start:#x} cannot be bad: {line}")).hint(format!(
+                "the nearest length is {:#x}",
+                len.max(1).checked_next_multiple_of(LINE).unwrap_or(LINE)
+            )),
+        );
+    }
+    if !start.is_multiple_of(LINE) {
+        return Err(invalid(
+            field,
+            format!("{len:#x} bytes at {start:#x} begin inside a line: {line}"),
+        )
+        .hint(format!("the line begins at {:#x}", start / LINE * LINE)));
+    }
+    match start.checked_add(len) {
+        Some(_) => Ok(()),
+        None => Err(invalid(
+            "len",
+            format!("{len:#x} bytes at {start:#x} reach over the end of all addresses"),
+        )
+        .hint("use a smaller `len`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn inject(text: Value) -> Result<FaultTarget, ControlError> {
+        serde_json::from_value::<FaultInject>(text).unwrap().target()
+    }
+
+    #[test]
+    fn memory_is_named_in_one_of_three_ways() {
+        let guest = |start, len| FaultTarget::Guest { start, len };
+        assert_eq!(inject(json!({"gpa": 64})), Ok(guest(64, 64)));
+        assert_eq!(
+            inject(json!({"gpa": 0, "len": 4096, "dry-run": true})),
+            Ok(guest(0, 4096))
+        );
+        let (id, dpa, len) = ("a".to_owned(), 128, 64);
+        let nvdimm = FaultTarget::Nvdimm { id, dpa, len };
+        assert_eq!(inject(json!({"nvdimm": "a", "dpa": 128, "known": true})), Ok(nvdimm));
+        let node = |count, seed| FaultTarget::Node { node: 1, count, seed };
+        assert_eq!(inject(json!({"node": 1})), Ok(node(1, 0)));
+        assert_eq!(
+            inject(json!({"node": 1, "count": 100_000, "seed": 7})),
+            Ok(node(100_000, 7))
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_names_its_field() {
+        let end = u64::MAX - 63;
+        for (text, field) in [
+            (json!({}), "gpa"),
+            (json!({"gpa": 1}), "gpa"),
+            (json!({"gpa": 0, "len": 0}), "len"),
+            (json!({"gpa": 0, "len": 63}), "len"),
+            (json!({"gpa": 0, "len": u64::MAX}), "len"),
+            (json!({"gpa": end, "len": 64}), "len"),
+            (json!({"gpa": 0, "nvdimm": "a"}), "nvdimm"),
+            (json!({"gpa": 0, "dpa": 0}), "dpa"),
+            (json!({"nvdimm": "a"}), "dpa"),
+            (json!({"dpa": 0}), "nvdimm"),
+            (json!({"nvdimm": "a", "dpa": 32}), "dpa"),
+            (json!({"gpa": 0, "count": 2}), "count"),
+            (json!({"gpa": 0, "seed": 2}), "seed"),
+            (json!({"node": 0, "gpa": 0}), "gpa"),
+            (json!({"node": 0, "len": 64}), "len"),
+            (json!({"node": 0, "nvdimm": "a", "dpa": 0}), "nvdimm"),
+            (json!({"node": 0, "count": 0}), "count"),
+            (json!({"node": 0, "count": 100_001}), "count"),
+        ] {
+            let error = inject(text.clone()).unwrap_err();
+            assert_eq!(
+                (error.kind, error.field.as_deref()),
+                (ErrorKind::InvalidRequest, Some(field)),
+                "{text}"
+            );
+        }
+        let clear: FaultRange = serde_json::from_value(json!({"gpa": 65})).unwrap();
+        let error = clear.target().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "0x40 bytes at 0x41 begin inside a line: expected whole lines of 64 bytes (field `gpa`); hint: the line begins at 0x40"
+        );
+    }
+}
