@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
+pub mod bad_lines;
 pub mod bus;
 pub mod clock;
 pub mod effect;
@@ -18,6 +19,7 @@ pub mod units;
 pub mod virtio;
 pub mod writes;
 
+pub use bad_lines::BadLines;
 pub use bus::{Bus, BusDevice, BusError};
 pub use clock::Clock;
 pub use effect::Effect;

@@ -357,6 +357,35 @@ fn a_load_of_bad_ram_ends_a_machine_that_takes_no_machine_checks() {
     ended.expect(7);
 }
 
+/// Where the payload has its page tables.
+const TABLES: u64 = 0x130_0000;
+
+#[test]
+fn a_page_table_on_bad_memory_ends_the_machine_with_the_reason() {
+    let guest = machine(Script::new().tables().say("on").wait(RAM + 8, 1).exit(1));
+    let (running, mut client) = started(&guest);
+    // A line that the walk has no use for: of such a page nothing can be walked.
+    let _ = client.send("POST", "/faults", Some(&json!({"gpa": TABLES + 0xfc0})));
+    let ended = running.end();
+    let wanted = format!("the page table at {TABLES:#x}, on the way to the instruction at ");
+    assert!(ended.stderr.contains(&wanted), "{}", ended.stderr);
+    ended.expect(7);
+}
+
+#[test]
+fn a_triple_fault_beside_bad_memory_is_a_triple_fault() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("shared");
+    let guest = Guest::new(&Program::new(Script::new().tables().say("on").wait(PMEM, 1).fault()))
+        .flag("nvdimm", &format!("file={},size=16M,id=bad", file.display()))
+        .flag("api-socket", "%/api");
+    let (running, mut client) = started(&guest);
+    inject(&mut client, &json!({"gpa": RAM}));
+    inject(&mut client, &json!({"gpa": PMEM + 4096}));
+    tell(&file, 1);
+    running.end().expect(5);
+}
+
 #[test]
 fn errors_go_with_their_memory_device() {
     const BASE: u64 = ports::MEMORY_HOTPLUG;

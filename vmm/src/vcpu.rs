@@ -14,6 +14,7 @@
 
 mod gate;
 mod poison;
+mod tables;
 
 pub use poison::Consumption;
 
@@ -49,6 +50,13 @@ pub enum Report {
         /// Whose.
         apic_id: u32,
     },
+    /// The processor itself would have to load bad memory: a page table, or where an exception is delivered.
+    BadTable {
+        /// Whose.
+        apic_id: u32,
+        /// One sentence.
+        why: String,
+    },
     /// KVM cannot run the guest any further.
     Failed {
         /// Whose.
@@ -70,7 +78,7 @@ impl Report {
             Self::Standing
             | Self::Poisoned
             | Self::Effect(Effect::None | Effect::Progress | Effect::MemoryEjected(_)) => false,
-            Self::Effect(_) | Self::TripleFault { .. } | Self::Failed { .. } => true,
+            Self::Effect(_) | Self::TripleFault { .. } | Self::BadTable { .. } | Self::Failed { .. } => true,
         }
     }
 }
@@ -210,7 +218,7 @@ impl Platform {
                 self.exits.mmio.fetch_add(1, Ordering::Relaxed);
                 match self.faults.load(Gpa(addr), data) {
                     Some(Met::Poisoned(line)) => return Next::Poisoned(line),
-                    Some(Met::Carried) => {}
+                    Some(Met::Carried) => return Next::Loaded(Gpa(addr)),
                     None => self.mmio.read(addr, data),
                 }
                 Effect::None
@@ -225,7 +233,7 @@ impl Platform {
             Exit::NotEmulated(why) => return Next::NotEmulated(why),
             Exit::Interrupted => {
                 self.exits.other.fetch_add(1, Ordering::Relaxed);
-                Effect::None
+                return Next::Look;
             }
             Exit::Shutdown => return Next::Report(Report::TripleFault { apic_id }),
             Exit::Stuck(why) => return Next::Report(Report::Failed { apic_id, why }),
@@ -241,6 +249,10 @@ impl Platform {
 enum Next {
     /// Back into the guest.
     Go,
+    /// Back into the guest, after a load from a hole.
+    Loaded(Gpa),
+    /// Back into the guest, after a look at what it waits for.
+    Look,
     /// Somebody is told.
     Report(Report),
     /// The guest loads from the bad line at this address.
@@ -327,6 +339,7 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
     let apic_id = vcpu.apic_id();
     // Whether it has met something that the machine's owner has not dealt with yet.
     let mut waits = false;
+    let mut last = tables::Last::default();
     while !platform.stop.load(Ordering::SeqCst) {
         if platform.gate.pass(|| platform.report(Report::Standing)) {
             vcpu.was_paused();
@@ -352,12 +365,20 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
         };
         let report = match next {
             Next::Go => continue,
-            Next::Report(report) => report,
+            Next::Loaded(gpa) => match platform.loaded(&vcpu, &mut last, gpa) {
+                Some(report) => report,
+                None => continue,
+            },
+            Next::Look => match platform.looked_at(&vcpu, &mut last) {
+                Some(report) => report,
+                None => continue,
+            },
+            Next::Report(report) => platform.explained(&vcpu, report),
             Next::Poisoned(line) => platform.load_of_poison(&mut vcpu, line).unwrap_or_else(|failed| failed),
             Next::NotEmulated(why) => match platform.not_emulated(&mut vcpu, why) {
                 Ok(None) => continue,
                 Ok(Some(met)) => met,
-                Err(failed) => failed,
+                Err(failed) => platform.explained(&vcpu, failed),
             },
         };
         platform.drain_collected();

@@ -33,6 +33,8 @@ pub trait Requests: Send + Sync + Sized + 'static {
     fn features(&self) -> u64;
     /// The configuration space, which never changes.
     fn config(&self) -> &[u8];
+    /// The answer to a request that cannot be read, because of a memory error in it.
+    fn unreadable(&self) -> Reply;
     /// Takes a request apart: what the driver wants read, and the bytes it has room for.
     fn take(&self, from: &mut Reader<'_>, room: u64) -> Taken<Self::Work>;
 }
@@ -200,6 +202,10 @@ impl<R: Requests> Deferred<R> {
                 }
             };
             let room = Room::of(&chain);
+            if queue.bad_line(&chain).is_some() {
+                answer(queue, mem, &room, &self.requests.unreadable());
+                continue;
+            }
             let Some(mut from) = queue.reader(mem, chain) else {
                 return Progress::Done;
             };

@@ -12,7 +12,7 @@
 //! while the device is activated or reset, and is never taken by the device.
 
 use super::{Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice, lock, queue::Virtqueue};
-use crate::{BusDevice, Effect, GuestMemory, Line};
+use crate::{BadLines, BusDevice, Effect, GuestMemory, Line};
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicBool, Ordering},
@@ -52,6 +52,7 @@ pub struct VirtioMmio {
     // What it is.
     device: Arc<dyn VirtioDevice>,
     memory: GuestMemory,
+    bad_lines: BadLines,
     offered: u64,
     queue_count: usize,
     // How it speaks.
@@ -136,8 +137,14 @@ impl VirtioMmio {
             complaints: Arc::default(),
             setup: Mutex::new(setup),
             memory,
+            bad_lines: BadLines::default(),
             device,
         }
+    }
+
+    /// The same in a machine whose memory has bad lines now and then.
+    pub fn with_bad_lines(self, bad_lines: BadLines) -> Self {
+        Self { bad_lines, ..self }
     }
 
     /// Offset of the register whose 4-byte writes an ioeventfd may take, one per queue with the queue's index as datamatch.
@@ -327,7 +334,8 @@ impl VirtioMmio {
         let queue = |(index, setup): (u16, &mut QueueSetup)| {
             let (enabled, interrupt) = (setup.ready.clone(), self.interrupt.clone());
             let queue = setup.queue.take().unwrap_or_default();
-            Virtqueue::new(queue, enabled, interrupt, self.complaints.clone(), index)
+            let bad_lines = self.bad_lines.clone();
+            Virtqueue::new(queue, enabled, interrupt, (self.complaints.clone(), bad_lines), index)
         };
         self.device.activate(Activation {
             queues: (0..).zip(&mut setup.queues).map(queue).collect(),

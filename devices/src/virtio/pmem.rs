@@ -94,6 +94,10 @@ impl Requests for PmemRequests {
         &self.config
     }
 
+    fn unreadable(&self) -> Reply {
+        result(false)
+    }
+
     fn take(&self, from: &mut Reader<'_>, room: u64) -> Taken<()> {
         if room < WORD {
             return Taken::Broken(format!("a request has {room} bytes for its answer, which has {WORD}"));
@@ -110,6 +114,7 @@ impl Requests for PmemRequests {
 mod tests {
     use super::*;
     use crate::{
+        BadLines,
         units::Gpa,
         virtio::testing::{Buffer, Driver, conforms},
     };
@@ -179,6 +184,22 @@ mod tests {
         assert_eq!(driver.bytes(failed, 4), [1, 0, 0, 0]);
         assert_eq!(driver.bytes(unknown, 4), [1, 0, 0, 0]);
         assert_eq!(pmem.flushes(), (1, 1));
+    }
+
+    #[test]
+    fn a_request_with_a_memory_error_fails() {
+        let lines = BadLines::default();
+        let mut driver = Driver::up_with(at_once(), 0, &lines);
+        let request = driver.text(&FLUSH.to_le_bytes());
+        let Buffer::Read(at, _) = request else {
+            unreachable!("text is read")
+        };
+        lines.set([GpaRange::new(Gpa(at / 64 * 64), 64)]);
+        let answer = driver.buffer(4);
+        driver.offer(0, &[request, Buffer::Write(answer, 4)]);
+        driver.notify(0);
+        assert_eq!(driver.used(0), [(0, 4)]);
+        assert_eq!((driver.bytes(answer, 4), lines.count()), (vec![1, 0, 0, 0], 1));
     }
 
     #[test]

@@ -3,8 +3,12 @@
 //! Owned by a device between activation and reset, under the device's lock. A queue whose driver breaks the rules (rings
 //! or buffers outside memory, loops, indices that jump) **fails**: it yields no chain any more, the device asks for a
 //! reset, and nothing else happens.
+//!
+//! A queue whose rings or tables have a bad line where the device reads them fails as well. What of a chain's buffers cannot be
+//! read concerns that chain alone ([`Virtqueue::bad_line`]).
 
 use super::{Interrupt, Memory, Occasional, Reader, Writer};
+use crate::{BadLines, units::Gpa};
 use std::{
     fmt::Display,
     sync::{
@@ -13,7 +17,7 @@ use std::{
     },
 };
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestAddress};
 
 /// A chain of buffers in one state of guest memory.
@@ -26,6 +30,7 @@ pub struct Virtqueue {
     enabled: Arc<AtomicBool>,
     interrupt: Interrupt,
     complaints: Arc<Occasional>,
+    bad_lines: BadLines,
     index: u16,
     failed: bool,
     /// Something was completed, or the queue failed, since [`Self::take_signal`].
@@ -37,7 +42,7 @@ impl Virtqueue {
         queue: Queue,
         enabled: Arc<AtomicBool>,
         interrupt: Interrupt,
-        complaints: Arc<Occasional>,
+        (complaints, bad_lines): (Arc<Occasional>, BadLines),
         index: u16,
     ) -> Self {
         Self {
@@ -45,6 +50,7 @@ impl Virtqueue {
             enabled,
             interrupt,
             complaints,
+            bad_lines,
             index,
             failed: false,
             news: false,
@@ -63,7 +69,7 @@ impl Virtqueue {
 
     /// Whether [`Self::pop`] would yield a chain.
     pub fn has_next(&mut self, mem: &Memory) -> bool {
-        if !self.usable() {
+        if !self.usable() || self.has_bad_rings() {
             return false;
         }
         match self.queue.avail_idx(mem, Ordering::Acquire) {
@@ -77,7 +83,7 @@ impl Virtqueue {
 
     /// Takes the next chain: at least one buffer and no more than the queue has entries (virtio 1.2 2.7.5.3.1).
     pub fn pop<'m>(&mut self, mem: &'m Memory) -> Option<Chain<'m>> {
-        if !self.usable() {
+        if !self.usable() || self.has_bad_rings() {
             return None;
         }
         let next = match self.queue.iter(mem) {
@@ -88,6 +94,9 @@ impl Virtqueue {
             }
         };
         let chain = next?;
+        if self.has_bad_table(mem, chain.head_index()) {
+            return None;
+        }
         let limit = usize::from(self.queue.size());
         let seen = chain.clone().take(limit.saturating_add(1));
         // The iterator ends without a word at a loop, a bad index and an unreadable table.
@@ -98,6 +107,63 @@ impl Virtqueue {
             (_, false) => return Some(chain),
         }
         None
+    }
+
+    /// The line that makes `chain` one whose device-readable buffers cannot all be read. The request fails, and is counted.
+    pub fn bad_line(&self, chain: &Chain<'_>) -> Option<Gpa> {
+        if !self.bad_lines.any() {
+            return None;
+        }
+        let mut buffers = chain.clone().readable();
+        let line = buffers.find_map(|d| self.bad_lines.first_in(Gpa(d.addr().0), d.len().into()))?;
+        self.bad_lines.meet(line);
+        Some(line)
+    }
+
+    /// Fails the queue if something that the device reads at `start` is bad; whether it is.
+    fn is_bad(&mut self, start: u64, len: u64, what: &str) -> bool {
+        let line = self.bad_lines.first_in(Gpa(start), len);
+        if let Some(line) = line {
+            self.bad_lines.meet(line);
+            self.fail(format_args!("{what} has a memory error at {line}"));
+        }
+        line.is_some()
+    }
+
+    /// Whether the device cannot read what the driver offers.
+    fn has_bad_rings(&mut self) -> bool {
+        if !self.bad_lines.any() {
+            return false;
+        }
+        let size = u64::from(self.queue.size());
+        let (available, table) = (self.queue.avail_ring(), self.queue.desc_table());
+        // virtio 1.2 2.7.5 and 2.7.6: two words, an index for each entry, and the event index.
+        self.is_bad(available, 6 + 2 * size, "the available ring")
+            || self.is_bad(table, 16 * size, "the descriptor table")
+    }
+
+    /// Whether the device cannot read the indirect table of a chain.
+    fn has_bad_table(&mut self, mem: &Memory, head: u16) -> bool {
+        if !self.bad_lines.any() {
+            return false;
+        }
+        let table = self.queue.desc_table();
+        let mut index = head;
+        for _ in 0..self.queue.size() {
+            let at = GuestAddress(table.saturating_add(16 * u64::from(index)));
+            let Ok(descriptor) = mem.read_obj::<Descriptor>(at) else {
+                return false;
+            };
+            if descriptor.refers_to_indirect_table() {
+                let (start, len) = (descriptor.addr().0, descriptor.len().into());
+                return self.is_bad(start, len, "an indirect descriptor table");
+            }
+            if !descriptor.has_next() {
+                return false;
+            }
+            index = descriptor.next();
+        }
+        false
     }
 
     /// Gives back the chain that [`Self::pop`] took last: the next `pop` yields it again.
@@ -202,19 +268,27 @@ impl Virtqueue {
 
 #[cfg(test)]
 mod tests {
-    use crate::virtio::{
-        rng::Rng,
-        testing::{Buffer, Driver, EVENT_IDX},
+    use crate::{
+        BadLines,
+        units::{Gpa, GpaRange},
+        virtio::{
+            rng::Rng,
+            testing::{AVAIL, Buffer, Driver, EVENT_IDX, USED, ring},
+        },
     };
     use std::sync::Arc;
     use virtio_bindings::{virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET, virtio_ring::VRING_DESC_F_NEXT};
 
     fn driver(features: u64) -> Driver {
+        driver_of(features, &BadLines::default())
+    }
+
+    fn driver_of(features: u64, lines: &BadLines) -> Driver {
         let ones = |data: &mut [u8]| {
             data.fill(1);
             Ok(())
         };
-        Driver::up(Arc::new(Rng::new(Box::new(ones))), features)
+        Driver::up_with(Arc::new(Rng::new(Box::new(ones))), features, lines)
     }
 
     fn request(driver: &mut Driver) {
@@ -290,6 +364,40 @@ mod tests {
                 "{entries} entries, {len} bytes"
             );
             assert_eq!(driver.used(0), if fine { vec![(0, 64)] } else { vec![] });
+        }
+    }
+
+    #[test]
+    fn a_bad_line_in_a_ring_or_a_table_stops_the_queue_and_one_elsewhere_does_not() {
+        for (what, stops) in [
+            ("available", true),
+            ("table", true),
+            ("indirect", true),
+            ("buffer", false),
+            ("used", false),
+        ] {
+            let lines = BadLines::default();
+            let mut driver = driver_of(1 << 28, &lines);
+            let (table, data) = (driver.buffer(64), driver.buffer(8));
+            driver.descriptor(0, 0, data, 8, 2, 0);
+            let bytes = driver.bytes(driver.table(0), 16);
+            driver.put(table, &bytes);
+            let bad = match what {
+                "available" => ring(0) + AVAIL + 2,
+                "table" => ring(0) + 16,
+                "indirect" => table,
+                "used" => ring(0) + USED,
+                _ => data,
+            };
+            lines.set([GpaRange::new(Gpa(bad / 64 * 64), 64)]);
+            driver.offer(0, &[Buffer::Indirect(table, 16)]);
+            driver.notify(0);
+            assert_eq!(driver.status() & VIRTIO_CONFIG_S_NEEDS_RESET != 0, stops, "{what}");
+            assert_eq!(
+                (driver.used(0).len(), lines.count()),
+                (usize::from(!stops), u64::from(stops)),
+                "{what}"
+            );
         }
     }
 

@@ -4,7 +4,7 @@
 //! ring and its event index.
 
 use super::{Memory, Progress, VirtioDevice, VirtioMmio};
-use crate::{BusDevice, Effect, GuestMemory, line::CountingLine};
+use crate::{BadLines, BusDevice, Effect, GuestMemory, line::CountingLine};
 use std::sync::Arc;
 use virtio_bindings::{
     virtio_config::*,
@@ -18,8 +18,8 @@ pub const MEMORY: u64 = 16 << 20;
 /// First ring; each queue has [`RING_STEP`] bytes.
 const RINGS: u64 = 0x10_0000;
 const RING_STEP: u64 = 0x1_0000;
-const AVAIL: u64 = 0x4000;
-const USED: u64 = 0x8000;
+pub const AVAIL: u64 = 0x4000;
+pub const USED: u64 = 0x8000;
 /// First buffer.
 const BUFFERS: u64 = 0x40_0000;
 /// Steps of the status register, as a driver takes them.
@@ -72,7 +72,13 @@ impl Driver {
 
     /// A device with all its queues up.
     pub fn up(device: Arc<dyn VirtioDevice>, features: u64) -> Self {
+        Self::up_with(device, features, &BadLines::default())
+    }
+
+    /// The same over memory with bad lines.
+    pub fn up_with(device: Arc<dyn VirtioDevice>, features: u64, lines: &BadLines) -> Self {
         let mut driver = Self::new(device);
+        driver.mmio = driver.mmio.with_bad_lines(lines.clone());
         driver.start(features);
         driver
     }
@@ -285,7 +291,7 @@ impl Driver {
     }
 }
 
-fn ring(queue: usize) -> u64 {
+pub fn ring(queue: usize) -> u64 {
     RINGS + RING_STEP * u64::try_from(queue).unwrap()
 }
 

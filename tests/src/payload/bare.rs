@@ -1,7 +1,7 @@
 //! Code on a vCPU with nothing around it but memory and the ports that a test puts there.
 
 use devices::{
-    Bus,
+    BadLines, Bus,
     units::{Gpa, GpaRange},
 };
 use std::{sync::Arc, time::Duration};
@@ -43,7 +43,7 @@ impl Bare {
         map.add(&vm, range.start, range.len, mapping, Access::ReadWrite)
             .expect("a memory slot");
         let vcpu = Some(vm.create_vcpu(0).expect("a vCPU"));
-        let faults = Faults::new(map.windows().clone(), vec![]);
+        let faults = Faults::new(map.windows().clone(), vec![], BadLines::default());
         Self {
             vcpu,
             faults: Arc::new(faults),

@@ -94,6 +94,8 @@ pub enum FaultChange {
     Cleared,
     /// A vCPU loaded it, and took a machine check.
     Consumed,
+    /// A virtio device read it, and failed the request.
+    MetByDevice,
     /// It went with its memory device.
     Unplugged,
 }
@@ -146,6 +148,9 @@ pub struct FaultCounts {
     pub consumed: u64,
     /// Accesses to pages with bad lines that touched none, or stored.
     pub carried: u64,
+    /// Requests of virtio devices that failed because a device would have read a bad line.
+    #[serde(default)]
+    pub device_requests: u64,
     /// Microseconds from the last load of a bad line to its machine check.
     pub last_latency_us: Option<u64>,
 }

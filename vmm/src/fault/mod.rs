@@ -24,6 +24,7 @@ pub use holes::{Holes, MAX_HOLES, plan_holes};
 
 use crate::memory::{PAGE, Window, Windows};
 use devices::{
+    BadLines,
     nvdimm::{
         BusState, MediaState, NvdimmBus,
         errors::{ChangeError, ErrorsError},
@@ -49,6 +50,7 @@ pub struct Faults {
     buses: Vec<Arc<NvdimmBus>>,
     ram: Mutex<MediaState>,
     holes: RwLock<Holes>,
+    devices: BadLines,
     /// Accesses to holes that were carried out.
     carried: AtomicU64,
 }
@@ -95,12 +97,13 @@ pub enum Met {
 
 impl Faults {
     /// No errors but those that the DIMMs of `buses` have.
-    pub fn new(windows: Windows, buses: Vec<Arc<NvdimmBus>>) -> Self {
+    pub fn new(windows: Windows, buses: Vec<Arc<NvdimmBus>>, devices: BadLines) -> Self {
         Self {
             windows,
             buses,
             ram: Mutex::new(MediaState::with_room(MAX_RAM_RANGES)),
             holes: RwLock::default(),
+            devices,
             carried: AtomicU64::new(0),
         }
     }
@@ -239,6 +242,24 @@ impl Faults {
         all
     }
 
+    fn all_bad(&self, windows: &[GpaRange]) -> Vec<GpaRange> {
+        let mut bad: Vec<GpaRange> = windows.iter().flat_map(|range| self.bad(*range, usize::MAX)).collect();
+        // Windows are in the order in which they came.
+        bad.sort_unstable();
+        bad
+    }
+
+    /// From now on devices meet the lines that are bad now.
+    pub fn tell_devices(&self) {
+        let windows: Vec<GpaRange> = self.windows.all().iter().map(|window| window.range()).collect();
+        self.devices.set(self.all_bad(&windows));
+    }
+
+    /// What devices met, and how many of their requests failed by it so far.
+    pub fn met_by_devices(&self) -> (Vec<Gpa>, u64) {
+        (self.devices.take_met(), self.devices.count())
+    }
+
     /// The holes that the lines ask for.
     pub fn plan(&self) -> Holes {
         self.plan_with(&[])
@@ -248,9 +269,8 @@ impl Faults {
     pub fn plan_with(&self, more: &[GpaRange]) -> Holes {
         let memory = self.windows.changes();
         let windows: Vec<GpaRange> = self.windows.all().iter().map(|window| window.range()).collect();
-        let mut bad: Vec<GpaRange> = windows.iter().flat_map(|range| self.bad(*range, usize::MAX)).collect();
+        let mut bad = self.all_bad(&windows);
         bad.extend(more);
-        // Windows are in the order in which they came.
         bad.sort_unstable();
         plan_holes(&bad, &windows, MAX_HOLES).in_memory(memory)
     }

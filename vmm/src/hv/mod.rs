@@ -15,7 +15,7 @@ mod vm;
 pub use coalesced::{CoalescedPorts, PortWrite};
 pub use kvm::{Kvm, KvmError};
 pub use mce::McePort;
-pub use vcpu::{Exit, Kick, Operands, Vcpu, install_kick_handler};
+pub use vcpu::{Exit, Kick, Operands, OwnLoads, Vcpu, install_kick_handler};
 pub use vm::{IrqLine, MemorySlot, SlotFlags, Vm};
 
 /// A KVM call that failed.

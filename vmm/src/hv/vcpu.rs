@@ -336,6 +336,32 @@ impl Vcpu {
         })
     }
 
+    /// Where the processor itself loads from, without an instruction that says so.
+    pub fn own_loads(&self) -> Result<OwnLoads, HvError> {
+        /// `CR0.PG`, `EFER.LMA`, `CR4.LA57`.
+        const BITS: (u64, u64, u64) = (1 << 31, 1 << 10, 1 << 12);
+        let regs = self.fd.get_regs().map_err(self.refused("read the registers"))?;
+        let sregs = self.fd.get_sregs().map_err(self.refused("read the system registers"))?;
+        let events = self.fd.get_vcpu_events().map_err(self.refused("read the events"))?;
+        let levels = match (sregs.cr0 & BITS.0 != 0, sregs.efer & BITS.1 != 0) {
+            (true, true) => 4 + u32::from(sregs.cr4 & BITS.2 != 0),
+            _ => 0,
+        };
+        let flat = |base: u64, offset: u64| if levels == 0 { base.wrapping_add(offset) } else { offset };
+        Ok(OwnLoads {
+            levels,
+            root: sregs.cr3,
+            cr2: sregs.cr2,
+            rip: flat(sregs.cs.base, regs.rip),
+            // The word below is the first that an exception stores.
+            rsp: flat(sregs.ss.base, regs.rsp.wrapping_sub(8)),
+            idt: sregs.idt.base,
+            gdt: sregs.gdt.base,
+            tss: sregs.tr.base,
+            is_delivering: events.interrupt.injected != 0 || events.exception.injected != 0 || events.nmi.injected != 0,
+        })
+    }
+
     /// Next instruction and flags.
     pub fn position(&self) -> Result<(u64, u64), HvError> {
         let regs = self.fd.get_regs().map_err(self.refused("read the registers"))?;
@@ -386,6 +412,29 @@ pub struct Operands {
     pub general: [u64; 16],
     /// Bases of ES, CS, SS, DS, FS, GS.
     pub segments: [u64; 6],
+}
+
+/// Where a processor loads from by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnLoads {
+    /// Levels of the page tables of 64-bit mode; 0: addresses are physical, or tables are of another kind.
+    pub levels: u32,
+    /// `CR3`.
+    pub root: u64,
+    /// Address of the last page fault.
+    pub cr2: u64,
+    /// Next instruction.
+    pub rip: u64,
+    /// Where the next exception stores.
+    pub rsp: u64,
+    /// Interrupt table.
+    pub idt: u64,
+    /// Segment table.
+    pub gdt: u64,
+    /// Task state segment.
+    pub tss: u64,
+    /// An exception or interrupt is on its way in and has not got there.
+    pub is_delivering: bool,
 }
 
 /// Makes a blocked KVM_RUN of another thread return.

@@ -42,7 +42,7 @@ use crate::{
     vcpu::{Platform, Room, VcpuThreads},
 };
 use devices::{
-    Bus, BusError, Clock, GuestMemory,
+    BadLines, Bus, BusError, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine, memory_hotplug::MemoryHotplug},
     nvdimm::{FlushHints, MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
@@ -283,7 +283,11 @@ impl Machine {
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
-        let faults = Arc::new(Faults::new(growth.memory.windows().clone(), devices.nvdimm.clone()));
+        let faults = Arc::new(Faults::new(
+            growth.memory.windows().clone(),
+            devices.nvdimm.clone(),
+            devices.bad_lines.clone(),
+        ));
         let mut parts = devices.into_loop(plan, growth, &vcpus, tables.tables, (faults, checks))?;
         if let Some(kept) = kept {
             parts.resume(kept);
@@ -453,6 +457,7 @@ struct Devices {
     memory: Option<Arc<MemoryHotplug>>,
     nvdimm: Vec<Arc<NvdimmBus>>,
     flush_hints: Arc<FlushHints>,
+    bad_lines: BadLines,
 }
 
 pub(super) fn event() -> Result<EventFd, BuildError> {
@@ -534,10 +539,12 @@ impl Devices {
             mmio.insert(layout::FLUSH_HINTS, flush_hints.clone())?;
         }
         let VirtioDevices { models, agent, live } = virtio;
+        let bad_lines = BadLines::default();
         let mut virtio = Vec::new();
         for (device, (range, gsi)) in models.into_iter().zip(&layout.virtio) {
             let line = Arc::new(vm.irq_line(*gsi)?);
-            let transport = Arc::new(VirtioMmio::new(device, memory.clone(), line));
+            let transport = VirtioMmio::new(device, memory.clone(), line).with_bad_lines(bad_lines.clone());
+            let transport = Arc::new(transport);
             mmio.insert(*range, transport.clone())?;
             virtio.push((*range, transport));
         }
@@ -555,6 +562,7 @@ impl Devices {
             memory: memory_devices,
             nvdimm: buses,
             flush_hints,
+            bad_lines,
         })
     }
 

@@ -261,7 +261,7 @@ impl MutEventSubscriber for Running {
                     // Should its descriptor be one that cannot be watched.
                     self.deliver(ops);
                 }
-                if self.phase == Phase::Pausing || self.halt.is_under_way() {
+                if self.phase == Phase::Pausing || self.halt.is_under_way() || self.is_time_to_look() {
                     self.threads.kick();
                 }
                 self.note_fit();
@@ -428,6 +428,7 @@ impl Running {
                 Report::Effect(Effect::Panicked) => Outcome::Panicked,
                 Report::Effect(Effect::TestExit(value)) => Outcome::TestExit(value),
                 Report::TripleFault { apic_id } => Outcome::TripleFault { apic_id },
+                Report::BadTable { apic_id, why } => Outcome::MachineCheck { apic_id, why },
                 Report::Failed { apic_id, why } => Outcome::Failed { apic_id, why },
             };
             self.end(outcome);

@@ -331,6 +331,11 @@ impl Requests for BlkRequests {
         &self.config
     }
 
+    fn unreadable(&self) -> Reply {
+        self.bump(3);
+        status(FAILED)
+    }
+
     fn take(&self, from: &mut Reader<'_>, room: u64) -> Taken<Work> {
         let Some(room) = room.checked_sub(1) else {
             return Taken::Broken("a request has no room for its status".to_owned());

@@ -1,5 +1,9 @@
 use super::*;
-use crate::virtio::testing::{Buffer, Driver, conforms};
+use crate::{
+    BadLines,
+    units::{Gpa, GpaRange},
+    virtio::testing::{Buffer, Driver, conforms},
+};
 use std::{
     io,
     sync::{PoisonError, mpsc},
@@ -269,4 +273,47 @@ fn a_reset_drops_what_waits_and_waits_for_what_runs() {
     assert_eq!(driver.used(0), []);
     driver.start(0);
     assert_eq!(blk.in_flight(), 0);
+}
+
+#[test]
+fn a_request_with_a_memory_error_in_what_is_read_of_it_fails_and_the_next_one_does_not() {
+    let lines = BadLines::default();
+    let device = at_once();
+    let mut driver = Driver::up_with(device.clone(), 0, &lines);
+    // In the header, in the data that is to be written, and in room for what is read.
+    for (kind, bad, wanted) in [
+        (VIRTIO_BLK_T_OUT, 0, FAILED),
+        (VIRTIO_BLK_T_OUT, 1, FAILED),
+        (VIRTIO_BLK_T_OUT, 2, OK),
+        (VIRTIO_BLK_T_IN, 0, FAILED),
+        (VIRTIO_BLK_T_IN, 1, OK),
+    ] {
+        let (at, out) = (driver.text(&header(kind, 0)), driver.buffer(512));
+        // In a line of its own.
+        driver.buffer(64);
+        let status = driver.buffer(64);
+        let data = match kind {
+            VIRTIO_BLK_T_OUT => Buffer::Read(out, 512),
+            _ => Buffer::Write(out, 512),
+        };
+        let Buffer::Read(first, _) = at else {
+            unreachable!("text is read")
+        };
+        let line = [first, out + 256, status][bad];
+        lines.set([GpaRange::new(Gpa(line / 64 * 64), 64)]);
+        let failed = device.requests().counts().failed;
+        driver.offer(0, &[at, data, Buffer::Write(status, 1)]);
+        driver.notify(0);
+        assert_eq!(driver.bytes(status, 1), [wanted], "{kind} {bad}");
+        assert_eq!(
+            device.requests().counts().failed - failed,
+            u64::from(wanted),
+            "{kind} {bad}"
+        );
+        lines.set([]);
+    }
+    assert_eq!(
+        (lines.count(), ask(&mut driver, VIRTIO_BLK_T_OUT, 0, &[7; 512], 0)),
+        (3, OK)
+    );
 }

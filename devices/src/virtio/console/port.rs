@@ -132,7 +132,8 @@ impl Port {
                 }
             };
             let head = chain.head_index();
-            if self.host_open {
+            // What cannot be read is lost: there is no status in which it could be told.
+            if self.host_open && queue.bad_line(&chain).is_none() {
                 let Some(mut from) = queue.reader(mem, chain) else {
                     return Progress::Done;
                 };

@@ -93,6 +93,11 @@ impl State {
                 }
             };
             let head = chain.head_index();
+            if queue.bad_line(&chain).is_some() {
+                // There is no status in which it could be told.
+                queue.complete(mem, head, 0);
+                continue;
+            }
             let Some(mut from) = queue.reader(mem, chain) else {
                 return Progress::Done;
             };

@@ -233,6 +233,7 @@ impl State {
                 }
             };
             let head = chain.head_index();
+            let unreadable = queue.bad_line(&chain).is_some();
             let (Some(mut from), Some(mut to)) = (queue.reader(mem, chain.clone()), queue.writer(mem, chain)) else {
                 return Progress::Done;
             };
@@ -247,6 +248,7 @@ impl State {
                 ));
                 return Progress::Done;
             }
+            let request = if unreadable { Request::Unknown } else { request };
             let (answer, state) = self.act(plan, request);
             let mut bytes = [0; ANSWER];
             let [kind @ .., _, _, _, _, _, _, low, high] = &mut bytes;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    BadLines,
     units::Gpa,
     virtio::testing::{Buffer, Driver, conforms},
 };
@@ -205,6 +206,25 @@ fn memory_survives_a_reset_of_the_device_and_goes_when_the_next_driver_says_so()
     assert_eq!(space(&driver)[5], 4 * BLOCK);
     assert_eq!(ask(&mut driver, 2, 0, 0), (ACK, 0));
     assert!(host.0.lock().unwrap().plugged.is_empty());
+}
+
+#[test]
+fn a_request_with_a_memory_error_is_an_error_and_plugs_nothing() {
+    let lines = BadLines::default();
+    let (device, host) = device(4);
+    let mut driver = Driver::up_with(device, 0, &lines);
+    let request = driver.text(&bytes(0, at(0), 1));
+    let Buffer::Read(first, _) = request else {
+        unreachable!("text is read")
+    };
+    lines.set([GpaRange::new(Gpa(first / 64 * 64), 64)]);
+    let answer = driver.buffer(ANSWER);
+    driver.offer(0, &[request, Buffer::Write(answer, ANSWER)]);
+    driver.notify(0);
+    assert_eq!(driver.bytes(answer, 2), ERROR.to_le_bytes());
+    lines.set([]);
+    assert_eq!((lines.count(), ask(&mut driver, 0, at(0), 1)), (1, (ACK, 0)));
+    drop(host);
 }
 
 #[test]

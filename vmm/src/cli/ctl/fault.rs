@@ -127,6 +127,7 @@ pub(super) fn change(change: FaultChange, gpa: Option<u64>, len: u64, ranges: u6
         FaultChange::Injected => "made bad",
         FaultChange::Cleared => "made good",
         FaultChange::Consumed => "loaded and answered by a machine check",
+        FaultChange::MetByDevice => "read by a device, whose request failed",
         FaultChange::Unplugged => "gone with their memory device",
     };
     format!("memory error: {len:#x} bytes{many} {place} {what}{whose}")
@@ -188,8 +189,9 @@ fn list(reply: &FaultList) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "accesses to {} pages are caught{left}; loads that became machine checks: {}{latency}; accesses carried out: {}",
-        reply.pages, reply.counts.consumed, reply.counts.carried
+        "accesses to {} pages are caught{left}; loads that became machine checks: {}{latency}; accesses carried out: {}; requests \
+         of devices that failed: {}",
+        reply.pages, reply.counts.consumed, reply.counts.carried, reply.counts.device_requests
     );
     text
 }
@@ -235,7 +237,7 @@ mod tests {
             "pmem0@0x40: 0x40 bytes at 0x100000040 (DPA 0x40 of pmem0), latent, made by the host\n\
              b@0x1000: 0x1000 bytes nowhere in the guest (DPA 0x1000 of b), known, made by the guest; loads do not meet it\n\
              accesses to 2 pages are caught; loads that became machine checks: 1, the last one after 120 us; accesses carried \
-             out: 7\n"
+             out: 7; requests of devices that failed: 0\n"
         );
     }
 

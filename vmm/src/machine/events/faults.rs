@@ -24,7 +24,7 @@ use crate::{
 };
 use devices::{
     nvdimm::media::{BadRange, LINE},
-    units::GpaRange,
+    units::{Gpa, GpaRange},
 };
 use std::{
     sync::Arc,
@@ -37,6 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Time from one broadcast to the next. A processor that has just declared its machine check handled is for a moment still in
 /// its handler, whose stack another machine check would begin anew.
 const PACE: Duration = Duration::from_millis(100);
+
+/// Time from one look at vCPUs to the next, while something is bad.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What is to be done, and whether vCPUs are on their way to a stop for it.
 #[derive(Default)]
@@ -51,6 +54,8 @@ pub(super) struct Halt {
     crowded: bool,
     /// The last machine check that all vCPUs took.
     broadcast: Option<Instant>,
+    /// The last look at vCPUs that may wait for ever.
+    looked: Option<Instant>,
 }
 
 impl Halt {
@@ -82,6 +87,16 @@ impl Running {
         })
     }
 
+    /// Whether vCPUs are to be brought out for a look at what they wait for: now and then, while something is bad.
+    pub(super) fn is_time_to_look(&mut self) -> bool {
+        let due = self.halt.looked.is_none_or(|at| at.elapsed() >= LOOK);
+        let due = due && self.phase == Phase::Running && self.faults().any();
+        if due {
+            self.halt.looked = Some(Instant::now());
+        }
+        due
+    }
+
     /// Brings holes in line with lines and gives machine checks: all that needs vCPUs that stand.
     pub(super) fn attend_faults(&mut self) {
         if matches!(self.phase, Phase::Ending | Phase::Restarting) {
@@ -89,8 +104,9 @@ impl Running {
         }
         let changes = self.faults().changes().or(self.halt.seen);
         if self.halt.seen != changes && self.faults().has(&self.faults().plan()) {
-            self.halt.seen = changes;
+            self.now_in_force(changes);
         }
+        self.hear_of_devices();
         let waiting = !self.parts.platform.consumptions().is_empty() && !self.halt.crowded;
         if self.halt.seen == changes && !waiting {
             // Whoever waits for others to get on is looked at again with the next event; there is one every tick.
@@ -153,7 +169,33 @@ impl Running {
                 tracing::error!(%error, "loads of some bad lines are not caught");
             }
         }
+        self.now_in_force(changes);
+    }
+
+    /// Loads meet the lines as they are after so many changes; from now on devices do so too.
+    fn now_in_force(&mut self, changes: Option<u64>) {
+        self.faults().tell_devices();
         self.halt.seen = changes;
+    }
+
+    /// What devices met is known from then on.
+    fn hear_of_devices(&mut self) {
+        let (met, count) = self.faults().met_by_devices();
+        self.halt.counts.device_requests = count;
+        for line in met {
+            let range = GpaRange::new(Gpa(line.0 / LINE * LINE), LINE);
+            if let Err(error) = self.faults().discover(range) {
+                tracing::warn!(%error, "an error that a device met stays unknown");
+            }
+            tracing::debug!(at = %range.start, "a device met bad memory");
+            self.note(Happening::Fault {
+                change: FaultChange::MetByDevice,
+                gpa: Some(range.start.0),
+                len: LINE,
+                ranges: 1,
+                vcpu: None,
+            });
+        }
     }
 
     fn banks(&self) -> Result<Vec<(u32, Banks)>, HvError> {
