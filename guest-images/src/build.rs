@@ -261,8 +261,9 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         .packages
         .iter()
         .try_for_each(|package| local::keep(&dir, package))?;
-    options.sources.iter().try_for_each(|s| source::keep(&dir, s))?;
-    let (packages, sources) = (local::kept(&dir)?, source::kept(&dir)?);
+    let sources = source::with(source::kept(&dir)?, &options.sources);
+    let mut packages = local::kept(&dir)?;
+    packages.retain(|p| options.sources.iter().all(|s| s.name != p.name));
     let (archive, programs) = (Archive::of_this_machine()?, agent::build()?);
     let fingerprint = fingerprint(&archive, &kernels, &packages, &sources, &programs)?;
     if let Some(manifest) = complete(&dir, &fingerprint).filter(|_| !options.refresh && !options.prune) {
@@ -292,6 +293,8 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         builder.compiled(source, &tools)?;
     }
     builder.host(&tools)?;
+    // Only now: one that cannot be compiled must not stand in the way of every later build.
+    options.sources.iter().try_for_each(|s| source::keep(&dir, s))?;
     let text = builder.write(&fingerprint)?;
     if options.prune {
         let text = text + &crate::conformance::record(&dir);

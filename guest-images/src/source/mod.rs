@@ -152,6 +152,14 @@ pub fn kept(dir: &Path) -> Result<Vec<SourceKernel>> {
     Ok(found)
 }
 
+/// Kernels that are kept together with those that are asked for, which take the place of others of their name.
+pub fn with(mut kept: Vec<SourceKernel>, asked: &[SourceKernel]) -> Vec<SourceKernel> {
+    kept.retain(|k| asked.iter().all(|a| a.name != k.name));
+    kept.extend(asked.iter().cloned());
+    kept.sort_by(|a, b| a.name.cmp(&b.name));
+    kept
+}
+
 /// Everything of these kernels that is known before anything is fetched.
 pub fn stamp(sources: &[SourceKernel]) -> Result<String> {
     let recipe = (recipe::SOURCES, recipe::KERNEL_BUILD_PACKAGES, recipe::KERNEL_CONFIG);
@@ -175,6 +183,14 @@ mod tests {
         assert!(error("linux-source-6.1=").contains("'' is no name"));
         assert!(error("linux-source-6.1=../x").contains("'../x' is no name"));
         assert!(error("linux-source-6.1=debian-6.1-amd64").contains("hint: linux-source-6.1=NAME"));
+    }
+
+    #[test]
+    fn a_kernel_that_is_asked_for_takes_the_place_of_one_that_is_kept() {
+        let kernel = |text: &str, reverse| SourceKernel::read(named(text), &[], &[], reverse).unwrap();
+        let [a, b] = ["linux-source-6.1=a", "linux-source-6.1=b"];
+        let all = with(vec![kernel(a, false), kernel(b, false)], &[kernel(a, true)]);
+        assert_eq!(all, [kernel(a, true), kernel(b, false)]);
     }
 
     #[test]
