@@ -13,6 +13,7 @@ pub mod line;
 pub mod nvdimm;
 pub mod pci_config;
 pub mod pvpanic;
+pub mod rtc;
 pub mod serial;
 pub mod test_exit;
 pub mod units;

@@ -27,6 +27,15 @@ pub const BATCH: usize = 256;
 const REGISTERS: u64 = 8;
 /// Transmit holding register (with the divisor latch closed).
 const THR: u8 = 0;
+/// Interrupt enable register: received data (as [`LSR_DATA_READY`]), transmitter empty.
+const IER: u8 = 1;
+const IER_TRANSMITTER_EMPTY: u8 = 1 << 1;
+/// Line control register; its top bit opens the divisor latch in the place of the first two.
+const LCR: u8 = 3;
+const LCR_DIVISOR_LATCH: u8 = 1 << 7;
+/// Line status register.
+const LSR: u8 = 5;
+const LSR_DATA_READY: u8 = 1;
 /// Modem control register.
 const MCR: u8 = 4;
 /// In loopback the receiver hears the transmitter and nobody else.
@@ -165,6 +174,16 @@ impl SerialPort {
 
 impl Inner {
     fn put(&mut self, register: u8, value: u8) {
+        // The interrupt output of a UART is a level: enabling an interrupt whose condition holds raises it. The model keeps
+        // a condition that was identified while nobody listened, and would never raise it again.
+        let latch_closed = self.uart.read(LCR) & LCR_DIVISOR_LATCH == 0;
+        if register == IER && latch_closed {
+            let ready = self.uart.read(LSR) & LSR_DATA_READY;
+            let enabled = value & !self.uart.read(IER);
+            if enabled & (IER_TRANSMITTER_EMPTY | ready) != 0 {
+                self.uart.interrupt_evt().0.set(true);
+            }
+        }
         // The batch takes every byte and the latch every trigger: there is no error to see here.
         let _ = self.uart.write(register, value);
         let batch = self.uart.writer();
@@ -237,6 +256,24 @@ mod tests {
     const LSR: u64 = 5;
     const SCR: u64 = 7;
     const DLAB: u8 = 0x80;
+
+    #[test]
+    fn enabling_an_interrupt_that_was_pending_unheard_raises_it_again() {
+        let rig = rig();
+        // A probe of the register, as Xen has it: the interrupt is identified, and nobody reads that.
+        rig.out(IER, 0x0f);
+        rig.out(IER, 0);
+        let before = rig.line.count();
+        rig.out(IER, 2);
+        assert_eq!(rig.line.count(), before + 1);
+        rig.out(IER, 2);
+        assert_eq!(rig.line.count(), before + 1, "it is enabled already");
+        assert_eq!(rig.inb(IIR) & 0x0f, 2);
+        rig.out(LCR, DLAB);
+        rig.out(IER, 0);
+        rig.out(IER, 2);
+        assert_eq!(rig.line.count(), before + 1, "the divisor latch enables nothing");
+    }
 
     /// Remembers what arrived, and in how many calls.
     #[derive(Clone, Default)]

@@ -4,6 +4,7 @@ use crate::{
     agent::{self, Programs},
     apt::{Apt, Fetched},
     archive::Archive,
+    hypervisor,
     initramfs::{self, Role},
     kernel::{self, Kernel},
     local::{self, LocalPackage},
@@ -19,7 +20,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use vmm::images::{HostImage, KernelImage, Manifest};
+use vmm::images::{HostImage, HypervisorImage, Hypervisors, KernelImage, Manifest};
 
 /// What to build.
 #[derive(Debug, Clone, Default)]
@@ -141,6 +142,33 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// Fetches the hypervisors and writes their list.
+    fn hypervisors(&mut self) -> Result<()> {
+        let mut list = Hypervisors::default();
+        for wanted in recipe::HYPERVISORS {
+            (self.say)(&format!("hypervisor {}", wanted.name));
+            let mut failed = Vec::new();
+            let built = wanted.suites.iter().find_map(|suite| {
+                let built = self
+                    .apt(suite)
+                    .and_then(|apt| hypervisor::build(&self.store, &apt, wanted));
+                built.map_err(|e| failed.push(format!("'{suite}': {e:#}"))).ok()
+            });
+            let Some(built) = built else {
+                bail!("no suite offers {}: {}", wanted.package, failed.join("; "));
+            };
+            for package in &built.packages {
+                let name = format!("{} {}", package.package.name, package.package.version);
+                list.packages.insert(name, package.info(&built.root));
+            }
+            let (version, image) = (built.version, built.image);
+            list.hypervisors
+                .insert(wanted.name.to_owned(), HypervisorImage { version, image });
+        }
+        let text = serde_json::to_string_pretty(&list)? + "\n";
+        write_atomically(&self.store.dir().join(vmm::images::HYPERVISORS), text.as_bytes())
+    }
+
     fn host(&mut self, tools: &Tools) -> Result<()> {
         let mut failed = Vec::new();
         for name in recipe::HOST_KERNELS {
@@ -187,7 +215,7 @@ fn fingerprint(
     programs: &Programs,
 ) -> Result<String> {
     let mut key = Key::new("build");
-    key.add(format!("{archive:?}{kernels:?}"))
+    key.add(format!("{archive:?}{kernels:?}{:?}", recipe::HYPERVISORS))
         .add(&programs.agent)
         .add(&programs.memprobe);
     for package in packages {
@@ -233,6 +261,8 @@ fn complete(dir: &Path, fingerprint: &str) -> Option<Manifest> {
         ]
     });
     let all = kernels.chain(host.flatten()).all(|p| p.exists());
+    let hypervisors = Hypervisors::load(dir).ok()?;
+    let all = all && hypervisors.hypervisors.values().all(|h| h.image.exists());
     all.then_some(manifest)
 }
 
@@ -293,11 +323,13 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         builder.compiled(source, &tools)?;
     }
     builder.host(&tools)?;
+    builder.hypervisors()?;
     // Only now: one that cannot be compiled must not stand in the way of every later build.
     options.sources.iter().try_for_each(|s| source::keep(&dir, s))?;
     let text = builder.write(&fingerprint)?;
     if options.prune {
-        let text = text + &crate::conformance::record(&dir);
+        let hypervisors = fs::read_to_string(dir.join(vmm::images::HYPERVISORS)).unwrap_or_default();
+        let text = text + &crate::conformance::record(&dir) + &hypervisors;
         let removed = builder
             .store
             .prune(|name| text.contains(name) || tools.root.ends_with(name))?;

@@ -14,6 +14,7 @@ mod archive;
 mod build;
 pub mod conformance;
 mod cpio;
+mod hypervisor;
 mod initramfs;
 mod kernel;
 mod libraries;

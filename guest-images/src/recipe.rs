@@ -48,6 +48,24 @@ pub const KERNELS: &[Kernel] = &[
     kernel("debian-7-cloud-amd64", "linux-image-cloud-amd64", &["sid"], "7.", false),
 ];
 
+/// One hypervisor that can be booted by name.
+#[derive(Debug)]
+pub struct Hypervisor {
+    /// Name in the list.
+    pub name: &'static str,
+    /// Its package.
+    pub package: &'static str,
+    /// Suites to try in order.
+    pub suites: &'static [&'static str],
+}
+
+/// Hypervisors; all of them are fetched, being small.
+pub const HYPERVISORS: &[Hypervisor] = &[Hypervisor {
+    name: "xen-4.17-amd64",
+    package: "xen-hypervisor-4.17-amd64",
+    suites: &["bookworm"],
+}];
+
 /// The nested host's kernel by preference: 6.12 has KVM's guest_memfd and Xen support, and `amd64` (not `cloud`) has 9p.
 pub const HOST_KERNELS: &[&str] = &["debian-6.12-amd64", "debian-6.1-amd64"];
 

@@ -2,8 +2,8 @@
 //! of its memory aside as persistent, and ndctl makes a node of it there. This program runs itself again in that host.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, QUICK, facts, guest::program, host};
-use serde_json::Value;
+use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, api::ApiClient, facts, guest::program, host};
+use serde_json::{Value, json};
 use std::{
     env,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use std::{
 /// Set for the half that runs in the nested host.
 const INSIDE: &str = "DAXVISOR_TEST_DEVDAX";
 /// With its default memory the nested host has RAM from 4 GiB on.
-const SET_ASIDE: &str = "memmap=512M!4G";
+const SET_ASIDE: &str = "memmap=1G!4G";
 const NODE: &str = "/dev/dax0.0";
 /// Less than the node has. Its last 2 MiB page has the label area, the rest is a region that is whole for ndctl.
 const SIZE: &str = "498M";
@@ -50,7 +50,7 @@ fn in_nested_host() -> Result<Output> {
         "run",
         "--no-stdin",
         "--timeout",
-        "300",
+        "600",
         "--kernel-arg",
         SET_ASIDE,
     ]);
@@ -89,7 +89,8 @@ fn inside() -> Result<()> {
     refuses_what_does_not_fit()?;
     let (found, sum) = guest_fills()?;
     guest_finds(&found, &sum)?;
-    guest_only_reads(&found, &sum)
+    guest_only_reads(&found, &sum)?;
+    ranges_end_as_system_ram()
 }
 
 /// ndctl of the nested host itself.
@@ -113,7 +114,7 @@ fn refuses_what_does_not_fit() -> Result<()> {
             "size=129M",
             "size 129M of host is no multiple of 2M, the page size of /dev/dax0.0\nhint: size=130M",
         ),
-        ("size=1G", "the size of /dev/dax0.0 is 510M, but size= of host is 1G"),
+        ("size=1G", "the size of /dev/dax0.0 is 1022M, but size= of host is 1G"),
         (
             "size=498M,backing=file",
             "is a character device, expected a regular file",
@@ -128,7 +129,7 @@ fn refuses_what_does_not_fit() -> Result<()> {
     // All of it, when nobody says how much.
     let plan = dimm("readonly=on").dry_run()?;
     let dimm = &facts::list(&plan, "nvdimms")?[0];
-    ensure!(facts::number(dimm, "len")? == 508 << 20, "{plan}");
+    ensure!(facts::number(dimm, "len")? == 1020 << 20, "{plan}");
     Ok(())
 }
 
@@ -185,5 +186,137 @@ fn guest_only_reads(found: &Value, sum: &str) -> Result<()> {
     guest.sh("ndctl zero-labels nmem0")?;
     guest.check("ndctl check-labels nmem0")?;
     guest.power_off()?;
+    Ok(())
+}
+
+/// A kernel with every driver that makes System RAM of something.
+const WHOLE: &str = "debian-6.12-amd64";
+const MIB: u64 = 1 << 20;
+
+/// Three ranges of the node, each as something else, and each is System RAM on its own node of the guest in the end.
+fn ranges_end_as_system_ram() -> Result<()> {
+    let files = Scratch::new("dax-ranges")?;
+    let mut guest = GuestBuilder::new(WHOLE)
+        .arg("--numa", "node=0,memory=512M")
+        .arg("--numa", "node=1,hotplug=1G")
+        .arg("--numa", "node=2,hotplug=1G")
+        .arg("--numa", "node=3")
+        .arg("--memory-slots", "2")
+        .arg("--nvdimm-bus", "0")
+        .arg("--api-socket", &files.text("api"))
+        .arg("--on-reset", "restart")
+        .cmdline("memhp_default_state=online_movable")
+        .start()?;
+    let mut client = ApiClient::connect(&files.join("api"))?;
+    refuses_ranges(&mut client)?;
+
+    let range = |presented: &str, offset: u64, size: u64, node: u64| {
+        let (offset, size) = (offset * MIB, size * MIB);
+        json!({"file": NODE, "as": presented, "offset": offset, "size": size, "node": node, "id": presented})
+    };
+    let memory = client.begin("POST", "/dax-ranges", Some(&range("memory", 0, 128, 1)))?;
+    ensure!(client.ended(&memory)?["state"] == "done", "{memory}");
+    node_has(&mut guest, 1, 128)?;
+
+    guest.check("modprobe -a nfit dax_pmem kmem")?;
+    // The label area takes the last 2 MiB page of the range; a region is whole for ndctl in units of 16 MiB.
+    let nvdimm = client.begin("POST", "/dax-ranges", Some(&range("nvdimm", 128, 322, 2)))?;
+    ensure!(client.ended(&nvdimm)?["state"] == "done", "{nvdimm}");
+    guest.check(
+        "for n in $(seq 100); do test -e /sys/bus/nd/devices/region0 && break; sleep 0.1; done; ls /sys/bus/nd/devices",
+    )?;
+    guest.check("ndctl disable-region region0 && ndctl init-labels nmem0 && ndctl enable-region region0")?;
+    guest.check("ndctl create-namespace -r region0 -m devdax -M mem")?;
+    let (start, len) = (dax_number(&mut guest, "resource")?, dax_number(&mut guest, "size")?);
+    guest.check("daxctl reconfigure-device --force --mode=system-ram dax0.0")?;
+    node_has(&mut guest, 2, whole_blocks(start, len))?;
+
+    let later = client.begin("POST", "/dax-ranges", Some(&range("soft-reserved", 450, 256, 3)))?;
+    ensure!(later["kind"] == "range-add" && later["state"] == "running", "{later}");
+    let (status, _) = client.refused("POST", "/dax-ranges", Some(&range("soft-reserved", 450, 256, 3)))?;
+    ensure!(status == 409, "the same name twice: {status}");
+    let mut guest = guest.rebooted().context("the boot with the soft-reserved range")?;
+    let later = client.ended(&later)?;
+    ensure!(later["state"] == "done", "{later}");
+    let start = facts::number(&later["result"], "start")?;
+    let iomem = guest.check("cat /proc/iomem")?;
+    let line = format!("{start:x}-{:x} : Soft Reserved", start + 256 * MIB - 1);
+    ensure!(iomem.contains(&line), "no {line} in {iomem}");
+    guest.check("modprobe -a dax_hmem kmem; for n in $(seq 100); do test -e /sys/bus/dax/devices/dax0.0 && break; sleep 0.1; done")?;
+    let device = guest.check("basename /sys/devices/platform/hmem.*/dax*.*")?;
+    guest.check(&format!("daxctl reconfigure-device --force --mode=system-ram {device}"))?;
+    node_has(&mut guest, 3, whole_blocks(start, 256 * MIB))?;
+    // What was there before the boot still is.
+    node_has(&mut guest, 1, 128)?;
+    guest.power_off()?;
+    Ok(())
+}
+
+/// The guest's device-dax device in numbers.
+fn dax_number(guest: &mut Guest, name: &str) -> Result<u64> {
+    let text = guest.check(&format!("printf %d $(cat /sys/bus/dax/devices/dax0.0/{name})"))?;
+    Ok(text.parse()?)
+}
+
+/// MiB of the memory blocks of 128 MiB that lie in a range: Linux adds no others.
+fn whole_blocks(start: u64, len: u64) -> u64 {
+    let block = 128 * MIB;
+    let (first, end) = (start.next_multiple_of(block), (start + len) / block * block);
+    end.saturating_sub(first) / MIB
+}
+
+/// What cannot be is told by the field, and changes nothing.
+fn refuses_ranges(client: &mut ApiClient) -> Result<()> {
+    let before = client.get("/vm")?["plan"].clone();
+    for (body, field, expected) in [
+        (
+            json!({"file": "/etc/passwd", "as": "memory", "size": "128M", "node": 1}),
+            "file",
+            "a device-dax node",
+        ),
+        (
+            json!({"file": NODE, "as": "soft-reserved", "node": 3}),
+            "size",
+            "has no size",
+        ),
+        (
+            json!({"file": NODE, "as": "memory", "offset": "960M", "size": "128M", "node": 1}),
+            "offset",
+            NODE,
+        ),
+        (
+            json!({"file": NODE, "as": "nvdimm", "offset": "1M", "size": "128M"}),
+            "offset",
+            "1M",
+        ),
+        (
+            json!({"file": NODE, "as": "soft-reserved", "size": "128M", "node": 9}),
+            "node",
+            "9",
+        ),
+    ] {
+        let answer = client.send("POST", "/dax-ranges", Some(&body))?;
+        let problem = answer.json()?;
+        ensure!(answer.status == 422, "{body}: {} {problem}", answer.status);
+        let detail = facts::text(&problem, "detail")?;
+        ensure!(
+            problem["field"] == field && detail.contains(expected),
+            "{body}: {problem}, expected {field}"
+        );
+    }
+    ensure!(
+        client.get("/vm")?["plan"] == before,
+        "a refused range has changed the machine"
+    );
+    Ok(())
+}
+
+/// The node comes to have so many MiB of System RAM.
+fn node_has(guest: &mut Guest, node: u64, mib: u64) -> Result<()> {
+    let kib = mib << 10;
+    guest.check(&format!(
+        "f=/sys/devices/system/node/node{node}/meminfo; for n in $(seq 100); do grep -q 'MemTotal: *{kib} kB' $f && exit 0; \
+         sleep 0.1; done; cat $f; exit 1"
+    ))?;
     Ok(())
 }

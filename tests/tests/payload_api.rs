@@ -399,8 +399,19 @@ fn bad_values_of_every_field_of_every_route_are_refused_and_change_nothing() {
         json!({"file": file("taken")}),
         json!({"size": "128M", "file": file("taken"), "offset": "64M"}),
     ];
+    let ranges = [
+        json!({"file": "/dev/null", "as": "memory"}),
+        json!({"file": file("taken"), "as": "memory", "size": "128M"}),
+        json!({"file": file("taken"), "as": "nvdimm"}),
+        json!({"file": file("taken"), "as": "soft-reserved", "size": "64M"}),
+        json!({"file": file("no/such/node"), "as": "soft-reserved", "size": "128M"}),
+        json!({"file": "/dev/null", "as": "soft-reserved", "size": "128M"}),
+        json!({"file": "/dev/null", "as": "soft-reserved"}),
+        json!({"file": "/dev/null", "as": "ram", "size": "128M"}),
+    ];
     let mut bad: Vec<_> = by_hand.into_iter().map(|body| posted("/nvdimms", body)).collect();
     bad.extend(memory.into_iter().map(|body| posted("/memory/devices", body)));
+    bad.extend(ranges.into_iter().map(|body| posted("/dax-ranges", body)));
     bad.extend(contract::bad_requests());
     let mut fields = 0;
     for request in &bad {

@@ -95,6 +95,16 @@ pub enum ManifestError {
         /// What there is.
         known: String,
     },
+    /// A hypervisor of that name is not there.
+    #[error(
+        "there is no hypervisor image '{name}'; expected one of: {known}; hint: `cargo xtask images` fetches the default set"
+    )]
+    NoHypervisor {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// The nested host's image is not there.
     #[error("there is no nested host image in {0}; hint: run `cargo xtask images`")]
     NoHost(PathBuf),
@@ -102,6 +112,58 @@ pub enum ManifestError {
 
 /// The manifest's name in the folder of images.
 pub const MANIFEST: &str = "manifest.json";
+
+/// A folder's hypervisors, [`HYPERVISORS`] in it. Paths are relative to the folder.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hypervisors {
+    /// By name, for example `xen-4.17-amd64`.
+    pub hypervisors: BTreeMap<String, HypervisorImage>,
+    /// Where every byte came from.
+    pub packages: BTreeMap<String, PackageInfo>,
+}
+
+/// One hypervisor that is booted by multiboot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HypervisorImage {
+    /// Version of its package.
+    pub version: String,
+    /// The package's own image.
+    pub image: PathBuf,
+}
+
+/// The list of hypervisors in the folder of images.
+pub const HYPERVISORS: &str = "hypervisors.json";
+
+impl Hypervisors {
+    /// Reads the list in `dir`; its paths become absolute.
+    pub fn load(dir: &Path) -> Result<Self, ManifestError> {
+        let path = dir.join(HYPERVISORS);
+        let text = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ManifestError::Missing(dir.to_owned())),
+            other => other.map_err(|e| ManifestError::Read(path.clone(), e))?,
+        };
+        let mut list: Self = serde_json::from_slice(&text).map_err(|e| ManifestError::Parse(path, e))?;
+        for hypervisor in list.hypervisors.values_mut() {
+            hypervisor.image = dir.join(&hypervisor.image);
+        }
+        Ok(list)
+    }
+
+    /// The hypervisor called `name`.
+    pub fn get(&self, name: &str) -> Result<&HypervisorImage, ManifestError> {
+        self.hypervisors.get(name).ok_or_else(|| ManifestError::NoHypervisor {
+            name: name.to_owned(),
+            known: self
+                .hypervisors
+                .keys()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
+    }
+}
 
 /// `$DAXVISOR_IMAGES`, else `$XDG_CACHE_HOME/daxvisor/images`, else `~/.cache/daxvisor/images`.
 pub fn default_dir() -> PathBuf {

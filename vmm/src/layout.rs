@@ -12,7 +12,7 @@ pub use memory::{MemoryAsk, MemoryPlacement};
 pub use nvdimm::{NvdimmAsk, NvdimmPlacement, SpaPlacement};
 
 use crate::{
-    config::{MAX_NVDIMMS, RangeKind, VmConfig, probe::BackingFacts},
+    config::{LimitBy, MAX_NVDIMMS, RangeKind, VmConfig, probe::BackingFacts},
     topology::Topology,
 };
 use devices::{
@@ -29,6 +29,10 @@ const PAGE: u64 = 4096;
 pub const BOOT_GDT: Gpa = Gpa(0x500);
 /// PVH start info and what it points to (memory map, modules).
 pub const PVH_INFO: Gpa = Gpa(0x6000);
+/// Multiboot information structure, module list and memory map, up to [`MULTIBOOT_MAP_END`].
+pub const MULTIBOOT_INFO: Gpa = Gpa(0x6000);
+/// End of the multiboot memory map: the stack is above it.
+pub const MULTIBOOT_MAP_END: Gpa = Gpa(0x8800);
 /// Zero page (`boot_params`).
 pub const ZERO_PAGE: Gpa = Gpa(0x7000);
 /// Initial stack top of the boot vCPU.
@@ -39,6 +43,10 @@ pub const BOOT_PAGE_TABLES: Gpa = Gpa(0x9000);
 pub const CMDLINE: Gpa = Gpa(0x2_0000);
 /// Bytes of the command line with its NUL (`COMMAND_LINE_SIZE` of x86).
 pub const CMDLINE_MAX: usize = 2048;
+/// Command lines of multiboot modules, [`CMDLINE_MAX`] bytes each.
+pub const MODULE_CMDLINES: Gpa = Gpa(0x2_0800);
+/// Copy of the ACPI root pointer where a BIOS has it: for a hypervisor that is told of it in no other way.
+pub const LOW_RSDP: Gpa = Gpa(0xf_0000);
 /// End of conventional memory; from here to 1 MiB nothing is RAM to the guest.
 pub const LOW_RAM_END: Gpa = Gpa(0x9_fc00);
 /// First byte of extended memory.
@@ -109,6 +117,10 @@ pub mod ports {
     pub const TEST_EXIT: u64 = 0xf4;
     /// pvpanic, 1 port.
     pub const PVPANIC: u64 = 0x505;
+    /// Real-time clock, 2 ports; with the multiboot protocol only.
+    pub const RTC: u64 = 0x70;
+    /// PM1 registers and ACPI timer, 12 ports; with the multiboot protocol only.
+    pub const ACPI_FIXED: u64 = 0x608;
     /// Generic event device and sleep/reset registers: +0 selector (4 bytes, read-to-clear), +4 sleep control, +5 sleep status, +6 reset.
     pub const ACPI: u64 = 0x600;
     /// PCI configuration address and data, 8 ports.
@@ -125,7 +137,9 @@ pub mod gsi {
     pub const COM1: u32 = 4;
     /// Generic event device.
     pub const GED: u32 = 5;
-    /// First virtio-mmio transport; the first eight take `VIRTIO0 + n`, the others `n`.
+    /// System control interrupt, which nothing raises; with the multiboot protocol only.
+    pub const SCI: u32 = 9;
+    /// First virtio-mmio transport; the first eight take `VIRTIO0 + n`, the others `n`, but 7 in the place of [`SCI`].
     pub const VIRTIO0: u32 = 16;
 }
 
@@ -194,6 +208,8 @@ pub struct Layout {
     pub virtio_memory: Vec<VirtioMemory>,
     /// virtio-mmio pages in use, with their GSIs.
     pub virtio: Vec<(GpaRange, u32)>,
+    /// First address that the kernel does not use as RAM, and who sees to it.
+    pub limit: Option<(Gpa, LimitBy)>,
 }
 
 /// Why there is no map.
@@ -332,6 +348,7 @@ impl Layout {
             spas: Vec::new(),
             virtio_memory: Vec::new(),
             virtio,
+            limit: config.memory_limit.map(|limit| (Gpa(limit.size.0), limit.by)),
         };
         let mut layout = layout.with_nvdimms(config, host)?;
         layout.place_windows(config, host.phys_bits)?;
@@ -369,13 +386,21 @@ impl Layout {
         let persistent = self.spas.iter().filter(|spa| spa.plan.kind.is_persistent());
         map.extend(persistent.map(|spa| (spa.plan.range, E820Type::Persistent)));
         map.sort_by_key(|(range, _)| range.start);
-        map
+        match self.limit {
+            Some((limit, LimitBy::Map)) => below(limit, map),
+            _ => map,
+        }
     }
 
     /// The top-level lines of the guest's `/proc/iomem` that are memory.
     pub fn iomem(&self) -> Vec<(GpaRange, &'static str)> {
         let mut lines: Vec<(GpaRange, &'static str)> = Vec::new();
-        for (range, kind) in self.e820() {
+        // A kernel with `mem=` takes the rest out of the map before it makes these lines.
+        let map = match self.limit {
+            Some((limit, LimitBy::Parameter)) => below(limit, self.e820()),
+            _ => self.e820(),
+        };
+        for (range, kind) in map {
             let name = match kind {
                 E820Type::Ram => "System RAM",
                 E820Type::Reserved => "Reserved",
@@ -413,6 +438,18 @@ impl Layout {
     pub fn ram_size(&self) -> ByteSize {
         ByteSize(self.ram.iter().map(|r| r.range.len).sum())
     }
+}
+
+/// `map` without RAM at and above `limit`.
+fn below(limit: Gpa, map: Vec<(GpaRange, E820Type)>) -> Vec<(GpaRange, E820Type)> {
+    let cut = |(range, kind): (GpaRange, E820Type)| match kind {
+        E820Type::Ram => {
+            let len = limit.0.saturating_sub(range.start.0).min(range.len);
+            (len != 0).then(|| (GpaRange::new(range.start, len), kind))
+        }
+        _ => Some((range, kind)),
+    };
+    map.into_iter().filter_map(cut).collect()
 }
 
 fn below_limit(bits: u8, start: u64, len: u64, what: impl FnOnce() -> String) -> Result<GpaRange, LayoutError> {

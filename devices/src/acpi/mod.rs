@@ -1,4 +1,4 @@
-//! ACPI hardware: the generic event device with its sleep and reset registers.
+//! ACPI hardware: the generic event device with its sleep and reset registers; [`fixed`] for those who need more.
 //!
 //! | offset | bytes | register | |
 //! |---|---|---|---|
@@ -10,6 +10,7 @@
 //! An event sets its bit and then pulses the interrupt line, so that a guest that looks late still finds it.
 
 pub mod aml;
+pub mod fixed;
 pub mod memory_hotplug;
 
 use crate::{BusDevice, Effect, Line};

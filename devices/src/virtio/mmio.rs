@@ -20,7 +20,7 @@ use std::sync::{
 use virtio_bindings::{
     virtio_config::{
         VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
-        VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
+        VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1,
     },
     virtio_mmio::*,
     virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
@@ -145,6 +145,13 @@ impl VirtioMmio {
     /// The same in a machine whose memory has bad lines now and then.
     pub fn with_bad_lines(self, bad_lines: BadLines) -> Self {
         Self { bad_lines, ..self }
+    }
+
+    /// Tells the driver that its addresses go through the platform's DMA (VIRTIO_F_ACCESS_PLATFORM): for guests whose idea of
+    /// physical memory is not the machine's, such as Xen's paravirtual domains.
+    pub fn with_platform_access(mut self) -> Self {
+        self.offered |= 1 << VIRTIO_F_ACCESS_PLATFORM;
+        self
     }
 
     /// Offset of the register whose 4-byte writes an ioeventfd may take, one per queue with the queue's index as datamatch.

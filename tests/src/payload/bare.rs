@@ -166,6 +166,7 @@ pub fn real_mode(segment: u16) -> CpuState {
     let vectors = vmm::boot::TableRegister { base: 0, limit: 0x3ff };
     CpuState {
         rip: 0,
+        rax: 0,
         rsi: 0,
         rbx: 0,
         rsp: 0x8000,

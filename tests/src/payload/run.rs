@@ -160,6 +160,11 @@ impl Running<'_> {
         pipe.read_exact(&mut vec![0; bytes]).expect("a guest that sends enough");
     }
 
+    /// Process id of the monitor.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends the monitor a signal.
     pub fn signal(&self, number: i32) {
         let pid = i32::try_from(self.child.id())

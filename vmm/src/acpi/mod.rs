@@ -3,7 +3,8 @@
 //! [`assemble`] is pure: plain data in, placed bytes out. The machine writes the bytes into guest memory and
 //! `daxvisor acpi dump` writes them into files; both see the same. Every byte is guest ABI, kept by golden tests.
 //!
-//! The platform is hardware-reduced ACPI: no fixed hardware, no SCI, no FACS. Events arrive through the generic event
+//! The platform is hardware-reduced ACPI: no fixed hardware, no SCI, no FACS, unless a hypervisor is booted that knows no
+//! other ([`AcpiInput::fixed_hardware`]). Events arrive through the generic event
 //! device, sleep and reset through its registers ([`devices::acpi`]).
 
 mod dsdt;
@@ -55,6 +56,8 @@ pub struct AcpiInput {
     pub serial: bool,
     /// pvpanic at [`layout::ports::PVPANIC`] exists.
     pub pvpanic: bool,
+    /// Fixed hardware at [`layout::ports::ACPI_FIXED`] and a real-time clock exist: the platform is not hardware-reduced.
+    pub fixed_hardware: bool,
 }
 
 /// One vCPU.
@@ -203,8 +206,12 @@ pub fn assemble(input: &AcpiInput) -> Result<Tables, AcpiError> {
     let mut placer = Placer::new();
     let rsdp = placer.reserve(acpi_tables::rsdp::Rsdp::len() as u64);
     let dsdt = placer.put("DSDT", dsdt::dsdt(input, numa.is_some())?);
+    let fadt = match input.fixed_hardware {
+        false => platform::fadt(dsdt),
+        true => platform::fixed_fadt(dsdt, placer.put("FACS", platform::facs())),
+    };
     let mut listed = vec![
-        placer.put("FACP", bytes(&platform::fadt(dsdt))),
+        placer.put("FACP", bytes(&fadt)),
         placer.put("APIC", platform::madt(&input.cpus)),
     ];
     if let Some(numa) = &numa {

@@ -6,17 +6,57 @@ use acpi_tables::{
     fadt::{FADT, FADTBuilder, Flags},
     gas::{AccessSize, AddressSpace, GAS},
 };
-use devices::{acpi, units::Gpa};
+use devices::{
+    acpi::{self, fixed},
+    units::Gpa,
+};
 use zerocopy::{
     Immutable, IntoBytes,
     little_endian::{U16, U32},
 };
 
 /// IA-PC boot architecture flags: no VGA, no CMOS clock; neither legacy devices nor an 8042. ACPI 6.5 5.2.9.3.
-const BOOT_ARCH: u16 = (1 << 2) | (1 << 5);
+const BOOT_ARCH: u16 = NO_VGA | (1 << 5);
+/// The one of them that always holds.
+const NO_VGA: u16 = 1 << 2;
 
 /// Fixed ACPI description table of a hardware-reduced platform. ACPI 6.5 5.2.9.
 pub(super) fn fadt(dsdt: Gpa) -> FADT {
+    let mut fadt = common(dsdt).flag(Flags::HwReducedAcpi);
+    fadt.iapc_boot_arch = BOOT_ARCH.into();
+    fadt.finalize()
+}
+
+/// The same of a platform with PM1 registers, timer and real-time clock. ACPI is on from the start: there is no SMI command.
+pub(super) fn fixed_fadt(dsdt: Gpa, facs: Gpa) -> FADT {
+    let port = |offset| {
+        let port = u32::try_from(ports::ACPI_FIXED + offset);
+        U32::new(port.unwrap_or_else(|_| unreachable!("ports have 16 bits")))
+    };
+    let mut fadt = common(dsdt).firmware_ctrl_64(facs.0).flag(Flags::TmrValExt);
+    fadt.iapc_boot_arch = NO_VGA.into();
+    fadt.sci_int = u16::try_from(layout::gsi::SCI)
+        .unwrap_or_else(|_| unreachable!("24 pins"))
+        .into();
+    (fadt.pm1a_evt_blk, fadt.pm1_evt_len) = (port(fixed::PM1_EVENT), 4);
+    (fadt.pm1a_cnt_blk, fadt.pm1_cnt_len) = (port(fixed::PM1_CONTROL), 2);
+    (fadt.pm_tmr_blk, fadt.pm_tmr_len) = (port(fixed::TIMER), 4);
+    // No C2 and C3 states. ACPI 6.5 table 5.9.
+    (fadt.p_lvl2_lat, fadt.p_lvl3_lat) = (101.into(), 1001.into());
+    fadt.century = 0x32;
+    fadt.finalize()
+}
+
+/// Firmware ACPI control structure: no global lock is held and nothing wakes. ACPI 6.5 5.2.10.
+pub(super) fn facs() -> Vec<u8> {
+    let mut facs = vec![0; 64];
+    facs[..4].copy_from_slice(b"FACS");
+    facs[4] = 64;
+    facs[32] = 2;
+    facs
+}
+
+fn common(dsdt: Gpa) -> FADTBuilder {
     let register = |offset| {
         GAS::new(
             AddressSpace::SystemIo,
@@ -32,15 +72,13 @@ pub(super) fn fadt(dsdt: Gpa) -> FADT {
         // No fixed power and sleep button: the power button is a device in the namespace.
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton)
-        .flag(Flags::ResetRegSup)
-        .flag(Flags::HwReducedAcpi);
-    fadt.iapc_boot_arch = BOOT_ARCH.into();
+        .flag(Flags::ResetRegSup);
     fadt.reset_reg = register(acpi::RESET);
     fadt.reset_value = acpi::RESET_VALUE;
     fadt.sleep_control_reg = register(acpi::SLEEP_CONTROL);
     fadt.sleep_status_reg = register(acpi::SLEEP_STATUS);
     fadt.hypervisor_vendor_identity = u64::from_le_bytes(OEM_TABLE_ID).into();
-    fadt.finalize()
+    fadt
 }
 
 /// ACPI 6.5 5.2.12.2, Processor Local APIC.

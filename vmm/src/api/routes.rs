@@ -11,11 +11,11 @@ pub use written::{Written, written};
 use crate::{
     config::{DiskFault, DiskThrottle, LimitsConfig, MemoryDeviceConfig, NvdimmConfig},
     control::{
-        CONSOLE_KEPT, ConsoleTail, ControlError, DeviceList, DiskInfo, DiskList, DiskRequest, Event, EventList,
-        FaultInject, FaultList, FaultRange, FaultReport, FaultRequest, HealthInfo, LimitsInfo, LimitsRequest,
-        LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList, MediaInject, MediaRange, MemoryList,
-        MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo,
-        OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
+        CONSOLE_KEPT, ConsoleTail, ControlError, DaxRange, DaxRequest, DeviceList, DiskInfo, DiskList, DiskRequest,
+        Event, EventList, FaultInject, FaultList, FaultRange, FaultReport, FaultRequest, HealthInfo, LimitsInfo,
+        LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList, MediaInject, MediaRange,
+        MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList, NvdimmRequest,
+        OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
     },
 };
 use std::borrow::Cow;
@@ -524,6 +524,15 @@ pub static ROUTES: &[Route] = &[
     )
     .with(&[MEMORY_ID])
     .takes::<MemoryTarget>()
+    .begins(),
+    route(
+        Post,
+        "/dax-ranges",
+        "addDaxRange",
+        "Gives the guest a range of a device-dax node of the host, as what is asked for.",
+        Ask(|input| Ok(Request::Dax(DaxRequest::Add(Box::new(input.json()?))))),
+    )
+    .takes::<DaxRange>()
     .begins(),
     route(
         Get,

@@ -1,7 +1,8 @@
 //! The kernel command line: what is always there, and what the user appends.
 
 use super::BootError;
-use crate::layout::CMDLINE_MAX;
+use crate::{config::Limits, layout::CMDLINE_MAX};
+use devices::units::ByteSize;
 
 /// What daxvisor puts before the user's own options, each for a reason:
 ///
@@ -35,6 +36,39 @@ pub fn default_cmdline(console: bool) -> String {
 /// any timer of the chipset to compare with, it cannot find out how fast the time stamp counter is.
 pub fn without_hypervisor(tsc_khz: u32) -> String {
     format!("tsc_early_khz={tsc_khz}")
+}
+
+/// What Xen is told before the user's own options: its console is the first serial port, and there is no BIOS to call.
+pub fn xen_cmdline(console: bool) -> String {
+    const ALWAYS: &str = "no-real-mode";
+    match console {
+        true => format!("com1=115200,8n1 console=com1 {ALWAYS}"),
+        false => format!("console=none {ALWAYS}"),
+    }
+}
+
+/// Xen's `dom0_mem=` for limits of the first domain's memory.
+pub fn dom0_memory(limits: &Limits, static_max_given: bool) -> String {
+    // Xen takes a number without suffix for kilobytes; whole ones always have a suffix here.
+    let size = |size: ByteSize| match size.0.is_multiple_of(1 << 20) {
+        true => format!("{}M", size.0 >> 20),
+        false => format!("{}K", size.0 >> 10),
+    };
+    let mut text = format!("dom0_mem={},min:{}", size(limits.target), size(limits.static_min));
+    if static_max_given {
+        text = format!("{text},max:{}", size(limits.static_max));
+    }
+    text
+}
+
+/// What Xen's first domain is told before the user's own options; see [`default_cmdline`].
+pub fn dom0_cmdline() -> String {
+    "console=hvc0 panic=-1 pci=conf1,noearly cryptomgr.notests".to_owned()
+}
+
+/// A command line as boot loaders write it for multiboot images: the name of the file comes first, and is not read.
+pub fn after_name(name: &str, text: &str) -> String {
+    join(name, Some(text))
 }
 
 /// `default` and then `user`, so that the user's options win where the last one does.
@@ -83,6 +117,19 @@ mod tests {
             "panic=-1 pci=conf1,noearly tsc=reliable reboot=acpi cryptomgr.notests"
         );
         assert_eq!(join("", Some("")), "");
+    }
+
+    #[test]
+    fn dom0_has_the_limits_of_the_machine() {
+        let limits = Limits {
+            static_max: ByteSize::mib(768),
+            dynamic_max: ByteSize::mib(768),
+            target: ByteSize::gib(1),
+            dynamic_min: ByteSize::mib(64),
+            static_min: ByteSize(ByteSize::mib(64).0 + 4096),
+        };
+        assert_eq!(dom0_memory(&limits, true), "dom0_mem=1024M,min:65540K,max:768M");
+        assert_eq!(dom0_memory(&limits, false), "dom0_mem=1024M,min:65540K");
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! checked, and unpacked, as one piece.
 
 use super::{
+    BootError,
     bzimage::{HeaderError, SetupHeader},
     elf::{ElfError, ElfImage},
+    multiboot::{self, MultibootImage},
     unpack::{UnpackError, unpack},
 };
 use std::{
@@ -41,6 +43,9 @@ pub enum ImageError {
     /// A bzImage with a bad header.
     #[error("the bzImage cannot be used")]
     BzImage(#[source] HeaderError),
+    /// A multiboot image that cannot be booted.
+    #[error(transparent)]
+    Multiboot(Box<BootError>),
     /// An ELF file that cannot be booted.
     #[error("the ELF file cannot be used")]
     Elf(#[source] ElfError),
@@ -97,6 +102,8 @@ pub enum Kind {
     Elf(ElfImage),
     /// bzImage as it is, to be unpacked by the guest.
     BzImage,
+    /// A hypervisor with a multiboot header.
+    Multiboot(MultibootImage),
 }
 
 /// A kernel ready for [`super::plan()`].
@@ -127,11 +134,22 @@ impl Kernel {
             return Err(ImageError::TooLarge { len });
         }
         (&file).take(MAX_BZIMAGE).read_to_end(&mut head).map_err(read)?;
-        Self::new(ImageData::Bytes(head))
+        match multiboot::gunzip(&head).map(ImageData::Bytes) {
+            Some(data) if MultibootImage::parse(&data).is_some() => Self::new(data),
+            _ => Self::new(ImageData::Bytes(head)),
+        }
     }
 
     /// Finds out what `data` is.
     pub fn new(data: ImageData) -> Result<Self, ImageError> {
+        if let Some(image) = MultibootImage::parse(&data) {
+            let image = image.map_err(|e| ImageError::Multiboot(Box::new(e)))?;
+            return Ok(Self {
+                data,
+                kind: Kind::Multiboot(image),
+                setup: None,
+            });
+        }
         let mut magic = [0; 4];
         if data.read_at(0, &mut magic).is_ok() && &magic == b"\x7fELF" {
             let kind = Kind::Elf(ElfImage::parse(&data).map_err(ImageError::Elf)?);

@@ -3,6 +3,7 @@
 use super::{
     elf::Segment,
     image::{ImageData, Kernel},
+    multiboot,
     plan::{BootPlan, Protocol},
     pvh,
     regs::CpuState,
@@ -50,7 +51,13 @@ pub enum LoadError {
 /// Writes kernel, initrd, command line and the protocol's structures into fresh guest memory; returns the state to enter with.
 ///
 /// `kernel` is the one `plan` was made for. The initrd's file is read from its start.
-pub fn load<M>(plan: &BootPlan, kernel: &Kernel, initrd: Option<&File>, mem: &M) -> Result<CpuState, LoadError>
+pub fn load<M>(
+    plan: &BootPlan,
+    kernel: &Kernel,
+    initrd: Option<&File>,
+    modules: &[File],
+    mem: &M,
+) -> Result<CpuState, LoadError>
 where
     M: Bytes<GuestAddress, E = GuestMemoryError> + ?Sized,
 {
@@ -61,6 +68,9 @@ where
         (Some(range), Some(file)) => load_file("initrd", file, 0, range, mem)?,
         (None, _) => {}
         (Some(_), None) => return Err(LoadError::Initrd),
+    }
+    for (module, file) in plan.modules.iter().zip(modules) {
+        load_file("module", file, 0, module.range, mem)?;
     }
     let at = |what, gpa| move |source| LoadError::Write { what, gpa, source };
     mem.write_slice(&plan.cmdline, GuestAddress(CMDLINE.0))
@@ -74,6 +84,11 @@ where
         Protocol::Pvh => {
             pvh::write(plan, mem).map_err(at("start info", crate::layout::PVH_INFO))?;
             CpuState::pvh(plan.entry)
+        }
+        Protocol::Multiboot => {
+            let info = crate::layout::MULTIBOOT_INFO;
+            multiboot::write(plan, mem).map_err(at("multiboot information", info))?;
+            CpuState::multiboot(plan.entry)
         }
     };
     state

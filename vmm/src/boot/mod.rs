@@ -8,6 +8,8 @@
 //! | bzImage | unpacked when that works, else the guest unpacks | unpacked, or refused |
 //! | ELF vmlinux | as it is | as it is; needs the Xen note |
 //!
+//! A hypervisor with a multiboot header, perhaps inside gzip, is entered by that protocol, with modules.
+//!
 //! Guest memory is fresh when `load` is called: what the plan leaves out (the end of a segment, bss) has to read as zero.
 
 pub mod bzimage;
@@ -16,6 +18,7 @@ mod efi;
 mod elf;
 mod image;
 mod load;
+mod multiboot;
 mod plan;
 mod pvh;
 mod regs;
@@ -24,11 +27,12 @@ pub(crate) mod testing;
 pub mod unpack;
 mod zero_page;
 
-pub use cmdline::{default_cmdline, join as join_cmdline, without_hypervisor};
+pub use cmdline::{default_cmdline, dom0_cmdline, dom0_memory, join as join_cmdline, without_hypervisor, xen_cmdline};
 pub use elf::{ElfError, ElfImage, Segment};
 pub use image::{ImageData, ImageError, Kernel, Kind, UnpackedError};
 pub use load::{LoadError, load};
-pub use plan::{BootPlan, BootRequest, Protocol, plan, prepare};
+pub use multiboot::MultibootImage;
+pub use plan::{BootPlan, BootRequest, ModulePlan, ModuleRequest, Protocol, plan, prepare};
 pub use regs::{CpuState, SegmentRegister, TableRegister};
 
 use devices::units::{ByteSize, Gpa, GpaRange};
@@ -64,6 +68,30 @@ pub enum BootError {
         kernel: GpaRange,
         /// RAM the kernel may use there.
         ram: ByteSize,
+    },
+    /// A multiboot image that cannot be booted.
+    #[error("the multiboot image cannot be used: {problem}")]
+    Multiboot {
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// Modules for a kernel that takes none.
+    #[error("the kernel has no multiboot header, so it takes no modules; hint: expected a hypervisor such as xen.gz")]
+    NotMultiboot,
+    /// A hypervisor on its own.
+    #[error(
+        "a multiboot hypervisor needs modules; hint: add --module 'VMLINUX CMDLINE' for the kernel of the first domain"
+    )]
+    NoModules,
+    /// No room for a module.
+    #[error(
+        "module {index} of {len} bytes does not fit in RAM below the 32-bit hole; hint: give the guest more memory, or a module that is not empty"
+    )]
+    ModuleDoesNotFit {
+        /// Position.
+        index: usize,
+        /// Bytes.
+        len: u64,
     },
     /// No room for the initrd.
     #[error(

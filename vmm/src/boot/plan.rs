@@ -4,10 +4,10 @@ use super::{
     BootError, cmdline, efi,
     elf::Segment,
     image::{Kernel, Kind},
-    pvh, zero_page,
+    multiboot, pvh, zero_page,
 };
 use crate::{
-    config::{BootConfig, BootProtocol, Unpack},
+    config::{BootConfig, BootProtocol, MAX_MODULES, Unpack},
     layout::{FIRMWARE_END, MMIO_HOLE},
 };
 use devices::units::{ByteSize, Gpa, GpaRange};
@@ -28,16 +28,38 @@ const ENTRY_64: u64 = 0x200;
 pub struct BootRequest<'a> {
     /// Memory map as the guest is told it, with e820 types; ascending.
     pub e820: &'a [(GpaRange, u32)],
+    /// First address that the kernel will not use as RAM, whatever the map says.
+    pub limit: Option<Gpa>,
     /// RAM that is mirrored; ascending.
     pub mirrored: &'a [GpaRange],
     /// Bytes of the initrd; none or 0: no initrd.
     pub initrd_len: Option<u64>,
+    /// Modules of a multiboot kernel, in order.
+    pub modules: &'a [ModuleRequest<'a>],
     /// The whole kernel command line.
     pub cmdline: &'a str,
     /// How the kernel is entered.
     pub protocol: BootProtocol,
     /// ACPI root pointer.
     pub rsdp: Gpa,
+}
+
+/// A module to hand over.
+#[derive(Debug, Clone, Copy)]
+pub struct ModuleRequest<'a> {
+    /// Bytes.
+    pub len: u64,
+    /// Its whole command line.
+    pub cmdline: &'a str,
+}
+
+/// A module at its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModulePlan {
+    /// Where it goes; page aligned.
+    pub range: GpaRange,
+    /// Command line with its NUL.
+    pub cmdline: Vec<u8>,
 }
 
 /// A decided boot protocol.
@@ -47,6 +69,8 @@ pub enum Protocol {
     Linux64,
     /// PVH.
     Pvh,
+    /// Multiboot.
+    Multiboot,
 }
 
 /// Everything that [`super::load()`] writes, and where.
@@ -62,6 +86,8 @@ pub struct BootPlan {
     pub segments: Vec<Segment>,
     /// Where the initrd goes; page aligned.
     pub initrd: Option<GpaRange>,
+    /// Where modules go, in order.
+    pub modules: Vec<ModulePlan>,
     /// Command line with its NUL.
     pub cmdline: Vec<u8>,
     /// Memory map.
@@ -78,7 +104,7 @@ pub struct BootPlan {
 pub fn prepare(kernel: Kernel, boot: &BootConfig) -> Result<Kernel, BootError> {
     let needed = boot.protocol == BootProtocol::Pvh || boot.unpack == Unpack::On;
     match (kernel.kind(), boot.unpack) {
-        (Kind::Elf(_), _) => Ok(kernel),
+        (Kind::Elf(_) | Kind::Multiboot(_), _) => Ok(kernel),
         (Kind::BzImage, Unpack::Off) if boot.protocol == BootProtocol::Pvh => Err(BootError::PvhPacked),
         (Kind::BzImage, Unpack::Off) => Ok(kernel),
         (Kind::BzImage, Unpack::Auto | Unpack::On) => match kernel.unpacked() {
@@ -97,11 +123,15 @@ pub fn prepare(kernel: Kernel, boot: &BootConfig) -> Result<Kernel, BootError> {
 
 /// Decides where everything goes and how `kernel` is entered.
 pub fn plan(kernel: &Kernel, request: &BootRequest<'_>) -> Result<BootPlan, BootError> {
-    let ram = ram(request.e820);
+    let ram = ram(request.e820, request.limit);
     let (protocol, entry, segments, range) = match &kernel.kind {
+        Kind::Multiboot(_) if request.modules.is_empty() => return Err(BootError::NoModules),
+        Kind::Multiboot(image) => (Protocol::Multiboot, image.entry, image.segments.clone(), image.span()),
+        Kind::Elf(_) | Kind::BzImage if !request.modules.is_empty() => return Err(BootError::NotMultiboot),
         Kind::Elf(elf) => {
             let (protocol, entry) = match request.protocol {
                 BootProtocol::Auto | BootProtocol::Linux64 => (Protocol::Linux64, elf.entry),
+                BootProtocol::Multiboot => return Err(BootError::NotMultiboot),
                 BootProtocol::Pvh => (Protocol::Pvh, elf.pvh_entry.ok_or(BootError::NoPvhEntry)?),
             };
             (protocol, entry, elf.segments.clone(), elf.span())
@@ -128,6 +158,7 @@ pub fn plan(kernel: &Kernel, request: &BootRequest<'_>) -> Result<BootPlan, Boot
     let max_ranges = match protocol {
         Protocol::Linux64 => zero_page::MAX_RANGES,
         Protocol::Pvh => pvh::MAX_RANGES,
+        Protocol::Multiboot => multiboot::MAX_RANGES,
     };
     if request.e820.len() > max_ranges {
         return Err(BootError::TooManyRanges {
@@ -135,7 +166,7 @@ pub fn plan(kernel: &Kernel, request: &BootRequest<'_>) -> Result<BootPlan, Boot
             max: max_ranges,
         });
     }
-    if protocol == Protocol::Pvh && !request.mirrored.is_empty() {
+    if protocol != Protocol::Linux64 && !request.mirrored.is_empty() {
         return Err(BootError::PvhMirror);
     }
     efi::check(request.e820, request.mirrored)?;
@@ -145,13 +176,18 @@ pub fn plan(kernel: &Kernel, request: &BootRequest<'_>) -> Result<BootPlan, Boot
         .filter(|len| *len > 0)
         .map(|len| place_initrd(len, initrd_max, range, &ram))
         .transpose()?;
+    let words = match protocol {
+        Protocol::Multiboot => cmdline::after_name("kernel", request.cmdline),
+        Protocol::Linux64 | Protocol::Pvh => request.cmdline.to_owned(),
+    };
     Ok(BootPlan {
         protocol,
         entry,
         kernel: range,
         segments,
         initrd,
-        cmdline: cmdline::terminated(request.cmdline, header.map(|h| h.cmdline_size))?,
+        modules: place_modules(request.modules, range, &ram)?,
+        cmdline: cmdline::terminated(&words, header.map(|h| h.cmdline_size))?,
         e820: request.e820.to_vec(),
         mirrored: request.mirrored.to_vec(),
         rsdp: request.rsdp,
@@ -159,11 +195,12 @@ pub fn plan(kernel: &Kernel, request: &BootRequest<'_>) -> Result<BootPlan, Boot
 }
 
 /// RAM the kernel and its initrd may use: above the firmware's part and below the hole, neighbours joined.
-fn ram(e820: &[(GpaRange, u32)]) -> Vec<GpaRange> {
+fn ram(e820: &[(GpaRange, u32)], limit: Option<Gpa>) -> Vec<GpaRange> {
+    let limit = limit.unwrap_or(MMIO_HOLE.start).min(MMIO_HOLE.start);
     let mut joined: Vec<GpaRange> = Vec::new();
     for (range, _) in e820.iter().filter(|(_, kind)| *kind == E820_RAM) {
         let start = range.start.max(FIRMWARE_END);
-        let end = range.end().min(MMIO_HOLE.start);
+        let end = range.end().min(limit);
         if start >= end {
             continue;
         }
@@ -247,6 +284,35 @@ fn place_initrd(len: u64, last_byte_max: u32, kernel: GpaRange, ram: &[GpaRange]
         room,
         kernel,
     })
+}
+
+/// One module after the other behind the kernel, each on a page of its own.
+fn place_modules(
+    modules: &[ModuleRequest<'_>],
+    kernel: GpaRange,
+    ram: &[GpaRange],
+) -> Result<Vec<ModulePlan>, BootError> {
+    if modules.len() > MAX_MODULES {
+        let problem = "it is given more modules than there is room for";
+        return Err(BootError::Multiboot { problem });
+    }
+    let mut next = kernel.end().0.next_multiple_of(PAGE);
+    let mut placed = Vec::new();
+    for (index, module) in modules.iter().enumerate() {
+        let len = module.len;
+        let fits = |range: &&GpaRange| {
+            let room = range.end().0.checked_sub(next.max(range.start.0));
+            len != 0 && room.is_some_and(|room| room >= len)
+        };
+        let Some(range) = ram.iter().find(fits) else {
+            return Err(BootError::ModuleDoesNotFit { index, len });
+        };
+        let range = GpaRange::new(Gpa(next.max(range.start.0)), len);
+        next = range.end().0.next_multiple_of(PAGE);
+        let cmdline = cmdline::terminated(&cmdline::after_name("module", module.cmdline), None)?;
+        placed.push(ModulePlan { range, cmdline });
+    }
+    Ok(placed)
 }
 
 #[cfg(test)]

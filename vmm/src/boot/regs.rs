@@ -1,6 +1,6 @@
 //! State of the boot vCPU at the kernel's entry, as plain data: `hv` turns it into KVM's structures.
 
-use crate::layout::{BOOT_GDT, BOOT_PAGE_TABLES, BOOT_STACK, PVH_INFO, ZERO_PAGE};
+use crate::layout::{BOOT_GDT, BOOT_PAGE_TABLES, BOOT_STACK, MULTIBOOT_INFO, PVH_INFO, ZERO_PAGE};
 use devices::units::Gpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
@@ -45,9 +45,11 @@ pub struct TableRegister {
 pub struct CpuState {
     /// First instruction.
     pub rip: u64,
+    /// Multiboot: its magic number.
+    pub rax: u64,
     /// Linux64: zero page.
     pub rsi: u64,
-    /// PVH: start info.
+    /// PVH: start info; multiboot: its information.
     pub rbx: u64,
     /// Stack top.
     pub rsp: u64,
@@ -164,6 +166,7 @@ impl CpuState {
         };
         Self {
             rip: entry.0,
+            rax: 0,
             rsi: 0,
             rbx: 0,
             rsp: BOOT_STACK.0,
@@ -203,6 +206,15 @@ impl CpuState {
     pub(super) fn pvh(entry: Gpa) -> Self {
         Self {
             rbx: PVH_INFO.0,
+            ..Self::new(entry, false)
+        }
+    }
+
+    /// Multiboot: protected mode without paging, magic number in EAX, information in EBX.
+    pub(super) fn multiboot(entry: Gpa) -> Self {
+        Self {
+            rax: super::multiboot::MAGIC.into(),
+            rbx: MULTIBOOT_INFO.0,
             ..Self::new(entry, false)
         }
     }

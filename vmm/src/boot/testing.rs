@@ -82,3 +82,19 @@ pub fn gzip(plain: &[u8]) -> Vec<u8> {
     encoder.write_all(plain).unwrap();
     encoder.finish().unwrap()
 }
+
+/// A hypervisor: ELF32 at 2 MiB with a multiboot header at its start, of which the file has 0x100 of 0x3000 bytes.
+pub fn multiboot() -> Vec<u8> {
+    let words = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    let half = |values: &[u16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    let mut file = b"\x7fELF\x01\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend(half(&[2, 3]));
+    file.extend(words(&[1, 0x20_0000, 52, 0, 0]));
+    file.extend(half(&[52, 32, 1, 0, 0, 0]));
+    file.extend(words(&[1, 0x80, 0x20_0000, 0x20_0000, 0x100, 0x3000, 7, 0x40]));
+    file.resize(0x80, 0);
+    file.extend(words(&[0x1bad_b002, 3, 0x1bad_b005u32.wrapping_neg()]));
+    file.resize(0x300, 0x90);
+    file
+}

@@ -14,8 +14,8 @@ use crate::{
     },
     config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
     control::{
-        CONSOLE_KEPT, ControlError, DiskRequest, Event, Happening, LimitsRequest, LookRequest, MAX_WAIT, MediaRange,
-        MemoryRequest, NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
+        CONSOLE_KEPT, ControlError, DaxRange, DaxRequest, DiskRequest, Event, Happening, LimitsRequest, LookRequest,
+        MAX_WAIT, MediaRange, MemoryRequest, NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
     },
 };
 use clap::{Args, Subcommand};
@@ -113,6 +113,9 @@ enum Verb {
     /// Memory devices
     #[command(subcommand)]
     Memory(MemoryVerb),
+    /// Ranges of device-dax nodes of the host
+    #[command(subcommand)]
+    Dax(DaxVerb),
     /// Disks and their faults
     #[command(subcommand)]
     Disk(DiskVerb),
@@ -243,6 +246,20 @@ enum MemoryVerb {
     },
 }
 
+#[derive(Subcommand)]
+enum DaxVerb {
+    /// Give the guest one; the operation ends as that of `nvdimm add` or `memory add` does, or at the next boot
+    Add {
+        /// [file=]NODE,as=nvdimm|memory|soft-reserved[,offset=SIZE][,size=SIZE][,node=N][,id=ID]
+        #[arg(value_parser = dax_range)]
+        range: Box<DaxRange>,
+    },
+}
+
+fn dax_range(text: &str) -> Result<Box<DaxRange>, String> {
+    flags::dax_range(text).map(Box::new).map_err(|e| e.to_string())
+}
+
 fn memory_device(text: &str) -> Result<Box<MemoryDeviceConfig>, String> {
     flags::memory_device(text).map(Box::new).map_err(|e| e.to_string())
 }
@@ -353,6 +370,7 @@ impl Verb {
                 id: id.clone(),
                 size: *size,
             }),
+            Self::Dax(DaxVerb::Add { range }) => Request::Dax(DaxRequest::Add(range.clone())),
             Self::Disk(verb) => Request::Disk(verb.request()),
             Self::Limits(LimitsVerb::Get) => Request::Limits(LimitsRequest::Get),
             Self::Limits(LimitsVerb::Set { limits }) => Request::Limits(LimitsRequest::Set(*limits)),
@@ -480,6 +498,7 @@ fn is_operation(request: &Request) -> bool {
         request,
         Request::Nvdimm(NvdimmRequest::Add(_))
             | Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. } | MemoryRequest::Target { .. })
+            | Request::Dax(_)
             | Request::Operation(OperationRequest::Show { .. })
     )
 }

@@ -3,10 +3,10 @@
 use super::Failure;
 use crate::{
     config::{
-        BootProtocol, Unpack, VmConfig,
+        BootProtocol, ModuleConfig, Unpack, VmConfig,
         probe::{BackingFacts, Purpose},
     },
-    images::{self, KernelImage, Manifest},
+    images::{self, Hypervisors, KernelImage, Manifest},
     layout::{HostLimits, Layout},
     topology::Topology,
 };
@@ -75,8 +75,13 @@ fn resolve_images(config: &mut VmConfig) -> Result<(), Failure> {
             .strip_prefix('@')
             .map(str::to_owned)
     };
+    resolve_modules(config)?;
     let (kernel, initrd) = (name(&config.kernel), name(&config.initrd));
     if kernel.is_none() && initrd.is_none() {
+        return Ok(());
+    }
+    if let Some(name) = kernel.as_ref().filter(|_| config.is_multiboot()) {
+        config.kernel = Some(Hypervisors::load(&images::default_dir())?.get(name)?.image.clone());
         return Ok(());
     }
     let manifest = Manifest::load(&images::default_dir())?;
@@ -100,6 +105,25 @@ fn resolve_images(config: &mut VmConfig) -> Result<(), Failure> {
         );
         config.initrd.get_or_insert_with(|| initramfs.clone());
     }
+    Ok(())
+}
+
+/// The same for modules: the first one is a kernel, and brings its initramfs when there is no second one.
+fn resolve_modules(config: &mut VmConfig) -> Result<(), Failure> {
+    let mut initramfs = None;
+    let alone = config.module.len() == 1;
+    for module in &mut config.module {
+        let Some(name) = module.file.to_str().and_then(|name| name.strip_prefix('@')) else {
+            continue;
+        };
+        let manifest = Manifest::load(&images::default_dir())?;
+        let image = manifest.kernel(name)?;
+        initramfs = Some(image.initramfs.clone()).filter(|_| alone);
+        module.file = image.vmlinux.clone();
+    }
+    config
+        .module
+        .extend(initramfs.map(|file| ModuleConfig { file, cmdline: None }));
     Ok(())
 }
 

@@ -227,6 +227,9 @@ pub enum ConfigError {
     /// Latency, bandwidth, caches, initiators.
     #[error(transparent)]
     Hmat(#[from] super::HmatError),
+    /// Modules.
+    #[error(transparent)]
+    Module(#[from] super::ModuleError),
     /// Limits of RAM.
     #[error(transparent)]
     Limits(#[from] super::LimitsError),

@@ -60,6 +60,7 @@ mod tests {
                 "limits",
                 "static-max=4G,dynamic-max=3G,target=2G,dynamic-min=512M,static-min=256M",
             ),
+            ("memory-limit", "512M,by=map"),
             ("numa", "node=0,cpus=[0,2-3],memory=512M"),
             ("numa", "node=1,cpus=1,memory=512M,distance=[0:21,2:31]"),
             ("numa", "node=2,hotplug=2G,mirror=1M,initiator=1"),

@@ -9,10 +9,11 @@
 
 use super::{
     BootConfig, ConfigError, DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle, DistanceConfig, InterleaveSetConfig,
-    LimitsConfig, MemoryDeviceConfig, MemoryRangeConfig, NumaConfig, NvdimmBusConfig, NvdimmConfig, VirtioMemConfig,
-    VirtioPmemConfig, VmConfig,
+    LimitsConfig, MemoryDeviceConfig, MemoryRangeConfig, ModuleConfig, NumaConfig, NvdimmBusConfig, NvdimmConfig,
+    VirtioMemConfig, VirtioPmemConfig, VmConfig,
     kv::{self, Shape},
 };
+use crate::control::DaxRange;
 use devices::units::ByteSize;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::PathBuf;
@@ -94,9 +95,22 @@ pub const FLAGS: &[Flag] = &[
         write: |c| show(&c.cmdline),
     },
     Flag {
+        name: "module",
+        value: "PATH|@NAME [CMDLINE]",
+        help: "A module for a multiboot kernel with its command line: for Xen first the kernel of dom0, then its initrd",
+        repeatable: true,
+        read: |c, texts| {
+            for text in texts {
+                c.module.push(ModuleConfig::parse(text).map_err(|e| (text.clone(), e))?);
+            }
+            Ok(())
+        },
+        write: |c| c.module.iter().map(ModuleConfig::text).collect(),
+    },
+    Flag {
         name: "boot",
-        value: "auto|linux64|pvh",
-        help: "Boot protocol; auto is linux64",
+        value: "auto|linux64|pvh|multiboot",
+        help: "Boot protocol; auto is multiboot with modules, else linux64",
         repeatable: false,
         read: |c, texts| merge(&mut c.boot, texts, BOOT),
         write: |c| {
@@ -146,6 +160,24 @@ pub const FLAGS: &[Flag] = &[
         repeatable: false,
         read: |c, texts| merge(&mut c.memory, texts, MEMORY),
         write: |c| pairs(&c.memory, MEMORY),
+    },
+    Flag {
+        name: "memory-limit",
+        value: "SIZE[,by=parameter|map]",
+        help: "The guest's kernel uses no RAM at and above this address at boot: it is told by mem=, or by a memory map that ends there",
+        repeatable: false,
+        read: |c, texts| {
+            for text in texts {
+                c.memory_limit = Some(kv::from_str(text, MEMORY).map_err(|e| (text.clone(), e))?);
+            }
+            Ok(())
+        },
+        write: |c| {
+            c.memory_limit
+                .iter()
+                .map(|limit| kv::to_string(limit, None, MEMORY))
+                .collect()
+        },
     },
     Flag {
         name: "limits",
@@ -224,7 +256,7 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "memory-range",
-        value: "size=SIZE,type=KIND[,start=ADDRESS][,node=N][,id=ID][,mirror=on][,file=PATH]",
+        value: "size=SIZE,type=KIND[,start=ADDRESS][,node=N][,id=ID][,mirror=on][,file=PATH][,offset=SIZE]",
         help: "A range of the guest physical map. KIND: ram, reserved, unusable, soft-reserved, pmem, pram, hole; without \
                start above RAM",
         repeatable: true,
@@ -522,6 +554,11 @@ pub fn limits(text: &str) -> Result<LimitsConfig, kv::Error> {
 
 /// An NVDIMM from the text of its flag.
 pub fn nvdimm(text: &str) -> Result<NvdimmConfig, kv::Error> {
+    kv::from_str(text, NVDIMM)
+}
+
+/// A range of a device-dax node from its text.
+pub fn dax_range(text: &str) -> Result<DaxRange, kv::Error> {
     kv::from_str(text, NVDIMM)
 }
 

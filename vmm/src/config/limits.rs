@@ -16,6 +16,28 @@ pub const LIMIT_UNIT: ByteSize = ByteSize::mib(2);
 /// What `static-max` is when it is not given: more than any machine can have.
 pub const UNLIMITED: ByteSize = ByteSize::gib(64 << 10);
 
+/// An address above which the guest's kernel is to use no RAM that it finds at boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MemoryLimitConfig {
+    /// First address above it.
+    pub size: ByteSize,
+    /// Who sees to it.
+    #[serde(default)]
+    pub by: LimitBy,
+}
+
+/// How RAM above the memory limit is kept from the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitBy {
+    /// The kernel is told by `mem=`: the memory map is whole.
+    #[default]
+    Parameter,
+    /// The memory map ends there, and the kernel knows of no limit.
+    Map,
+}
+
 /// Limits as they are given, at the start or to a running machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -107,6 +129,9 @@ pub enum LimitsError {
         /// Bytes.
         size: ByteSize,
     },
+    /// A memory limit that no kernel boots with.
+    #[error("memory limit {0} is out of range: expected {MIN_RAM} to {UNLIMITED}, a multiple of {LIMIT_UNIT}")]
+    MemoryLimit(ByteSize),
     /// Two in the wrong order.
     #[error(
         "limit {upper}={above} is below {lower}={below}; hint: static-min <= dynamic-min <= target <= dynamic-max <= static-max"
@@ -213,6 +238,10 @@ impl VmConfig {
         let ram = self.boot_ram();
         let limits = Limits::new(&self.limits, ram)?;
         let given = |limit: Option<ByteSize>| limit.is_some();
+        // Under a hypervisor the limits are those of its first domain, which has a part of the machine's RAM.
+        if self.is_multiboot() {
+            return Ok(limits);
+        }
         if ram > limits.static_max && given(self.limits.static_max) {
             let max = limits.static_max;
             return Err(LimitsError::BootAbove { ram, max });
@@ -225,6 +254,9 @@ impl VmConfig {
     }
 
     pub(super) fn check_limits(&self, problems: &mut Vec<ConfigError>) {
+        let limit = self.memory_limit.map(|limit| limit.size);
+        let odd = |size: &ByteSize| !(MIN_RAM..=UNLIMITED).contains(size) || !size.0.is_multiple_of(LIMIT_UNIT.0);
+        problems.extend(limit.filter(odd).map(|size| LimitsError::MemoryLimit(size).into()));
         // Without limits there is nothing to say; memory that is out of range is reported as such.
         if !self.limits.is_empty() {
             problems.extend(self.limits().err().map(ConfigError::from));

@@ -14,6 +14,7 @@ mod hmat;
 pub mod kv;
 mod limits;
 mod memory_device;
+mod module;
 pub mod probe;
 pub mod profile;
 mod ranges;
@@ -42,8 +43,9 @@ pub use hmat::{
     CacheAssociativity, CacheWritePolicy, GenericInitiatorConfig, HmatConfig, HmatError, MemoryCacheConfig,
     Performance, common_unit,
 };
-pub use limits::{LIMIT_UNIT, Limits, LimitsConfig, LimitsError, UNLIMITED};
+pub use limits::{LIMIT_UNIT, LimitBy, Limits, LimitsConfig, LimitsError, MemoryLimitConfig, UNLIMITED};
 pub use memory_device::{file_of, memory_of};
+pub use module::{MAX_MODULES, ModuleConfig, ModuleError};
 pub use ranges::{HexAddress, MemoryRangeConfig, RangeError, RangeKind};
 pub use rates::{Bandwidth, Latency};
 pub use text::{ConsoleConfig, CpuList, NodeDistances};
@@ -60,6 +62,9 @@ pub struct VmConfig {
     pub initrd: Option<PathBuf>,
     /// Appended to the default command line.
     pub cmdline: Option<String>,
+    /// Modules for a multiboot kernel, in order: for Xen the first domain's kernel, then its initrd.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub module: Vec<ModuleConfig>,
     /// How the kernel is entered.
     pub boot: BootConfig,
     /// Number and shape of the vCPUs.
@@ -68,6 +73,9 @@ pub struct VmConfig {
     pub cpu: CpuModelConfig,
     /// Boot RAM.
     pub memory: MemoryConfig,
+    /// Where the RAM that the guest's kernel uses ends; none: it uses all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<MemoryLimitConfig>,
     /// What the machine's RAM may become.
     #[serde(skip_serializing_if = "LimitsConfig::is_empty")]
     pub limits: LimitsConfig,
@@ -150,6 +158,8 @@ pub enum BootProtocol {
     Linux64,
     /// PVH: 32-bit entry of the Xen note, start info in EBX.
     Pvh,
+    /// Multiboot: 32-bit entry, information structure in EBX; taken by itself when there are modules.
+    Multiboot,
 }
 
 /// Who unpacks a compressed bzImage.

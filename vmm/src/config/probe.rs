@@ -2,7 +2,7 @@
 //! locked or changed, so that a mistake anywhere is reported before anything happens.
 
 use super::{
-    ConfigError, ConsoleConfig, DiskConfig, NvdimmBacking, NvdimmConfig, VmConfig,
+    ConfigError, ConsoleConfig, DiskConfig, MemoryRangeConfig, NvdimmBacking, NvdimmConfig, VmConfig,
     memory_device::{facts_of_memory, file_of},
     validate::check_size,
 };
@@ -19,6 +19,8 @@ use std::{
 /// `f_type` of hugetlbfs (`HUGETLBFS_MAGIC`).
 const HUGETLBFS: i64 = 0x9584_58f6;
 const PAGE: ByteSize = ByteSize::kib(4);
+/// What is expected where only a device-dax node will do.
+const DEVDAX: &str = "a device-dax node such as /dev/dax0.0";
 
 /// What the backing of an NVDIMM or a memory device is, as far as the guest physical map needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +49,12 @@ impl VmConfig {
             problems.push(ConfigError::NoKernel);
         }
         let images = [("the kernel", &self.kernel), ("the initrd", &self.initrd)];
+        let modules = self.module.iter().map(|module| ("a module", Some(&*module.file)));
         for (role, path) in images
             .into_iter()
-            .filter_map(|(role, path)| Some((role, path.as_deref()?)))
+            .map(|(role, path)| (role, path.as_deref()))
+            .chain(modules)
+            .filter_map(|(role, path)| Some((role, path?)))
         {
             problems.extend(check_image(role, path).err());
         }
@@ -120,6 +125,13 @@ impl VmConfig {
         if problems.is_empty() { Ok(facts) } else { Err(problems) }
     }
 
+    /// The unit in which the host can map the file of the memory range at `index`, as far as it can be seen now.
+    pub fn memory_range_page(&self, index: usize) -> ByteSize {
+        let backing = self.memory_range.get(index).and_then(MemoryRangeConfig::backing);
+        let facts = backing.and_then(|backing| probe_nvdimm(&self.memory_range_name(index), &backing).ok());
+        facts.map_or(PAGE, |facts| facts.page)
+    }
+
     /// Looks at the file of the memory device at `index`, which is about to be added to a running machine.
     pub fn probe_added_memory(&self, index: usize) -> Result<BackingFacts, Vec<ConfigError>> {
         let mut problems = Vec::new();
@@ -185,6 +197,7 @@ impl VmConfig {
             .into_iter()
             .collect();
         named.extend(self.initrd.as_deref().map(|path| image("the initrd", path)));
+        named.extend(self.module.iter().map(|module| image("a module", &module.file)));
         for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
             let role = || self.nvdimm_name(slot);
             named.extend(nvdimm.file.as_deref().map(|path| Named {
@@ -211,8 +224,10 @@ impl VmConfig {
             });
         }
         for (index, range) in self.memory_range.iter().enumerate() {
-            let file = |path| Named::written(self.memory_range_name(index), path);
-            named.extend(range.file.as_deref().map(file));
+            named.extend(range.file.as_deref().map(|path| Named {
+                part: part(range.offset, Some(range.size)),
+                ..Named::written(self.memory_range_name(index), path)
+            }));
         }
         for (_, id, device) in self.memory_devices() {
             named.extend(device.file.as_deref().map(|path| Named {
@@ -250,6 +265,15 @@ impl VmConfig {
             }
         }
     }
+}
+
+/// Whether there is a device-dax node, or what could be one, at `path`.
+pub fn devdax_node(role: &str, path: &Path) -> Result<(), ConfigError> {
+    let meta = fs::metadata(path).map_err(unusable(role, path))?;
+    if meta.file_type().is_char_device() {
+        return Ok(());
+    }
+    Err(wrong_kind(role, path, &meta, DEVDAX))
 }
 
 /// A file that the configuration names.
@@ -425,7 +449,7 @@ fn probe_nvdimm(id: &str, nvdimm: &NvdimmConfig) -> Result<BackingFacts, ConfigE
         return probe_devdax(id, path, nvdimm, &meta);
     }
     if nvdimm.backing == NvdimmBacking::Devdax {
-        return Err(wrong_kind(id, path, &meta, "a device-dax node such as /dev/dax0.0"));
+        return Err(wrong_kind(id, path, &meta, DEVDAX));
     }
     if !meta.is_file() {
         return Err(wrong_kind(id, path, &meta, "a regular file or a device-dax node"));

@@ -30,9 +30,12 @@ pub struct MemoryRangeConfig {
     /// RAM with a copy elsewhere: "more reliable" in the EFI memory map.
     #[serde(default)]
     pub mirror: bool,
-    /// File that keeps the content; none: memory that dies with the monitor.
+    /// File or device-dax node that keeps the content; none: memory that dies with the monitor.
     #[serde(default)]
     pub file: Option<PathBuf>,
+    /// Where in it the range begins; none: the range is all of it.
+    #[serde(default)]
+    pub offset: Option<ByteSize>,
 }
 
 impl MemoryRangeConfig {
@@ -49,6 +52,7 @@ impl MemoryRangeConfig {
         Some(NvdimmConfig {
             file: Some(self.file.clone()?),
             size: Some(self.size),
+            offset: self.offset,
             label: ByteSize(0),
             ..NvdimmConfig::default()
         })
@@ -313,6 +317,13 @@ fn check_range(id: &str, range: &MemoryRangeConfig) -> Vec<RangeError> {
     }
     if range.kind == RangeKind::Ram && range.file.is_some() {
         key("file=", "starts empty at every boot", "leave out file=");
+    }
+    if let Some(offset) = range.offset {
+        if range.file.is_none() {
+            key("offset=", "is a place in a file", "add file=PATH");
+        } else if !offset.0.is_multiple_of(PAGE) {
+            key("offset=", "is no multiple of 4K", "begin at a whole page");
+        }
     }
     if range.kind != RangeKind::Ram && range.mirror {
         key("mirror=on", "is a property of RAM", "leave out mirror=");

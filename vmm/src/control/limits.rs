@@ -52,6 +52,7 @@ pub fn change_limits(limits: &Limits, asked: &LimitsConfig) -> Result<Limits, Co
                 let named = |name: &str| asked.named().into_iter().any(|(n, v)| n == name && v.is_some());
                 (ErrorKind::Conflict, if named(upper) { *upper } else { *lower })
             }
+            LimitsError::MemoryLimit(_) => (ErrorKind::InvalidRequest, "memory-limit"),
             LimitsError::BootAbove { .. } => (ErrorKind::Conflict, "static-max"),
             LimitsError::BootBelow { .. } => (ErrorKind::Conflict, "static-min"),
         };

@@ -13,6 +13,7 @@
 //!      +-- restarting <-- reboot, a reset by the guest: from every phase
 //! ```
 
+mod dax;
 mod error;
 mod event;
 mod fault;
@@ -23,6 +24,7 @@ mod media;
 mod operation;
 mod virtio;
 
+pub use dax::{DaxPlan, DaxRange, DaxRequest, Presented, RangePlanned};
 pub use error::{ControlError, ErrorKind, Problem};
 pub use event::{Event, EventList, EventLog, Happening};
 pub use fault::{
@@ -80,6 +82,8 @@ pub enum Request {
     Look(LookRequest),
     /// Something about the memory devices.
     Memory(MemoryRequest),
+    /// Something about ranges of device-dax nodes.
+    Dax(DaxRequest),
     /// Something about the disks.
     Disk(DiskRequest),
     /// Something about the limits of RAM; answered by [`Response::Limits`].
@@ -286,18 +290,23 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
             _,
         )
         | (
-            Request::Pause | Request::PowerButton | Request::Nvdimm(NvdimmRequest::Add(_)) | Request::Memory(_),
+            Request::Pause
+            | Request::PowerButton
+            | Request::Nvdimm(NvdimmRequest::Add(_))
+            | Request::Memory(_)
+            | Request::Dax(_),
             Running,
         )
         | (Request::Resume, Paused) => Ok(()),
         (Request::Nvdimm(NvdimmRequest::Add(_)), Pausing | Paused) => {
             Err(wrong(phase, "an NVDIMM is added to a running guest").hint("resume the machine first"))
         }
-        (Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. }), Pausing | Paused) => Err(wrong(
-            phase,
-            "memory is added and removed together with a running guest",
-        )
-        .hint("resume the machine first")),
+        (
+            Request::Memory(MemoryRequest::Add(_) | MemoryRequest::Remove { .. }) | Request::Dax(DaxRequest::Add(_)),
+            Pausing | Paused,
+        ) => Err(
+            wrong(phase, "memory is added and removed together with a running guest").hint("resume the machine first"),
+        ),
         (Request::Memory(MemoryRequest::Target { .. }), Pausing | Paused) => {
             Err(wrong(phase, "a running guest is asked for another size").hint("resume the machine first"))
         }

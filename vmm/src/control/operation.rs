@@ -1,6 +1,6 @@
 //! Operations: what has been begun and needs the guest to come to an end.
 
-use super::{ControlError, MemoryDeviceInfo, MemoryRemoved, MemoryTargetInfo, NvdimmAdded};
+use super::{ControlError, MemoryDeviceInfo, MemoryRemoved, MemoryTargetInfo, NvdimmAdded, RangePlanned};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,6 +16,8 @@ pub enum OperationKind {
     MemoryRemove,
     /// Another size of memory that grows and shrinks.
     MemoryTarget,
+    /// A memory range that the guest finds at its next boot.
+    RangeAdd,
 }
 
 /// How far an operation is.
@@ -107,6 +109,8 @@ pub enum OperationResult {
     MemoryRemoved(MemoryRemoved),
     /// Of `memory-target`.
     MemoryTarget(Box<MemoryTargetInfo>),
+    /// Of `range-add`.
+    RangePlanned(RangePlanned),
 }
 
 /// The operations that are remembered: all that are under way, and the last that ended.

@@ -140,6 +140,7 @@ impl Vcpu {
             .map_err(self.refused("set the system registers"))?;
         let regs = kvm_regs {
             rip: state.rip,
+            rax: state.rax,
             rsi: state.rsi,
             rbx: state.rbx,
             rsp: state.rsp,

@@ -3,8 +3,8 @@
 use super::{HvError, Vcpu, refused};
 use devices::{Line, units::GpaRange};
 use kvm_bindings::{
-    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_enable_cap,
-    kvm_userspace_memory_region,
+    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY,
+    kvm_enable_cap, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use std::{
@@ -97,6 +97,18 @@ impl Vm {
             slot,
             range,
         })
+    }
+
+    /// Adds KVM's programmable interval timer, with its speaker port. Before the first vCPU.
+    pub fn create_pit(&self) -> Result<(), HvError> {
+        let config = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        self.shared
+            .fd
+            .create_pit2(config)
+            .map_err(refused("create the interval timer"))
     }
 
     /// An interrupt line into pin `gsi` of the I/O APIC.

@@ -33,10 +33,15 @@ pub enum VirtioMemoryKind {
     Mem,
 }
 
-/// Page and GSI of the n-th virtio-mmio transport: 16 to 23, then 8 to 15, which no other device of the machine has.
+/// Page and GSI of the n-th virtio-mmio transport: 16 to 23, then 8 to 15, which no other device of the machine has. In the
+/// place of 9, which is the SCI where there is one, stands 7.
 pub(super) fn transport(n: u32) -> (GpaRange, u32) {
     let start = Gpa(VIRTIO_MMIO.start.0 + u64::from(n) * PAGE);
-    let pin = if n < HIGH_PINS { gsi::VIRTIO0 + n } else { n };
+    let pin = match n {
+        n if n < HIGH_PINS => gsi::VIRTIO0 + n,
+        gsi::SCI => 7,
+        n => n,
+    };
     (GpaRange::new(start, PAGE), pin)
 }
 
@@ -194,7 +199,7 @@ mod tests {
     #[test]
     fn transports_have_interrupts_of_their_own() {
         let pins: Vec<_> = (0..16).map(|n| transport(n).1).collect();
-        assert_eq!(pins, [16, 17, 18, 19, 20, 21, 22, 23, 8, 9, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(pins, [16, 17, 18, 19, 20, 21, 22, 23, 8, 7, 10, 11, 12, 13, 14, 15]);
         assert_eq!(transport(15).0.start, Gpa(0xd000_f000));
     }
 }

@@ -11,6 +11,7 @@ use super::{
     fault::MachineChecks,
     growth::Growth,
     hotplug,
+    images::Images,
     nvdimm::OpenBus,
     ranges,
     restart::Kept,
@@ -20,8 +21,8 @@ use super::{
 };
 use crate::{
     acpi::{self, AcpiCpu, AcpiInput, AcpiNuma, HmatPlan},
-    boot::{self, BootPlan, BootRequest, CpuState, Kernel},
-    config::{ConsoleConfig, VmConfig, probe::BackingFacts},
+    boot::{self, CpuState},
+    config::{VmConfig, probe::BackingFacts},
     control::CONSOLE_KEPT,
     cpuid::{self, CpuModel, VcpuShape},
     fault::Faults,
@@ -43,16 +44,23 @@ use crate::{
 };
 use devices::{
     BadLines, Bus, BusError, Clock, GuestMemory,
-    acpi::{AcpiDevice, AcpiEvent, EventLine, memory_hotplug::MemoryHotplug},
+    acpi::{AcpiDevice, AcpiEvent, EventLine, fixed::FixedHardware, memory_hotplug::MemoryHotplug},
     nvdimm::{FlushHints, MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
     pvpanic::PvPanic,
+    rtc::Rtc,
     serial::SerialPort,
     test_exit::TestExit,
     units::{Gpa, GpaRange},
     virtio::VirtioMmio,
 };
-use std::{fs::File, io, mem::take, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    io,
+    mem::take,
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -157,6 +165,9 @@ pub enum BuildError {
     /// The initrd cannot be read.
     #[error("cannot read initrd {0}")]
     Initrd(PathBuf, #[source] io::Error),
+    /// A module cannot be read.
+    #[error("cannot read module {0}")]
+    Module(PathBuf, #[source] io::Error),
     /// No kernel was named.
     #[error("a machine needs a kernel; hint: pass `--kernel PATH`")]
     NoKernel,
@@ -230,6 +241,7 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
+        fixed_hardware: config.is_multiboot(),
     }
 }
 
@@ -247,17 +259,19 @@ impl Machine {
         let tables = acpi::assemble(&acpi_input(config, topology, layout))?;
         let images = Images::open(config, layout, tables.rsdp, &kvm)?;
         let vm = kvm.create_vm()?;
+        if config.is_multiboot() {
+            vm.create_pit()?;
+        }
         let mut map = GuestMap::default();
         for region in &layout.ram {
             let mapping = ram::allocate(region.range, &config.memory)?;
             map.add(&vm, region.range.start, region.range.len, mapping, Access::ReadWrite)?;
         }
         let entry = images.load(map.memory())?;
-        for table in &tables.tables {
-            let written = map
-                .memory()
-                .memory()
-                .write_slice(&table.bytes, GuestAddress(table.gpa.0));
+        let root = config.is_multiboot().then(|| tables.get("RSDP")).flatten();
+        let copy = root.map(|root| (layout::LOW_RSDP, &root.bytes));
+        for (gpa, bytes) in tables.tables.iter().map(|table| (table.gpa, &table.bytes)).chain(copy) {
+            let written = map.memory().memory().write_slice(bytes, GuestAddress(gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
         }
         ranges::map(config, layout, &vm, &mut map)?;
@@ -349,58 +363,6 @@ impl Machine {
             "exits"
         );
         Ok((outcome, kept))
-    }
-}
-
-/// Kernel and initrd, read and placed, before there is a machine to load them into.
-struct Images {
-    kernel: Kernel,
-    initrd: Option<File>,
-    plan: BootPlan,
-}
-
-impl Images {
-    fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa, kvm: &Kvm) -> Result<Self, BuildError> {
-        let path = config.kernel.as_deref().ok_or(BuildError::NoKernel)?;
-        let kernel = Kernel::open(path).map_err(|e| BuildError::Image(path.to_owned(), e))?;
-        let kernel = boot::prepare(kernel, &config.boot)?;
-        let initrd = config.initrd.as_ref().map(|path| {
-            let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-            file.map_err(|e| BuildError::Initrd(path.clone(), e))
-        });
-        let (initrd_len, initrd) = initrd.transpose()?.unzip();
-        let e820: Vec<_> = layout
-            .e820()
-            .into_iter()
-            .map(|(range, kind)| (range, kind as u32))
-            .collect();
-        let mut default = boot::default_cmdline(config.console != ConsoleConfig::None);
-        if config.cpu.remove.iter().any(|feature| feature == "hypervisor") {
-            default = boot::join_cmdline(&default, Some(&boot::without_hypervisor(kvm.tsc_khz()?)));
-        }
-        let cmdline = boot::join_cmdline(&default, config.cmdline.as_deref());
-        let protocol = config.boot.protocol;
-        let plan = boot::plan(
-            &kernel,
-            &BootRequest {
-                e820: &e820,
-                mirrored: &layout.mirrored,
-                initrd_len,
-                cmdline: &cmdline,
-                protocol,
-                rsdp,
-            },
-        )?;
-        Ok(Self { kernel, initrd, plan })
-    }
-
-    fn load(&self, memory: &GuestMemory) -> Result<CpuState, BuildError> {
-        Ok(boot::load(
-            &self.plan,
-            &self.kernel,
-            self.initrd.as_ref(),
-            &*memory.memory(),
-        )?)
     }
 }
 
@@ -513,6 +475,12 @@ impl Devices {
             ports.insert(at(ports::MEMORY_HOTPLUG, MemoryHotplug::PORTS), registers.clone())?;
         }
         let clock = Clock::default();
+        if config.is_multiboot() {
+            let fixed = Arc::new(FixedHardware::new(clock.clone()));
+            ports.insert(at(ports::ACPI_FIXED, FixedHardware::PORTS), fixed)?;
+            let wall = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            ports.insert(at(ports::RTC, Rtc::PORTS), Arc::new(Rtc::new(Box::new(wall))))?;
+        }
         let mut buses = Vec::new();
         let flush_hints = Arc::new(FlushHints::default());
         for OpenBus {
@@ -544,7 +512,10 @@ impl Devices {
         for (device, (range, gsi)) in models.into_iter().zip(&layout.virtio) {
             let line = Arc::new(vm.irq_line(*gsi)?);
             let transport = VirtioMmio::new(device, memory.clone(), line).with_bad_lines(bad_lines.clone());
-            let transport = Arc::new(transport);
+            let transport = Arc::new(match config.is_multiboot() {
+                true => transport.with_platform_access(),
+                false => transport,
+            });
             mmio.insert(*range, transport.clone())?;
             virtio.push((*range, transport));
         }

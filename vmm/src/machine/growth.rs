@@ -3,10 +3,13 @@
 //! Everything is decided and opened first; the guest learns of it last, and nothing is left of an addition that fails.
 
 use crate::{
-    config::{Limits, LimitsConfig, NvdimmConfig, VmConfig},
-    control::{ControlError, ErrorKind, LimitsInfo, change_limits},
+    config::{
+        Limits, LimitsConfig, MemoryRangeConfig, NvdimmConfig, VmConfig,
+        probe::{Purpose, devdax_node},
+    },
+    control::{ControlError, ErrorKind, LimitsInfo, RangePlanned, change_limits},
     hv::Vm,
-    layout::{Layout, NvdimmAsk, map::Report},
+    layout::{HostLimits, Layout, NvdimmAsk, map::Report},
     machine::{
         hotplug::Plugged,
         nvdimm::{LeftState, add_hint, open_state},
@@ -80,6 +83,41 @@ impl Growth {
             used,
             total: used.total(),
         }
+    }
+
+    /// Notes a range of a device-dax node that the guest finds at its next boot, when the whole machine could be planned with it.
+    pub fn add_dax_range_later(&mut self, said: MemoryRangeConfig) -> Result<RangePlanned, ControlError> {
+        let index = self.config.memory_range.len();
+        let mut config = self.config.clone();
+        config.memory_range.push(said);
+        let id = config.memory_range_name(index);
+        let node = config.memory_range.get(index).and_then(|range| range.file.as_deref());
+        node.map_or(Ok(()), |path| devdax_node(&id, path))
+            .map_err(|problem| first(&[problem]))?;
+        if (0..index).any(|other| config.memory_range_name(other) == id) {
+            let taken = ControlError::new(ErrorKind::Conflict, format!("there is a memory range {id} already"));
+            return Err(taken.field("id").hint("give it another id="));
+        }
+        config.validate().map_err(|problems| first(&problems))?;
+        let backings = config.probe(Purpose::Boot).map_err(|problems| first(&problems))?;
+        let memory_devices = config.probe_memory_devices().map_err(|problems| first(&problems))?;
+        let topology = Topology::plan(&config).map_err(|e| refused(e.to_string()))?;
+        let host = HostLimits {
+            phys_bits: self.phys_bits,
+            backings,
+            memory_devices,
+        };
+        let layout = Layout::plan(&config, &topology, &host).map_err(|e| refused(e.to_string()))?;
+        let placed = layout.ranges.iter().find(|range| range.index == index);
+        let placed = placed.ok_or_else(|| internal("the range has no place"))?;
+        let planned = RangePlanned {
+            id,
+            start: placed.range.start.0,
+            len: placed.range.len,
+            node: placed.node,
+        };
+        self.config = config;
+        Ok(planned)
     }
 
     /// Changes the limits that are named, all of them or none.

@@ -16,6 +16,7 @@ pub mod events;
 mod fault;
 mod growth;
 mod hotplug;
+mod images;
 mod nvdimm;
 mod operations;
 pub mod output;

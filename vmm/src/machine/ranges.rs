@@ -69,7 +69,7 @@ pub(super) fn map(config: &VmConfig, layout: &Layout, vm: &Vm, map: &mut GuestMa
             Some(backing) => {
                 let facts = BackingFacts {
                     size: ByteSize(range.range.len),
-                    page: ByteSize::kib(4),
+                    page: config.memory_range_page(range.index),
                 };
                 let opened = backing::open(&backing, facts).map_err(|source| BuildError::Range {
                     id: config.memory_range_name(range.index),

@@ -75,7 +75,8 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
     let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
     let read = [config.kernel.as_deref(), config.initrd.as_deref(), config_file]
         .into_iter()
-        .flatten();
+        .flatten()
+        .chain(config.module.iter().map(|module| module.file.as_path()));
     let console = match &config.console {
         ConsoleConfig::File(path) => Some(path.as_path()),
         _ => None,

@@ -62,6 +62,9 @@ fn samples() -> Vec<Request> {
             id: "grow".into(),
             size: serde_json::from_value(json!("1G")).unwrap(),
         }),
+        Request::Dax(DaxRequest::Add(Box::new(
+            serde_json::from_value(json!({"file": "/dev/dax0.0", "as": "soft-reserved", "size": "1G"})).unwrap(),
+        ))),
         Request::Disk(DiskRequest::List),
         Request::Disk(DiskRequest::AddFault {
             id: "d".into(),

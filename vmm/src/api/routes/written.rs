@@ -2,8 +2,8 @@
 
 use super::Method::{self, Delete, Get, Post, Put};
 use crate::control::{
-    DiskRequest, FaultRequest, LimitsRequest, LookRequest, MediaInject, MemoryRequest, MemoryTarget, NvdimmRequest,
-    OperationRequest, Request,
+    DaxRequest, DiskRequest, FaultRequest, LimitsRequest, LookRequest, MediaInject, MemoryRequest, MemoryTarget,
+    NvdimmRequest, OperationRequest, Request,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -105,6 +105,10 @@ pub fn written(request: &Request) -> Written {
             method: Put,
             body: Some(json!(MemoryTarget { size: *size })),
             ..post(&format!("/memory/devices/{}/target", segment(id)))
+        },
+        Request::Dax(DaxRequest::Add(range)) => Written {
+            body: Some(json!(range)),
+            ..post("/dax-ranges")
         },
         Request::Disk(request) => match request {
             DiskRequest::List => get("/disks"),

@@ -44,8 +44,10 @@ fn boot(kernel: Kernel, config: &BootConfig, map: &[(GpaRange, u32)]) -> Booted 
     initrd.write_all(b"initial RAM file system").unwrap();
     let request = BootRequest {
         e820: map,
+        limit: None,
         mirrored: &[],
         initrd_len: Some(23),
+        modules: &[],
         cmdline: "panic=-1",
         protocol: config.protocol,
         rsdp: Gpa(0x10_0000),
@@ -58,7 +60,7 @@ fn boot(kernel: Kernel, config: &BootConfig, map: &[(GpaRange, u32)]) -> Booted 
         (GuestAddress(split as u64), usize::try_from(END).unwrap() - split),
     ];
     let mem = GuestMemoryMmap::<devices::DeviceWrites>::from_ranges(&regions).unwrap();
-    let state = load(&plan, &kernel, Some(&initrd), &mem).unwrap();
+    let state = load(&plan, &kernel, Some(&initrd), &[], &mem).unwrap();
     Booted { mem, plan, state }
 }
 
@@ -237,8 +239,10 @@ fn a_file_that_shrank_or_memory_that_is_not_there_is_an_error() {
     let map = map();
     let request = BootRequest {
         e820: &map,
+        limit: None,
         mirrored: &[],
         initrd_len: None,
+        modules: &[],
         cmdline: "",
         protocol: BootProtocol::Auto,
         rsdp: Gpa(0),
@@ -246,7 +250,7 @@ fn a_file_that_shrank_or_memory_that_is_not_there_is_an_error() {
     let plan = plan(&kernel, &request).unwrap();
     let small = GuestMemoryMmap::<devices::DeviceWrites>::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
     assert!(matches!(
-        load(&plan, &kernel, None, &small),
+        load(&plan, &kernel, None, &[], &small),
         Err(LoadError::Write { what: "kernel", .. })
     ));
     let ImageData::File { file, .. } = &kernel.data else {
@@ -257,7 +261,7 @@ fn a_file_that_shrank_or_memory_that_is_not_there_is_an_error() {
         GuestMemoryMmap::<devices::DeviceWrites>::from_ranges(&[(GuestAddress(0), usize::try_from(END).unwrap())])
             .unwrap();
     assert!(matches!(
-        load(&plan, &kernel, None, &mem),
+        load(&plan, &kernel, None, &[], &mem),
         Err(LoadError::Write {
             what: "kernel",
             gpa: Gpa(0x110_0000),
@@ -269,7 +273,7 @@ fn a_file_that_shrank_or_memory_that_is_not_there_is_an_error() {
         ..plan
     };
     assert!(matches!(
-        load(&with_initrd, &in_memory(elf()), None, &mem),
+        load(&with_initrd, &in_memory(elf()), None, &[], &mem),
         Err(LoadError::Initrd)
     ));
 }

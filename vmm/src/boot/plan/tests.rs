@@ -25,8 +25,10 @@ fn main_ram(end: u64) -> GpaRange {
 fn request(e820: &[(GpaRange, u32)]) -> BootRequest<'_> {
     BootRequest {
         e820,
+        limit: None,
         mirrored: &[],
         initrd_len: None,
+        modules: &[],
         cmdline: "quiet",
         protocol: BootProtocol::Auto,
         rsdp: Gpa(0x10_0000),
@@ -271,7 +273,7 @@ proptest! {
             map.push((GpaRange::new(Gpa(at), end * MIB), 1));
             at += end * MIB + 4096;
         }
-        let ram = ram(&map);
+        let ram = ram(&map, None);
         let kernel = GpaRange::new(Gpa(kernel_at * MIB), kernel_len);
         if let Ok(place) = place_initrd(len, max, kernel, &ram) {
             prop_assert!(ram.iter().any(|r| r.start <= place.start && place.end() <= r.end()));

@@ -3,8 +3,9 @@
 use crate::control::{
     ConsoleTail, DeviceList, DiskInfo, DiskList, DiskRequest, Event, EventList, Happening, HealthInfo, LimitsInfo,
     LookRequest, MachineInfo, MapInfo, MediaErrorInfo, MediaErrorList, MemoryDeviceInfo, MemoryList, MemoryRemoved,
-    MemoryRequest, Metrics, NodeList, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationList,
-    OperationRequest, OperationResult, OperationState, Request, StateInfo, TableEntry, TableInfo, TableList,
+    MemoryRequest, Metrics, NodeList, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationInfo, OperationKind,
+    OperationList, OperationRequest, OperationResult, OperationState, Request, StateInfo, TableEntry, TableInfo,
+    TableList,
 };
 use crate::memory::limits::MemoryUse;
 use devices::{
@@ -36,6 +37,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Nvdimm(NvdimmRequest::List) => nvdimms(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Add(_))
         | Request::Memory(_)
+        | Request::Dax(_)
         | Request::Operation(OperationRequest::Show { .. }) => operation(&serde_json::from_value(reply)?),
         Request::Operation(OperationRequest::List) => operations(&serde_json::from_value(reply)?),
         Request::Nvdimm(NvdimmRequest::Lock { id }) => format!("{id} is locked\n"),
@@ -110,6 +112,8 @@ fn line(o: &OperationInfo) -> String {
         .map(|end| format!(" after {}", ms(end.saturating_sub(o.started_ms))));
     let took = took.unwrap_or_default();
     let state = match o.state {
+        OperationState::Running if o.kind == OperationKind::RangeAdd => "comes with the next boot",
+        OperationState::Done if o.kind == OperationKind::RangeAdd => "came with a boot",
         OperationState::Running => "waits for the guest",
         OperationState::Done => "confirmed by the guest",
         OperationState::Unanswered => "not answered by the guest",
@@ -132,6 +136,15 @@ fn operation(o: &OperationInfo) -> String {
         Some(OperationResult::MemoryAdded(added)) => text += &device(&added),
         Some(OperationResult::MemoryRemoved(MemoryRemoved { id, len })) => {
             text += &format!("  {id} is gone, {} are the host's again\n", ByteSize(len));
+        }
+        Some(OperationResult::RangePlanned(range)) => {
+            let last = range.start.saturating_add(range.len.saturating_sub(1));
+            text += &format!(
+                "  {}: {} at {:#x}-{last:#x}\n",
+                range.id,
+                ByteSize(range.len),
+                range.start
+            );
         }
         Some(OperationResult::MemoryTarget(target)) => text += &format!("  {target}"),
         None => {}

@@ -58,9 +58,12 @@ impl Running {
         let conflict = |why: &str| ControlError::new(ErrorKind::Conflict, format!("{id} {why}")).field("id");
         let under_way = self.pending.iter().any(|pending| match &pending.goal {
             Goal::MemoryTaken(device) | Goal::MemoryGone(device, _) => device.slot == slot,
-            Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce(_) | Goal::FitSeen { .. } | Goal::Plugged { .. } => {
-                false
-            }
+            Goal::Paused
+            | Goal::Ended(_)
+            | Goal::ErrorsInForce(_)
+            | Goal::FitSeen { .. }
+            | Goal::Plugged { .. }
+            | Goal::NextBoot(_) => false,
         });
         if under_way {
             return Err(conflict("is being added or removed").hint("wait for that request to end"));
@@ -116,9 +119,12 @@ impl Running {
         };
         let about = |goal: &Goal| match goal {
             Goal::MemoryTaken(other) | Goal::MemoryGone(other, _) => *other == device,
-            Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce(_) | Goal::FitSeen { .. } | Goal::Plugged { .. } => {
-                false
-            }
+            Goal::Paused
+            | Goal::Ended(_)
+            | Goal::ErrorsInForce(_)
+            | Goal::FitSeen { .. }
+            | Goal::Plugged { .. }
+            | Goal::NextBoot(_) => false,
         };
         let waits = self.pending.iter().find(|pending| about(&pending.goal));
         if let Some(id) = waits.and_then(Pending::operation) {

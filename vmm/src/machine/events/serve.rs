@@ -9,9 +9,10 @@
 use super::{Outcome, Running, look, media::Change};
 use crate::{
     control::{
-        Answer, ControlError, ErrorKind, FaultReport, GuestAction, Happening, LimitsRequest, MAX_WAIT, MachineInfo,
-        MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest, OperationKind, OperationList,
-        OperationRequest, OperationResult, OperationState, Phase, Request, Response, StateInfo, admit,
+        Answer, ControlError, DaxPlan, DaxRange, DaxRequest, ErrorKind, FaultReport, GuestAction, Happening,
+        LimitsRequest, MAX_WAIT, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest,
+        OperationKind, OperationList, OperationRequest, OperationResult, OperationState, Phase, RangePlanned, Request,
+        Response, StateInfo, admit,
     },
     machine::{
         control::{Call, Reply},
@@ -94,6 +95,8 @@ pub(super) enum Goal {
     MemoryTaken(Announced),
     /// The guest has given a memory device back, or says that it does not.
     MemoryGone(Announced, MemoryRemoved),
+    /// The machine starts again; there is no deadline for it.
+    NextBoot(RangePlanned),
 }
 
 /// What has become of a request that was begun.
@@ -232,6 +235,7 @@ impl Running {
             Request::Operation(request) => return self.ask_operation(request),
             Request::Look(request) => return self.look(request).map(Begun::Done),
             Request::Memory(request) => return self.memory(request),
+            Request::Dax(DaxRequest::Add(range)) => return self.add_dax_range(range),
             Request::Disk(request) => return self.disk(request).map(Begun::Done),
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::Fault(request) => return self.fault(request),
@@ -310,6 +314,19 @@ impl Running {
             NvdimmRequest::Errors { id } => {
                 let errors = self.media_errors(id.as_deref())?;
                 Ok(Begun::Done(Response::MediaErrors(errors)))
+            }
+        }
+    }
+
+    fn add_dax_range(&mut self, range: &DaxRange) -> Result<Begun, ControlError> {
+        match range.plan()? {
+            DaxPlan::Nvdimm(request) => self.nvdimm(&request),
+            DaxPlan::Memory(request) => self.memory(&request),
+            DaxPlan::NextBoot(said) => {
+                self.room_for_pending()?;
+                let planned = self.parts.growth.add_dax_range_later(*said)?;
+                let (kind, name) = (OperationKind::RangeAdd, planned.id.clone());
+                Ok(Begun::Operation(kind, name, Goal::NextBoot(planned), Duration::ZERO))
             }
         }
     }
@@ -462,7 +479,12 @@ impl Running {
                 self.note_step(id, action, meaning);
             }
             // What is said of memory devices is noted where their end is decided.
-            Goal::MemoryTaken(_) | Goal::MemoryGone(..) | Goal::Paused | Goal::Ended(_) | Goal::ErrorsInForce(_) => {}
+            Goal::MemoryTaken(_)
+            | Goal::MemoryGone(..)
+            | Goal::Paused
+            | Goal::Ended(_)
+            | Goal::ErrorsInForce(_)
+            | Goal::NextBoot(_) => {}
         }
     }
 
@@ -489,6 +511,7 @@ impl Running {
     fn reached_running(&mut self, goal: Goal, late: bool) -> Option<End> {
         match goal {
             Goal::ErrorsInForce(report) => self.errors_in_force(report, late),
+            Goal::NextBoot(_) => None,
             Goal::MemoryTaken(device) => self.memory_taken(device, late),
             Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
             Goal::Plugged { index, size } => self.memory_target(index, size, late),
@@ -534,6 +557,7 @@ impl Running {
     fn cut_short(&mut self, goal: Goal) -> End {
         let given = match goal {
             Goal::FitSeen { .. } | Goal::Plugged { .. } | Goal::Ended(_) => self.reached_running(goal, true),
+            Goal::NextBoot(planned) => Some(End::Confirmed(OperationResult::RangePlanned(planned))),
             Goal::MemoryTaken(device) => self.memory_kept(device).map(End::Unanswered),
             Goal::MemoryGone(..) | Goal::Paused | Goal::ErrorsInForce(_) => None,
         };
