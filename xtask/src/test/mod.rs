@@ -66,6 +66,9 @@ impl Tier {
         Self::Fuzz,
     ];
 
+    /// Those that test executables belong to by their names, `linux_boot` to the tier `linux`.
+    const BY_NAME: [Self; 4] = [Self::Payload, Self::Nested, Self::Linux, Self::Kernel];
+
     /// As in the table.
     pub fn name(self) -> &'static str {
         match self {
@@ -81,13 +84,11 @@ impl Tier {
 
     /// The tier of a test executable by its name.
     pub fn of(executable: &str) -> Self {
-        match executable {
-            name if name.starts_with("nested_") => Self::Nested,
-            name if name.starts_with("payload_") => Self::Payload,
-            name if name.starts_with("linux_") => Self::Linux,
-            name if name.starts_with("kernel_") => Self::Kernel,
-            _ => Self::Unit,
-        }
+        let named = |tier: &Self| {
+            let rest = executable.strip_prefix(tier.name());
+            rest.is_some_and(|rest| rest.starts_with('_'))
+        };
+        Self::BY_NAME.into_iter().find(named).unwrap_or(Self::Unit)
     }
 }
 

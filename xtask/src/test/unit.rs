@@ -67,10 +67,8 @@ fn nextest(filter: Option<&str>) -> Command {
         "slow",
     ]);
     // Whatever has a tier of its own is not ours.
-    command.args([
-        "-E",
-        "not (kind(test) & (binary(/^payload_/) | binary(/^linux_/) | binary(/^nested_/)))",
-    ]);
+    let others = Tier::BY_NAME.map(|tier| format!("binary(/^{}_/)", tier.name()));
+    command.args(["-E", &format!("not (kind(test) & ({}))", others.join(" | "))]);
     command.args(filter);
     command
 }
