@@ -1,4 +1,5 @@
-//! Bad memory that is not persistent, on real kernels: boot RAM, a memory device, pages of files.
+//! Bad memory that is not persistent, on real kernels: boot RAM, a memory device, pages of files, persistent memory
+//! as a node.
 
 use anyhow::{Context, Result, bail, ensure};
 use guest_tests::{Guest, GuestBuilder, Scratch, api::ApiClient, facts};
@@ -41,8 +42,10 @@ impl Machine {
             .cpus("2")
             .arg("--numa", "node=0,memory=1G")
             .arg("--numa", "node=1,hotplug=1G")
+            .arg("--numa", "node=2")
             .arg("--memory-slots", "4")
             .arg("--disk", &files.text("disk"))
+            .nvdimm("size=524416K,id=pmem0,label=128K,node=2")
             .cmdline("memhp_default_state=online_movable")
             .hello_within(Duration::from_secs(240))
             .start()?;
@@ -268,14 +271,54 @@ fn memory_device(m: &mut Machine) -> Result<()> {
     Ok(())
 }
 
+/// Persistent memory as a node: what a scrub finds and a clear mends before it is put online harms nobody afterwards.
+fn persistent_memory_as_a_node(m: &mut Machine) -> Result<()> {
+    m.guest
+        .check("ndctl wait-scrub && ndctl create-namespace -f -e namespace0.0 -m devdax --map=mem")?;
+    let resource = m.guest.check("cat /sys/bus/dax/devices/dax0.0/resource")?;
+    let start = u64::from_str_radix(resource.trim_start_matches("0x"), 16)?;
+    // All over what will be memory.
+    for n in 0..24u64 {
+        let gpa = start + (n * 16 + 3) * MIB + 0x1040;
+        m.api.done("POST", "/faults", Some(&json!({"gpa": gpa})))?;
+    }
+    m.guest.check("ndctl start-scrub && ndctl wait-scrub")?;
+    let found = m.guest.json("ndctl list -N --media-errors")?;
+    ensure!(found[0]["badblock_count"] == 24, "{found}");
+    m.guest.check("ndctl clear-errors namespace0.0")?;
+    let faults = m.faults()?;
+    let left = facts::list(&faults, "faults")?
+        .iter()
+        .filter(|fault| fault["nvdimm"] == "pmem0")
+        .count();
+    ensure!(left == 0, "{faults}");
+    m.guest
+        .check("daxctl reconfigure-device --force --mode=system-ram dax0.0 || daxctl online-memory dax0.0 || true")?;
+    m.guest.check(
+        "for n in $(seq 100); do grep -q 2 /sys/devices/system/node/has_memory && exit 0; sleep 0.1; done; exit 1",
+    )?;
+    m.guest
+        .check("numactl --membind=2 memprobe anon 0x8000000 load:0 vector:0x7fff000")?;
+    m.met(0, 0)?;
+    program_meets_it(m, "NVDIMM", 2)?;
+    let faults = m.faults()?;
+    let left: Vec<&Value> = facts::list(&faults, "faults")?
+        .iter()
+        .filter(|fault| fault["nvdimm"] == "pmem0")
+        .collect();
+    ensure!(left.len() == 1 && left[0]["state"] == "known", "{faults}");
+    Ok(())
+}
+
 type Step = fn(&mut Machine) -> Result<()>;
 
 /// What happens to one machine, in this order; a step that fails does not keep the others from being tried.
-const STEPS: [(&str, Step); 4] = [
+const STEPS: [(&str, Step); 5] = [
     ("boot RAM", |m| program_meets_it(m, "RAM", 0)),
     ("a page met twice", page_is_met_twice),
     ("pages of files", pages_of_files),
     ("a memory device", memory_device),
+    ("persistent memory as a node", persistent_memory_as_a_node),
 ];
 
 fn bad_memory(kernel: &str) -> Result<()> {
