@@ -20,6 +20,7 @@ mod images;
 mod nvdimm;
 mod operations;
 pub mod output;
+mod platform;
 mod ranges;
 mod refusal;
 mod restart;

@@ -56,16 +56,8 @@ impl Running {
     fn ask_for(&mut self, id: &str) -> Result<(Announced, MemoryRemoved), ControlError> {
         let slot = self.parts.growth.memory_slot(id)?;
         let conflict = |why: &str| ControlError::new(ErrorKind::Conflict, format!("{id} {why}")).field("id");
-        let under_way = self.pending.iter().any(|pending| match &pending.goal {
-            Goal::MemoryTaken(device) | Goal::MemoryGone(device, _) => device.slot == slot,
-            Goal::Paused
-            | Goal::Ended(_)
-            | Goal::ErrorsInForce(_)
-            | Goal::FitSeen { .. }
-            | Goal::Plugged { .. }
-            | Goal::NextBoot(_) => false,
-        });
-        if under_way {
+        let mut devices = self.pending.iter().filter_map(|pending| pending.goal.memory_device());
+        if devices.any(|device| device.slot == slot) {
             return Err(conflict("is being added or removed").hint("wait for that request to end"));
         }
         let registers = self.parts.memory.as_ref();
@@ -117,16 +109,8 @@ impl Running {
         let Some(OstInfo { event, status, text }) = known.ost.map(OstInfo::from) else {
             return;
         };
-        let about = |goal: &Goal| match goal {
-            Goal::MemoryTaken(other) | Goal::MemoryGone(other, _) => *other == device,
-            Goal::Paused
-            | Goal::Ended(_)
-            | Goal::ErrorsInForce(_)
-            | Goal::FitSeen { .. }
-            | Goal::Plugged { .. }
-            | Goal::NextBoot(_) => false,
-        };
-        let waits = self.pending.iter().find(|pending| about(&pending.goal));
+        let about = |pending: &&Pending| pending.goal.memory_device() == Some(device);
+        let waits = self.pending.iter().find(about);
         if let Some(id) = waits.and_then(Pending::operation) {
             self.note_step(id, GuestAction::Ost { event, status }, text);
         }

@@ -99,6 +99,21 @@ pub(super) enum Goal {
     NextBoot(RangePlanned),
 }
 
+impl Goal {
+    /// The memory device that it is about.
+    pub(super) fn memory_device(&self) -> Option<Announced> {
+        match self {
+            Self::MemoryTaken(device) | Self::MemoryGone(device, _) => Some(*device),
+            Self::Paused
+            | Self::Ended(_)
+            | Self::ErrorsInForce(_)
+            | Self::FitSeen { .. }
+            | Self::Plugged { .. }
+            | Self::NextBoot(_) => None,
+        }
+    }
+}
+
 /// What has become of a request that was begun.
 pub(super) enum Begun {
     /// All of it is done.
