@@ -277,6 +277,10 @@ fn memory_comes_and_goes(guest: &mut Guest, client: &mut ApiClient) -> Result<()
     let removed = done(client, removing)?;
     ensure!(removed["result"]["len"] == 128 << 20, "{removed}");
     ensure!(client.get("/memory/devices")?["devices"] == json!([]));
+    // nested_devdax.rs has a node of its host to give away; this one has files alone.
+    let range = json!({"file": "/proc/cpuinfo", "as": "memory", "size": "128M", "node": 1});
+    let refused = client.refused("POST", "/dax-ranges", Some(&range))?;
+    ensure!(refused == (422, "invalid-request".to_owned()), "{refused:?}");
     guest.check("modprobe virtio_mem")?;
     let growing = client.begin("PUT", "/memory/devices/grow/target", Some(&json!({"size": "128M"})))?;
     let grown = done(client, growing)?;

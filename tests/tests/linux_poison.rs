@@ -44,7 +44,10 @@ impl Machine {
             .start()?;
         guest.check("ndctl wait-scrub && ndctl create-namespace -f -e namespace0.0 -m fsdax")?;
         guest.check("mkfs.ext4 -q -b 4096 /dev/pmem0 && mount -o dax /dev/pmem0 /mnt")?;
-        guest.check(&format!("xfs_io -f -c 'pwrite -q -S 0x5a 0 {FILE}' -c fsync /mnt/file"))?;
+        // In one extent: what is written piece by piece may lie in several.
+        guest.check(&format!(
+            "xfs_io -f -c 'falloc 0 {FILE}' -c 'pwrite -q -S 0x5a 0 {FILE}' -c fsync /mnt/file"
+        ))?;
         // A line for each extent: 0: [0..127]: 122880..123007
         let map = guest.check("xfs_io -c fiemap /mnt/file")?;
         let extent = map.lines().nth(1).unwrap_or_default();

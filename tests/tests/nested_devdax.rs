@@ -2,7 +2,7 @@
 //! of its memory aside as persistent, and ndctl makes a node of it there. This program runs itself again in that host.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, api::ApiClient, facts, guest::program, host};
+use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, api, api::ApiClient, facts, guest::program, host};
 use serde_json::{Value, json};
 use std::{
     env,
@@ -214,8 +214,9 @@ fn ranges_end_as_system_ram() -> Result<()> {
         let (offset, size) = (offset * MIB, size * MIB);
         json!({"file": NODE, "as": presented, "offset": offset, "size": size, "node": node, "id": presented})
     };
-    let memory = client.begin("POST", "/dax-ranges", Some(&range("memory", 0, 128, 1)))?;
-    ensure!(client.ended(&memory)?["state"] == "done", "{memory}");
+    let memory = format!("{NODE},as=memory,offset=0,size=128M,node=1,id=memory");
+    let said = api::ctl(&program()?, &files.join("api"), &["dax", "add", &memory, "--wait"])?;
+    ensure!(said.status.success(), "{said:?}");
     node_has(&mut guest, 1, 128)?;
 
     guest.check("modprobe -a nfit dax_pmem kmem")?;
