@@ -468,4 +468,6 @@ fn below_limit(bits: u8, start: u64, len: u64, what: impl FnOnce() -> String) ->
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;
