@@ -126,6 +126,16 @@ fn guest_image_that_is_not_there_says_how_to_get_it() {
             "hint: `cargo xtask images` fetches the default set",
         ],
     );
+    let hypervisors = r#"{"hypervisors": {"xen": {"version": "4", "image": "k/gz"}}, "packages": {}}"#;
+    fs::write(bench.path("images/hypervisors.json"), hypervisors).unwrap();
+    bench.refused(
+        &["run", "--kernel", "@other", "--module", "@debian"],
+        BAD,
+        &[
+            "error: there is no hypervisor image 'other'; expected one of: xen",
+            "hint: `cargo xtask images` fetches the default set",
+        ],
+    );
     let lost = |file: &str, role: &str| {
         let path = bench.path("images/k").join(file);
         format!(

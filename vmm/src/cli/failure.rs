@@ -119,7 +119,9 @@ impl From<BuildError> for Failure {
 impl From<ManifestError> for Failure {
     fn from(error: ManifestError) -> Self {
         match error {
-            ManifestError::NoKernel { .. } => Self::new(ExitCode::BadConfig, error),
+            ManifestError::NoKernel { .. } | ManifestError::NoHypervisor { .. } => {
+                Self::new(ExitCode::BadConfig, error)
+            }
             _ => Self::host(error),
         }
     }

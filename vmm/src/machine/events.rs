@@ -3,6 +3,7 @@
 //! It never blocks but in `epoll_wait`. Each source of events is a [`Token`]; whatever ends the run becomes an
 //! [`Outcome`] and stops the loop. What clients of the API ask is done in `serve`.
 
+mod clock;
 mod faults;
 mod inject;
 mod look;
@@ -109,7 +110,7 @@ pub struct Loop {
 
 /// What goes on when a machine is reset.
 pub struct Life {
-    clock: serve::Clock,
+    clock: clock::Clock,
     operations: Operations,
     requests: u64,
 }
@@ -143,7 +144,7 @@ struct Running {
     /// Nobody waits for that reader any more.
     impatient: bool,
     phase: Phase,
-    clock: serve::Clock,
+    clock: clock::Clock,
     pending: Vec<serve::Pending>,
     operations: Operations,
     /// Requests so far.
@@ -164,7 +165,7 @@ pub fn run(mut parts: Loop, threads: VcpuThreads) -> io::Result<(Outcome, Option
     let life = parts.life.take();
     let again = life.is_some();
     let life = life.unwrap_or_else(|| Life {
-        clock: serve::Clock::start(),
+        clock: clock::Clock::start(),
         operations: Operations::default(),
         requests: 0,
     });
