@@ -21,6 +21,8 @@ use std::{
 const HELLO: Duration = Duration::from_secs(180);
 /// From the agent's order to the monitor's end.
 const END: Duration = Duration::from_secs(40);
+/// The last that Linux says before it resets the machine, which may come after its agent has gone.
+const GOODBYE: &str = "reboot: ";
 /// Exit code of a monitor whose guest triple-faulted.
 const TRIPLE_FAULT: i32 = 5;
 /// A monitor that only refuses or plans.
@@ -185,23 +187,33 @@ impl GuestBuilder {
         self.launch()?.wait(SHORT)
     }
 
-    /// Boots to the agent's hello. A boot that the host may have broken is retried once, and reported: `cargo xtask test`
-    /// counts retries, and has a limit to them.
+    /// Boots to the agent's hello; twice at most, as [`patiently`] has it.
     pub fn start(&self) -> Result<Guest> {
-        let mark = Mark::now();
-        let error = match Guest::boot(self.launch()?, &self.kernel, self.hello) {
-            Ok(guest) => return Ok(guest),
-            Err(error) => error,
-        };
-        let Some(lost) = error.downcast_ref::<Lost>() else {
-            return Err(error);
-        };
-        let Some(cause) = mark.trouble().or_else(|| lost.cause()) else {
-            return Err(error);
-        };
-        host::report_retry(&format!("{} never said hello", self.kernel), &cause);
+        patiently(|| self.start_once())
+    }
+
+    /// Boots once, in tests that are done patiently as a whole.
+    pub fn start_once(&self) -> Result<Guest> {
         Guest::boot(self.launch()?, &self.kernel, self.hello)
     }
+}
+
+/// Does once more what lost a boot that the host may have broken, and reports it: `cargo xtask test` counts retries, and has a
+/// limit to them.
+pub fn patiently<T>(mut what: impl FnMut() -> Result<T>) -> Result<T> {
+    let mark = Mark::now();
+    let error = match what() {
+        Ok(done) => return Ok(done),
+        Err(error) => error,
+    };
+    let Some(lost) = error.downcast_ref::<Lost>() else {
+        return Err(error);
+    };
+    let Some(cause) = mark.trouble().or_else(|| lost.cause()) else {
+        return Err(error);
+    };
+    host::report_retry(&format!("{} never said hello", lost.name), &cause);
+    what()
 }
 
 /// Where a guest's agent is reached.
@@ -212,6 +224,8 @@ pub fn socket(folder: &Path) -> PathBuf {
 /// A guest that hung or triple-faulted before its hello.
 #[derive(Debug)]
 pub struct Lost {
+    /// Its kernel.
+    name: String,
     text: String,
     /// The kernel wrote nothing either: it got no further than its first instructions, or stands with interrupts off.
     silent: bool,
@@ -251,6 +265,7 @@ impl Guest {
     pub fn boot(mut monitor: Monitor, name: &str, limit: Duration) -> Result<Self> {
         let path = socket(monitor.folder().path());
         let begun = Instant::now();
+        let before = monitor.folder().size(CONSOLE);
         let client = Client::connect_while(&path, begun + limit, || monitor.is_running());
         match client {
             Ok(client) => Ok(Self {
@@ -267,8 +282,12 @@ impl Guest {
                 );
                 // The quote has waited for the end of a monitor that is going.
                 if hung || monitor.exit_code() == Some(TRIPLE_FAULT) {
-                    let silent = monitor.folder().tail(CONSOLE, 1).trim().is_empty();
-                    Err(Lost { text, silent }.into())
+                    let said = monitor.folder().text_after(CONSOLE, before);
+                    let silent = said
+                        .lines()
+                        .all(|line| line.trim().is_empty() || line.contains(GOODBYE));
+                    let name = name.to_owned();
+                    Err(Lost { name, text, silent }.into())
                 } else {
                     Err(anyhow!(text))
                 }

@@ -56,6 +56,18 @@ impl Scratch {
         let all: Vec<_> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
+
+    /// Bytes of a file in the folder; none when it is not there.
+    pub fn size(&self, name: &str) -> u64 {
+        fs::metadata(self.join(name)).map_or(0, |meta| meta.len())
+    }
+
+    /// What a log in the folder has behind its first bytes.
+    pub fn text_after(&self, name: &str, bytes: u64) -> String {
+        let all = fs::read(self.join(name)).unwrap_or_default();
+        let from = usize::try_from(bytes).unwrap_or(usize::MAX).min(all.len());
+        String::from_utf8_lossy(&all[from..]).into_owned()
+    }
 }
 
 impl Drop for Scratch {

@@ -124,3 +124,54 @@ fn machine_without_nvdimms_can_be_given_its_first() -> Result<()> {
     guest.power_off()?;
     Ok(())
 }
+
+/// Pages come and go all the time while the NVDIMM comes, becomes a node and is filled.
+#[test]
+fn nvdimm_that_is_added_under_load_becomes_system_ram() -> Result<()> {
+    let files = Scratch::new("underload")?;
+    let mut guest = GuestBuilder::new("debian-6.12-amd64")
+        .cpus("2")
+        .memory("1G")
+        .arg("--numa", "node=0,memory=1G")
+        .arg("--numa", "node=1,hotplug=2G")
+        .arg("--nvdimm-bus", "0")
+        .arg("--api-socket", &files.text("api"))
+        .cmdline("memhp_default_state=online_movable")
+        .start()?;
+    guest.check("modprobe -a nfit nd_pmem")?;
+    guest.check(
+        "mkdir -p /load && mount -t tmpfs -o size=200M load /load && \
+         (n=0; while test -d /load; do dd if=/dev/zero of=/load/x bs=1M count=96; rm -f /load/x; n=$((n+1)); \
+         echo $n > /run/rounds; done >/dev/null 2>&1 &)",
+    )?;
+    let hot = add(&files.join("api"), "size=524416K,label=128K,node=1,id=hot")?;
+    regions(&mut guest, 1)?;
+    guest.check(
+        "ndctl disable-region region0 && ndctl init-labels nmem0 && ndctl enable-region region0 && \
+         ndctl create-namespace -r region0 -m devdax --map=mem && \
+         { daxctl reconfigure-device --force --mode=system-ram dax0.0 || daxctl online-memory dax0.0 || true; }",
+    )?;
+    guest.check(
+        "for n in $(seq 100); do grep -q 1 /sys/devices/system/node/has_memory && exit 0; sleep 0.1; done; dmesg | tail; exit 1",
+    )?;
+    let start = facts::number(&hot, "start")?;
+    let iomem = guest.check("grep -A3 -i 'persistent memory' /proc/iomem")?;
+    ensure!(
+        iomem.contains(&format!("{start:09x}-")) && iomem.contains("System RAM (kmem)"),
+        "{iomem}"
+    );
+    // Of 512 MiB what begins or ends within a block of 128 MiB stays unused.
+    let total = guest.check("sed -n 's/.*MemTotal: *\\([0-9]*\\) kB/\\1/p' /sys/devices/system/node/node1/meminfo")?;
+    ensure!(total.parse::<u64>()? >= 384 << 10, "node 1 has {total} kB");
+    guest.check("numactl --membind=1 memprobe anon 0x10000000 load:0 load:0xffff000")?;
+    // The load was there all the time, and goes on.
+    let rounds = "test -s /run/rounds && cat /run/rounds";
+    let before: u64 = guest.check(rounds)?.parse()?;
+    guest.check(&format!(
+        "for n in $(seq 100); do test $({rounds}) -gt {before} && exit 0; sleep 0.1; done; exit 1"
+    ))?;
+    let complaints = guest.check("dmesg | grep -e 'BUG: ' -e 'WARNING: ' -e 'Call Trace' || true")?;
+    ensure!(complaints.is_empty(), "{complaints}");
+    guest.power_off()?;
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! Linux that reboots, or is reset, after it was given memory and NVDIMMs.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, Scratch, api::ApiClient, facts};
+use guest_tests::{Guest, GuestBuilder, Scratch, api::ApiClient, facts, guest::patiently};
 use serde_json::{Value, json};
 
 const KERNEL: &str = "debian-6.12-amd64";
@@ -49,6 +49,10 @@ fn ended(client: &mut ApiClient, operation: &Value) -> Result<()> {
 
 #[test]
 fn reboots_keep_what_was_added() -> Result<()> {
+    patiently(keep_what_was_added)
+}
+
+fn keep_what_was_added() -> Result<()> {
     let files = Scratch::new("reboot")?;
     let mut guest = GuestBuilder::new(KERNEL)
         .memory("512M")
@@ -60,7 +64,7 @@ fn reboots_keep_what_was_added() -> Result<()> {
         .arg("--api-socket", &files.text("api"))
         .arg("--on-reset", "restart")
         .cmdline("memhp_default_state=online_movable")
-        .start()?;
+        .start_once()?;
     let mut client = ApiClient::connect(&files.join("api"))?;
     guest.check("modprobe -a nfit nd_pmem virtio_mem")?;
     let body = json!({"size": "256M", "node": 1, "id": "more"});

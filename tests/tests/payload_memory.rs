@@ -3,10 +3,17 @@
 
 use guest_tests::{
     api::ApiClient,
-    payload::{Guest, Program, Running, SCRATCH, Script},
+    payload::{Guest, Program, Running, SCRATCH, Script, binary},
 };
 use serde_json::{Value, json};
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    os::unix::net::UnixStream,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 use vmm::layout::ports;
 
 const BASE: u64 = ports::MEMORY_HOTPLUG;
@@ -204,6 +211,65 @@ fn device_that_nobody_looks_at_is_taken_back_and_a_request_is_withdrawn() {
     let after = list(&mut client);
     assert_eq!(after["devices"].as_array().map(Vec::len), Some(1), "{after}");
     assert!(!file.exists(), "the file of a failed addition is left");
+    quit(running, &mut client);
+}
+
+#[test]
+fn clients_killed_in_mid_request_leave_it_whole_or_undone() {
+    let guest = machine(Script::new().say("on").halt());
+    let (running, mut client) = started(&guest);
+    let ids = |client: &mut ApiClient| -> Vec<String> {
+        let list = list(client);
+        let devices = list["devices"].as_array().expect("a list");
+        devices
+            .iter()
+            .map(|device| device["id"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let until = |client: &mut ApiClient, expected: &[&str]| {
+        let begun = Instant::now();
+        while ids(client) != expected {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{:?}, not {expected:?}",
+                ids(client)
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let post = |body: &str, len: usize| {
+        let head = "POST /api/v1/memory/devices HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        let mut socket = UnixStream::connect(guest.file("api")).expect("a socket");
+        let request = format!("{head}content-length: {len}\r\n\r\n{body}");
+        socket.write_all(request.as_bytes()).expect("room");
+    };
+    // Half of a request is none.
+    let body = r#"{"size": "128M", "id": "whole"}"#;
+    post(&body[..12], body.len());
+    client.get("/vm").expect("an answer");
+    until(&mut client, &[]);
+    // Whoever goes before the answer has asked all the same.
+    post(body, body.len());
+    until(&mut client, &["whole"]);
+    let mut ctl = Command::new(binary())
+        .args(["ctl", "--wait", "--api-socket"])
+        .arg(guest.file("api"))
+        .args(["memory", "add", "128M,id=killed"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a client");
+    until(&mut client, &["whole", "killed"]);
+    ctl.kill().expect("a child");
+    ctl.wait().expect("a child");
+    // Nobody waits for the guest's word, which does not come: both are taken back as for any client.
+    let operations = client.get("/operations").expect("an answer");
+    let running_ones = operations["operations"].as_array().map(Vec::len);
+    assert_eq!(running_ones, Some(2), "{operations}");
+    for operation in operations["operations"].as_array().expect("a list") {
+        assert_eq!(failure(&mut client, operation).0, "deadline");
+    }
+    until(&mut client, &[]);
     quit(running, &mut client);
 }
 

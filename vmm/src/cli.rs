@@ -12,6 +12,7 @@ mod failure;
 mod log;
 mod plan;
 mod test;
+mod usage;
 mod vm;
 
 pub use exit::{ExitCode, TABLE as EXIT_TABLE};
@@ -146,15 +147,16 @@ pub fn main() -> std::process::ExitCode {
             ..
         }) => return nested::cli::run(args),
         Ok(cli) => dispatch(cli).unwrap_or_else(|failure| failure.print()),
-        // Help and version are no errors, and go to stdout. A reader that has gone is nobody to tell.
-        Err(usage) => {
-            let _ = usage.print();
-            if usage.use_stderr() {
-                ExitCode::BadConfig
-            } else {
-                ExitCode::PowerOff
+        // Help and version go to stdout, the help of a command that says nothing to stderr. A reader that has gone is nobody
+        // to tell.
+        Err(error) if usage::is_help(&error) => {
+            let _ = error.print();
+            match error.use_stderr() {
+                true => ExitCode::BadConfig,
+                false => ExitCode::PowerOff,
             }
         }
+        Err(error) => usage::failure(&error, &Cli::command(), std::env::args_os()).print(),
     };
     code.code().into()
 }

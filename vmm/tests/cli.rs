@@ -289,6 +289,114 @@ fn log_never_goes_into_a_file_of_the_machine() {
     assert_eq!(lines.status.code(), Some(2));
 }
 
+/// Errors of the command line itself are told as those of values are: a sentence, a hint, exit code 2.
+#[test]
+fn wrong_command_lines_are_told_in_a_sentence_with_a_hint() {
+    let bench = Bench::new();
+    let ctl = ["ctl", "--api-socket", "s"];
+    let see = |command: &str| format!("hint: `{command} --help` shows what there is");
+    for (args, error, hint) in [
+        (
+            &["host", "run", "--cpus", "0", "ls"][..],
+            "--cpus '0' is out of range: expected 1 to 64",
+            see("daxvisor host run"),
+        ),
+        (
+            &["host", "run", "--cpus", "many", "ls"],
+            "--cpus 'many' is no number: expected a whole one",
+            see("daxvisor host run"),
+        ),
+        (
+            &["host", "run"],
+            "`daxvisor host run` needs <CMD>...",
+            see("daxvisor host run"),
+        ),
+        (
+            &["ctl", "memory", "list"],
+            "`daxvisor ctl memory list` needs --api-socket <PATH>",
+            see("daxvisor ctl memory list"),
+        ),
+        (
+            &[&ctl[..], &["memory", "target", "grow"]].concat(),
+            "`daxvisor ctl memory target` needs <SIZE>",
+            see("daxvisor ctl memory target"),
+        ),
+        (
+            &[&ctl[..], &["memory", "target", "grow", "much"]].concat(),
+            "SIZE 'much' is not a size: expected a whole number with an optional suffix K, M, G or T (powers of 1024), below 16E",
+            see("daxvisor ctl memory target"),
+        ),
+        (
+            &[&ctl[..], &["memory", "remove", "x", "--deadline", "0"]].concat(),
+            "--deadline '0' is out of range: expected 1 to 3600",
+            see("daxvisor ctl memory remove"),
+        ),
+        (
+            &[&ctl[..], &["operation", "show", "99999999999999999999"]].concat(),
+            "ID '99999999999999999999' is out of range: expected less than 64 bits of a number",
+            see("daxvisor ctl operation show"),
+        ),
+        (
+            &[&ctl[..], &["fly"]].concat(),
+            "`daxvisor ctl` has no command 'fly'",
+            see("daxvisor ctl"),
+        ),
+        (
+            &[&ctl[..], &["fault", "inject", "4096", "--node", "1"]].concat(),
+            "[GPA] cannot be given together with --node <NODE>",
+            "hint: leave one of them out".into(),
+        ),
+        (
+            &["run", "--host", "kwm"],
+            "--host 'kwm' is no choice: expected one of auto, kvm, nested",
+            "hint: did you mean kvm?".into(),
+        ),
+        (&["run", "--memory"], "--memory has no value", see("daxvisor run")),
+        (
+            &["run", "--memroy", "1G"],
+            "`daxvisor run` does not know '--memroy'",
+            "hint: did you mean --memory?".into(),
+        ),
+        (
+            &["run", "--timeout", "0"],
+            "--timeout '0': expected a whole number of seconds, at least 1",
+            see("daxvisor run"),
+        ),
+        (
+            &["run", "--json"],
+            "`daxvisor run` needs --dry-run",
+            see("daxvisor run"),
+        ),
+    ] {
+        bench.refused(args, BAD, &[&format!("error: {error}"), &hint]);
+    }
+}
+
+#[test]
+fn man_pages_and_completions_know_every_verb() {
+    let bench = Bench::new();
+    bench.prints(&["man", "pages"]);
+    for page in [
+        "daxvisor",
+        "daxvisor-run",
+        "daxvisor-ctl",
+        "daxvisor-ctl-memory-target",
+        "daxvisor-ctl-dax-add",
+    ] {
+        let text = fs::read_to_string(bench.path("pages").join(format!("{page}.1"))).expect(page);
+        assert!(
+            text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"),
+            "{page}: {text}"
+        );
+    }
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let text = bench.prints(&["completions", shell]);
+        for word in ["power-button", "target", "dry-run", "api-socket"] {
+            assert!(text.contains(word), "{shell} does not complete {word}");
+        }
+    }
+}
+
 #[test]
 fn usage_errors_end_as_bad_configuration_and_help_does_not() {
     let bench = Bench::new();

@@ -73,9 +73,10 @@ impl Guest {
     pub fn start(&self) -> Running<'_> {
         let mut command = Command::new(binary());
         let has = |name: &str| self.args.iter().any(|a| a == name);
-        command
-            .args(["run", "--host", "kvm", "--kernel"])
-            .arg(self.file("payload.elf"));
+        command.args(["run", "--kernel"]).arg(self.file("payload.elf"));
+        if !has("--host") {
+            command.args(["--host", "kvm"]);
+        }
         if !has("--memory") {
             command.args(["--memory", "64M"]);
         }
