@@ -19,6 +19,8 @@ pub enum Effect {
     TestExit(u8),
     /// The guest has given back the memory device in this slot.
     MemoryEjected(u16),
+    /// The guest asks for an error to be injected (EINJ).
+    InjectError,
     /// The guest has said something that a request may wait for.
     Progress,
 }

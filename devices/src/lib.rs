@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
+pub mod apei;
 pub mod bad_lines;
 pub mod bus;
 pub mod clock;

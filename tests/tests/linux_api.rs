@@ -325,5 +325,8 @@ fn disks_and_media_are_disturbed(guest: &mut Guest, client: &mut ApiClient) -> R
     client.done("POST", "/faults", Some(&line))?;
     client.done("DELETE", "/faults/first%400x2000", None)?;
     ensure!(client.get("/faults")?["faults"] == json!([]));
+    let corrected = json!({"nvdimm": "first", "dpa": 8192, "severity": "corrected", "via": "machine-check"});
+    let told = client.done("POST", "/faults/notify", Some(&corrected))?;
+    ensure!(told["vcpu"] == 0 && told["gpa"].is_u64(), "{told}");
     Ok(())
 }

@@ -472,3 +472,35 @@ fn a_reset_leaves_the_errors_of_nvdimms_alone() {
     assert_eq!(faults(&mut client)["pages"], 1);
     quit(running, &mut client);
 }
+
+#[test]
+fn a_line_that_is_stored_to_whole_is_good_again_where_that_is_wanted() {
+    for (flag, left) in [("on", 0), ("off", 2)] {
+        let mut script = Script::new().tables().say("on").wait(PMEM, 1);
+        for word in 0..7 {
+            script = script.store(RAM + 8 * word, 8, 0x5a);
+        }
+        script = script.say("most").wait(PMEM, 2).store(RAM + 56, 8, 0x5a);
+        for word in 0..8 {
+            script = script.store(PMEM + 4096 + 8 * word, 8, 0x5a);
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("shared");
+        let guest = Guest::new(&Program::new(script.say("all").wait(PMEM, 3).exit(5)))
+            .flag("nvdimm", &format!("file={},size=16M,id=bad", file.display()))
+            .flag("poison", &format!("clear-on-write={flag}"))
+            .flag("api-socket", "%/api");
+        let (mut running, mut client) = started(&guest);
+        for gpa in [RAM, PMEM + 4096] {
+            inject(&mut client, &json!({"gpa": gpa}));
+        }
+        tell(&file, 1);
+        running.wait_for("most");
+        assert_eq!(ids(&mut client).len(), 2);
+        tell(&file, 2);
+        running.wait_for("all");
+        assert_eq!(ids(&mut client).len(), left, "clear-on-write={flag}");
+        tell(&file, 3);
+        running.end().expect(64 + 5);
+    }
+}

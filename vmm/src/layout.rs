@@ -12,10 +12,11 @@ pub use memory::{MemoryAsk, MemoryPlacement};
 pub use nvdimm::{NvdimmAsk, NvdimmPlacement, SpaPlacement};
 
 use crate::{
-    config::{LimitBy, MAX_NVDIMMS, RangeKind, VmConfig, probe::BackingFacts},
+    config::{ApeiConfig, LimitBy, MAX_NVDIMMS, RangeKind, VmConfig, probe::BackingFacts},
     topology::Topology,
 };
 use devices::{
+    apei::ApeiPlan,
     nvdimm::{FlushHints, MailboxPlan},
     units::{ByteSize, Gpa, GpaRange},
 };
@@ -61,6 +62,12 @@ pub const DSM_MAILBOX: GpaRange = GpaRange {
     start: Gpa(0x18_0000),
     len: 0x1_0000,
 };
+/// Memory of the error interfaces ([`devices::apei`]; e820 type 2), above the mailboxes; ACPI NVS where there are none.
+pub const APEI: GpaRange = GpaRange {
+    start: Gpa(0x1c_0000),
+    len: ApeiPlan::LEN,
+};
+const _: () = assert!(DSM_MAILBOX.start.0 + MAX_NVDIMM_BUSES as u64 * DSM_MAILBOX.len <= APEI.start.0);
 /// Most NVDIMM buses of a machine.
 pub const MAX_NVDIMM_BUSES: u8 = 4;
 /// End of the firmware's part of extended memory.
@@ -109,6 +116,17 @@ pub const fn dsm_mailbox(number: u8) -> MailboxPlan {
     }
 }
 
+/// Where the error interfaces are, if there are any.
+pub fn apei(config: &ApeiConfig) -> Option<ApeiPlan> {
+    #[expect(clippy::cast_possible_truncation, reason = "a port number")]
+    let port = ports::APEI as u16;
+    config.enabled.then(|| ApeiPlan {
+        memory: APEI,
+        port,
+        poll_ms: config.poll_ms(),
+    })
+}
+
 /// Port numbers.
 pub mod ports {
     /// 16550 serial port, 8 ports.
@@ -127,6 +145,8 @@ pub mod ports {
     pub const PCI_CONFIG: u64 = 0xcf8;
     /// Registers of the memory devices, 28 ports.
     pub const MEMORY_HOTPLUG: u64 = 0xa40;
+    /// Error interfaces, 16 ports.
+    pub const APEI: u64 = 0xa60;
     /// Doorbell of the first NVDIMM mailbox, 4 ports.
     pub const DSM_DOORBELL: u64 = 0xa18;
 }
@@ -210,6 +230,8 @@ pub struct Layout {
     pub virtio: Vec<(GpaRange, u32)>,
     /// First address that the kernel does not use as RAM, and who sees to it.
     pub limit: Option<(Gpa, LimitBy)>,
+    /// Whether there are error interfaces, whose memory the guest claims.
+    pub apei: bool,
 }
 
 /// Why there is no map.
@@ -349,6 +371,7 @@ impl Layout {
             virtio_memory: Vec::new(),
             virtio,
             limit: config.memory_limit.map(|limit| (Gpa(limit.size.0), limit.by)),
+            apei: config.apei.enabled,
         };
         let mut layout = layout.with_nvdimms(config, host)?;
         layout.place_windows(config, host.phys_bits)?;
@@ -369,8 +392,8 @@ impl Layout {
             (span(LOW_RAM_END, Gpa(0xa_0000)), E820Type::Reserved),
             (span(Gpa(0xf_0000), HIGH_MEMORY), E820Type::Reserved),
             (ACPI_TABLES, E820Type::Acpi),
-            (span(DSM_MAILBOX.start, FIRMWARE_END), E820Type::Nvs),
         ];
+        map.extend(self.firmware_data());
         for RamRegion { range, .. } in &self.ram {
             let start = range.start.max(FIRMWARE_END);
             if start >= range.end() {
@@ -389,6 +412,19 @@ impl Layout {
         match self.limit {
             Some((limit, LimitBy::Map)) => below(limit, map),
             _ => map,
+        }
+    }
+
+    /// What firmware keeps above its tables.
+    fn firmware_data(&self) -> Vec<(GpaRange, E820Type)> {
+        let span = |start: Gpa, end: Gpa| GpaRange::new(start, end.0 - start.0);
+        match self.apei {
+            false => vec![(span(DSM_MAILBOX.start, FIRMWARE_END), E820Type::Nvs)],
+            true => vec![
+                (span(DSM_MAILBOX.start, APEI.start), E820Type::Nvs),
+                (APEI, E820Type::Reserved),
+                (span(APEI.end(), FIRMWARE_END), E820Type::Nvs),
+            ],
         }
     }
 

@@ -77,7 +77,7 @@ impl Report {
         match self {
             Self::Standing
             | Self::Poisoned
-            | Self::Effect(Effect::None | Effect::Progress | Effect::MemoryEjected(_)) => false,
+            | Self::Effect(Effect::None | Effect::Progress | Effect::InjectError | Effect::MemoryEjected(_)) => false,
             Self::Effect(_) | Self::TripleFault { .. } | Self::BadTable { .. } | Self::Failed { .. } => true,
         }
     }

@@ -1,4 +1,4 @@
-//! The generic event device and the power button in the ACPI namespace.
+//! The generic event device, the power button and the hardware error device in the ACPI namespace.
 
 use super::{AcpiEvent, memory_hotplug::aml::SCAN_METHOD};
 use crate::nvdimm::aml::EVENTS_METHOD as NVDIMM_EVENTS;
@@ -12,8 +12,10 @@ use acpi_tables::{
 
 /// `Notify` value of a control-method power button that was pressed. ACPI 6.5 5.6.6.
 const BUTTON_PRESSED: u8 = 0x80;
+/// `Notify` value of the error device: a source with its kind of notification has something to tell. ACPI 6.5 5.6.6.
+const HARDWARE_ERROR: u8 = 0x80;
 
-/// `\_SB.GED_` and `\_SB.PWRB` as AML for the scope `\_SB`.
+/// `\_SB.GED_`, `\_SB.PWRB` and `\_SB.HED_` as AML for the scope `\_SB`.
 #[derive(Debug, Clone)]
 pub struct AcpiDeviceAml {
     /// First port of the block.
@@ -24,12 +26,19 @@ pub struct AcpiDeviceAml {
     pub nvdimm: Vec<String>,
     /// Whether there are slots for memory devices.
     pub memory: bool,
+    /// Whether there is a hardware error device. ACPI 6.5 18.3.2.9.
+    pub errors: bool,
 }
 
 impl Aml for AcpiDeviceAml {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let button = Name::new("_HID".into(), &EISAName::new("PNP0C0C"));
         Device::new("PWRB".into(), vec![&button, &Name::new("_UID".into(), &ZERO)]).to_aml_bytes(sink);
+
+        if self.errors {
+            let errors = Name::new("_HID".into(), &EISAName::new("PNP0C33"));
+            Device::new("HED_".into(), vec![&errors, &Name::new("_UID".into(), &ZERO)]).to_aml_bytes(sink);
+        }
 
         let selector = FieldEntry::Named(*b"ESEL", 32);
         // ACPI 6.5 5.6.9: edge-triggered, active high, not shared.
@@ -81,6 +90,14 @@ impl Aml for EventMethod<'_> {
         let on_memory = If::new(&is_memory, vec![&scan]);
         if self.0.memory {
             body.push(&on_memory);
+        }
+        let error = AcpiEvent::HardwareError.bit();
+        let is_error = And::new(&ZERO, &pending, &error);
+        let error_device = Path::new("\\_SB_.HED_");
+        let tell = Notify::new(&error_device, &HARDWARE_ERROR);
+        let on_error = If::new(&is_error, vec![&tell]);
+        if self.0.errors {
+            body.push(&on_error);
         }
         Method::new("_EVT".into(), 1, true, body).to_aml_bytes(sink);
     }

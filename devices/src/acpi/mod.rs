@@ -29,6 +29,8 @@ pub enum AcpiEvent {
     PowerButton = 1,
     /// An NVDIMM root device has events: see its event method.
     Nvdimm = 2,
+    /// A hardware error source has something to tell.
+    HardwareError = 3,
 }
 
 impl AcpiEvent {

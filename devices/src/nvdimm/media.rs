@@ -32,6 +32,8 @@ pub enum ErrorSource {
     Guest,
     /// The host, through the monitor's API. Only clearing removes it.
     Host,
+    /// The guest, through the platform's error injection (EINJ). Only clearing removes it.
+    Einj,
     /// The memory behind the DIMM. Only clearing removes it.
     Backing,
 }

@@ -49,6 +49,7 @@ pub(super) fn dsdt(input: &AcpiInput, numa: bool) -> Result<Vec<u8>, AcpiError> 
         gsi: gsi::GED,
         nvdimm: input.nvdimm.iter().map(NvdimmBusPlan::name).collect(),
         memory: input.memory_slots > 0,
+        errors: input.apei.is_some(),
     }));
     devices.extend(input.nvdimm.iter().map(|bus| bytes(&NvdimmAml::new(bus))));
 

@@ -17,6 +17,7 @@ pub use hmat::{HmatPlan, HmatTarget};
 use crate::layout::{self, RamRegion};
 use acpi_tables::{Aml, sdt::Sdt};
 use devices::{
+    apei::{self, ApeiPlan},
     nvdimm::{NvdimmBusPlan, nfit},
     units::{Gpa, GpaRange},
 };
@@ -52,6 +53,8 @@ pub struct AcpiInput {
     pub virtio: Vec<(GpaRange, u32)>,
     /// Slots for memory devices; 0: no such devices in the namespace.
     pub memory_slots: u16,
+    /// Error interfaces.
+    pub apei: Option<ApeiPlan>,
     /// The 16550 at [`layout::ports::COM1`] exists.
     pub serial: bool,
     /// pvpanic at [`layout::ports::PVPANIC`] exists.
@@ -224,10 +227,23 @@ pub fn assemble(input: &AcpiInput) -> Result<Tables, AcpiError> {
     if let Some(bus) = input.nvdimm.first() {
         listed.push(placer.put("NFIT", nfit::table(&bus.nfit, OEM_ID, OEM_TABLE_ID)));
     }
+    if let Some(plan) = &input.apei {
+        listed.extend(error_tables(plan).map(|(signature, bytes)| placer.put(signature, bytes)));
+    }
     let mut xsdt = acpi_tables::xsdt::XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     listed.iter().for_each(|gpa| xsdt.add_entry(gpa.0));
     let xsdt = placer.put("XSDT", bytes(&xsdt));
     placer.finish(rsdp, bytes(&acpi_tables::rsdp::Rsdp::new(OEM_ID, xsdt.0)))
+}
+
+/// ACPI 6.5 18.3 to 18.6.
+fn error_tables(plan: &ApeiPlan) -> [(&'static str, Vec<u8>); 4] {
+    [
+        ("HEST", sdt(*b"HEST", 1, &apei::hest(plan))),
+        ("BERT", sdt(*b"BERT", 1, &apei::bert(plan))),
+        ("EINJ", sdt(*b"EINJ", 1, &apei::einj_table(plan))),
+        ("ERST", sdt(*b"ERST", 1, &apei::erst_table(plan))),
+    ]
 }
 
 /// Whether something is said of a node on a machine without any.

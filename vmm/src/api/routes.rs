@@ -12,10 +12,10 @@ use crate::{
     config::{DiskFault, DiskThrottle, LimitsConfig, MemoryDeviceConfig, NvdimmConfig},
     control::{
         CONSOLE_KEPT, ConsoleTail, ControlError, DaxRange, DaxRequest, DeviceList, DiskInfo, DiskList, DiskRequest,
-        Event, EventList, FaultInject, FaultList, FaultRange, FaultReport, FaultRequest, HealthInfo, LimitsInfo,
-        LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList, MediaInject, MediaRange,
-        MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList, NvdimmRequest,
-        OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
+        Event, EventList, FaultInject, FaultList, FaultNotified, FaultNotify, FaultRange, FaultReport, FaultRequest,
+        HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList,
+        MediaInject, MediaRange, MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList,
+        NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
     },
 };
 use std::borrow::Cow;
@@ -463,6 +463,15 @@ pub static ROUTES: &[Route] = &[
     )
     .takes::<FaultInject>()
     .answers::<FaultReport>(),
+    route(
+        Post,
+        "/faults/notify",
+        "notifyFault",
+        "Tells the guest of an error, through firmware or a machine check bank; memory does not become bad by it.",
+        Ask(|input| Ok(Request::Fault(FaultRequest::Notify(Box::new(input.json()?))))),
+    )
+    .takes::<FaultNotify>()
+    .answers::<FaultNotified>(),
     route(
         Post,
         "/faults/clear",

@@ -1,7 +1,7 @@
 //! What can be wrong with a configuration: one sentence each, with the value, what was expected and a hint.
 
 use super::{MAX_NODES, MAX_NVDIMMS, MAX_VCPUS, kv};
-use devices::units::ByteSize;
+use devices::units::{ByteSize, TimeSpan};
 use std::{io, path::PathBuf};
 
 /// One problem of a configuration.
@@ -83,6 +83,10 @@ pub enum ConfigError {
         /// Its bytes.
         len: usize,
     },
+
+    /// Error sources that would be looked at too often, or hardly ever.
+    #[error("poll={0} of apei is out of range: expected 100ms to 60min; hint: the notified source needs no polling")]
+    ApeiPoll(TimeSpan),
 
     /// Too few or too many vCPUs.
     #[error("{0} vCPUs are asked for: expected 1 to {MAX_VCPUS}; hint: --cpus N")]

@@ -99,6 +99,8 @@ mod tests {
             ),
             ("disk-fault", "disk=disk0,hang=on,error=on,count=3"),
             ("ars", "scan-time=2s,records=4"),
+            ("apei", "on,poll=2s"),
+            ("poison", "clear-on-write=on"),
             ("console", "file:/tmp/log,1"),
             ("agent-socket", "/run/agent.sock"),
         ])

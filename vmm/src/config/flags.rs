@@ -65,6 +65,10 @@ const NUMA: Shape = Shape {
     minus: None,
 };
 const DISTANCE: Shape = NUMA;
+const APEI: Shape = Shape {
+    main: Some("enabled"),
+    minus: None,
+};
 /// Entries without a main key.
 const KEYS: Shape = NUMA;
 
@@ -438,6 +442,23 @@ pub const FLAGS: &[Flag] = &[
         repeatable: false,
         read: |c, texts| merge(&mut c.ars, texts, NUMA),
         write: |c| pairs(&c.ars, NUMA),
+    },
+    Flag {
+        name: "apei",
+        value: "on|off[,poll=TIME]",
+        help: "ACPI platform error interfaces (HEST, BERT, EINJ, ERST): the guest hears of errors that the platform knows, injects \
+               some itself and keeps records; poll is the time between two looks at the polled source [default: off, 5s]",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.apei, texts, APEI),
+        write: |c| pairs(&c.apei, APEI),
+    },
+    Flag {
+        name: "poison",
+        value: "clear-on-write=on|off",
+        help: "Whether a bad line that the guest's processors have stored to from end to end is good again [default: off]",
+        repeatable: false,
+        read: |c, texts| merge(&mut c.poison, texts, KEYS),
+        write: |c| pairs(&c.poison, KEYS),
     },
     Flag {
         name: "console",

@@ -31,6 +31,7 @@ use std::{
 };
 
 pub use devices::acpi::memory_hotplug::{MemoryBacking, MemoryDeviceConfig};
+pub use devices::apei::ApeiConfig;
 pub use devices::{
     nvdimm::config::{ArsConfig, InterleaveSetConfig, NvdimmBacking, NvdimmBusConfig, NvdimmConfig, VirtualDiskConfig},
     virtio::{
@@ -117,6 +118,10 @@ pub struct VmConfig {
     pub virtual_disk: Vec<VirtualDiskConfig>,
     /// Address range scrubs of the NVDIMM buses.
     pub ars: ArsConfig,
+    /// Error interfaces of the platform.
+    pub apei: ApeiConfig,
+    /// What becomes of bad memory.
+    pub poison: PoisonConfig,
     /// Persistent memory behind virtio devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub virtio_pmem: Vec<VirtioPmemConfig>,
@@ -135,6 +140,14 @@ pub struct VmConfig {
     pub agent_socket: Option<PathBuf>,
     /// Unix socket on which the running machine serves the REST API; none: it serves none.
     pub api_socket: Option<PathBuf>,
+}
+
+/// What becomes of bad memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PoisonConfig {
+    /// A line that the guest's processors have stored to from end to end is good again.
+    pub clear_on_write: bool,
 }
 
 /// How the kernel is entered.

@@ -3,7 +3,7 @@
 mod nvdimm;
 mod virtio;
 
-use super::{ConfigError, MemoryConfig, VmConfig};
+use super::{ApeiConfig, ConfigError, MemoryConfig, VmConfig};
 use devices::units::ByteSize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,6 +56,9 @@ impl VmConfig {
         self.check_nvdimms(&mut problems);
         self.check_nvdimm_buses(&mut problems);
         self.check_virtio(&mut problems);
+        if self.apei.enabled && !ApeiConfig::POLL.contains(&self.apei.poll.0) {
+            problems.push(ConfigError::ApeiPoll(self.apei.poll));
+        }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 

@@ -1,10 +1,15 @@
 //! Memory errors that guests meet, as requests and replies.
 
 mod ask;
+mod notify;
 
 pub use ask::{FaultInject, FaultRange, FaultTarget, MAX_RANDOM};
+pub use notify::{FaultNotified, FaultNotify, NotifySeverity, NotifyTarget, NotifyVia};
 
-use devices::nvdimm::media::{ErrorSource, ErrorState};
+use devices::{
+    apei::SourceInfo,
+    nvdimm::media::{ErrorSource, ErrorState},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,6 +21,8 @@ pub enum FaultRequest {
     List,
     /// Make lines bad, or tell what that would come to; answered by [`super::Response::FaultReport`] when loads meet them.
     Inject(Box<FaultInject>),
+    /// Tell the guest of an error; answered by [`super::Response::FaultNotified`].
+    Notify(Box<FaultNotify>),
     /// Make lines good, whoever made them bad.
     Clear(FaultRange),
     /// Make a whole bad range good.
@@ -31,7 +38,7 @@ impl FaultRequest {
         match self {
             Self::List => true,
             Self::Inject(asked) => asked.dry_run,
-            Self::Clear(_) | Self::Remove { .. } => false,
+            Self::Notify(_) | Self::Clear(_) | Self::Remove { .. } => false,
         }
     }
 }
@@ -90,6 +97,10 @@ pub struct FaultReport {
 pub enum FaultChange {
     /// The host made it bad.
     Injected,
+    /// The guest made it bad (EINJ).
+    InjectedByGuest,
+    /// The guest was told of an error.
+    Notified,
     /// The host made it good.
     Cleared,
     /// A vCPU loaded it, and took a machine check.
@@ -172,4 +183,7 @@ pub struct FaultList {
     pub pages_left_out: u64,
     /// What happened so far.
     pub counts: FaultCounts,
+    /// What firmware has told the guest; empty: the machine has no error interfaces.
+    #[serde(default)]
+    pub sources: Vec<SourceInfo>,
 }

@@ -1,8 +1,8 @@
 //! What replies carry.
 
 use super::{
-    DiskInfo, DiskList, FaultList, FaultReport, HealthInfo, LimitsInfo, MediaErrorList, OperationInfo, OperationList,
-    Phase, Sight, VirtioInfo,
+    DiskInfo, DiskList, FaultList, FaultNotified, FaultReport, HealthInfo, LimitsInfo, MediaErrorList, OperationInfo,
+    OperationList, Phase, Sight, VirtioInfo,
 };
 use crate::{config::MemoryBacking, layout::map::Report};
 use devices::{
@@ -47,6 +47,8 @@ pub enum Response {
     Faults(Box<FaultList>),
     /// To `fault inject`.
     FaultReport(Box<FaultReport>),
+    /// An error that the guest was told of.
+    FaultNotified(FaultNotified),
 }
 
 /// Where the machine is.

@@ -53,6 +53,8 @@ pub struct Faults {
     devices: BadLines,
     /// Accesses to holes that were carried out.
     carried: AtomicU64,
+    /// Which bytes of bad lines were stored to, by line, where that mends them in the end.
+    overwritten: Option<Mutex<BTreeMap<u64, u64>>>,
 }
 
 /// Why errors were not changed.
@@ -105,6 +107,16 @@ impl Faults {
             holes: RwLock::default(),
             devices,
             carried: AtomicU64::new(0),
+            overwritten: None,
+        }
+    }
+
+    /// The same, and lines that vCPUs have stored to from end to end are good again.
+    #[must_use]
+    pub fn with_clear_on_write(self) -> Self {
+        Self {
+            overwritten: Some(Mutex::default()),
+            ..self
         }
     }
 
@@ -147,11 +159,13 @@ impl Faults {
 
     /// Makes `range` bad, widened to whole lines.
     pub fn inject(&self, range: GpaRange, mark: Mark) -> Result<(), FaultError> {
+        self.forget_stores();
         self.edit(range, |bus| bus.inject(range, mark), |ram, gpas| ram.mark(gpas, mark))
     }
 
     /// Makes all of `ranges` bad, or nothing.
     pub fn inject_all(&self, ranges: &[GpaRange], mark: Mark) -> Result<(), FaultError> {
+        self.forget_stores();
         let mut of_buses: BTreeMap<u8, Vec<GpaRange>> = BTreeMap::new();
         let mut ram = self.ram();
         let mut marked = ram.clone();
@@ -356,7 +370,41 @@ impl Faults {
         let window = self.hole(gpa)?;
         window.store(gpa.0 - window.range().start.0, data);
         self.carried.fetch_add(1, Ordering::Relaxed);
+        if let Some(overwritten) = &self.overwritten {
+            self.note_store(overwritten, GpaRange::new(gpa, data.len() as u64));
+        }
         Some(Met::Carried)
+    }
+
+    /// Makes the lines good that are stored to whole by now.
+    fn note_store(&self, overwritten: &Mutex<BTreeMap<u64, u64>>, range: GpaRange) {
+        let first = range.start.0 / LINE;
+        let last = range.end().0.saturating_sub(1) / LINE;
+        for line in first..=last {
+            let whole = GpaRange::new(Gpa(line * LINE), LINE);
+            let is_bad = self.first_bad(whole).is_some();
+            let mut all = overwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            if !is_bad {
+                all.remove(&line);
+                continue;
+            }
+            let bytes = all.entry(line).or_default();
+            *bytes |= stored(whole, range);
+            if *bytes == u64::MAX {
+                all.remove(&line);
+                drop(all);
+                if let Err(error) = self.clear(whole) {
+                    tracing::warn!(at = %whole.start, %error, "a line that was overwritten stays bad");
+                }
+            }
+        }
+    }
+
+    /// Lines that become bad have to be stored to anew, whole.
+    fn forget_stores(&self) {
+        if let Some(overwritten) = &self.overwritten {
+            overwritten.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     /// The error that an access to `page`, of which no more is known, is taken to have met.
@@ -365,7 +413,42 @@ impl Faults {
     }
 }
 
+/// The bytes of `line` that a store to `range` reaches, one bit each.
+fn stored(line: GpaRange, range: GpaRange) -> u64 {
+    let from = range.start.0.max(line.start.0) - line.start.0;
+    let to = range.end().0.min(line.end().0).saturating_sub(line.start.0);
+    match to.saturating_sub(from) {
+        0 => 0,
+        LINE.. => u64::MAX,
+        len => ((1 << len) - 1) << from,
+    }
+}
+
 /// Whether a load meets an error. Those that a guest injects through its NVDIMM root are for scrubs alone.
 pub fn consumable(source: ErrorSource) -> bool {
     source != ErrorSource::Guest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_reaches_the_bytes_that_it_has_in_common_with_the_line() {
+        let line = GpaRange::new(Gpa(128), LINE);
+        for (start, len, bytes) in [
+            (128, 64, u64::MAX),
+            (0, 1024, u64::MAX),
+            (128, 8, 0xff),
+            (184, 8, 0xff << 56),
+            (188, 8, 0xf << 60),
+            (124, 8, 0xf),
+            (191, 1, 1 << 63),
+            (120, 8, 0),
+            (192, 8, 0),
+            (128, 0, 0),
+        ] {
+            assert_eq!(stored(line, GpaRange::new(Gpa(start), len)), bytes, "{start} {len}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The plan of a machine for people and programs: what `--dry-run` prints.
 
 use super::{
-    ACPI_TABLES, DSM_MAILBOX, E820Type, FIRMWARE_END, Gpa, GpaRange, HIGH_MEMORY, IOAPIC, LAPIC, LOW_RAM_END, Layout,
+    ACPI_TABLES, E820Type, FIRMWARE_END, Gpa, GpaRange, HIGH_MEMORY, IOAPIC, LAPIC, LOW_RAM_END, Layout,
     MemoryPlacement, PAGE, SpaPlacement, VirtioMemoryKind,
 };
 use crate::{
@@ -339,10 +339,13 @@ fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
         entry(span(LOW_RAM_END, Gpa(0xa_0000)), "firmware", Some(E820Type::Reserved)),
         entry(span(Gpa(0xf_0000), HIGH_MEMORY), "firmware", Some(E820Type::Reserved)),
         entry(ACPI_TABLES, "ACPI tables", Some(E820Type::Acpi)),
-        entry(span(DSM_MAILBOX.start, FIRMWARE_END), "ACPI NVS", Some(E820Type::Nvs)),
         entry(GpaRange::new(IOAPIC, PAGE), "I/O APIC", None),
         entry(GpaRange::new(LAPIC, PAGE), "local APIC", None),
     ];
+    for (range, kind) in layout.firmware_data() {
+        let what = if kind == E820Type::Nvs { "ACPI NVS" } else { "APEI" };
+        map.push(entry(range, what, Some(kind)));
+    }
     for region in &layout.ram {
         let ends = [(Gpa(0), LOW_RAM_END), (FIRMWARE_END, Gpa(u64::MAX))];
         for (from, to) in ends {

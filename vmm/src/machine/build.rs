@@ -218,6 +218,7 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
         hmat: HmatPlan::new(config, topology),
         nvdimm: nvdimm::plan(config, layout),
         memory_slots: config.memory_slot_count(),
+        apei: layout::apei(&config.apei),
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
@@ -277,11 +278,15 @@ impl Machine {
             write_back: WriteBack::start(encrypted).map_err(|e| BuildError::Host("start a thread", e))?,
             vm,
         };
-        let faults = Arc::new(Faults::new(
+        let faults = Faults::new(
             growth.memory.windows().clone(),
             devices.nvdimm.clone(),
             devices.bad_lines.clone(),
-        ));
+        );
+        let faults = Arc::new(match growth.config.poison.clear_on_write {
+            true => faults.with_clear_on_write(),
+            false => faults,
+        });
         let mut parts = devices.into_loop(plan, growth, &vcpus, tables.tables, (faults, checks))?;
         if let Some(kept) = kept {
             parts.resume(kept);

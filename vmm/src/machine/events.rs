@@ -9,6 +9,7 @@ mod inject;
 mod look;
 mod media;
 mod memory;
+mod notify;
 mod serve;
 mod token;
 mod virtio;
@@ -33,6 +34,7 @@ use crate::{
 use devices::{
     Effect,
     acpi::{AcpiDevice, memory_hotplug::MemoryHotplug},
+    apei::Apei,
     nvdimm::{FlushHints, NvdimmBus},
     serial::SerialPort,
     virtio::{Progress, VirtioMmio, console},
@@ -92,6 +94,8 @@ pub struct Loop {
     pub tables: Vec<Table>,
     /// The generic event device.
     pub acpi: Arc<AcpiDevice>,
+    /// The error interfaces, if there are any.
+    pub apei: Option<Arc<Apei>>,
     /// The registers of the memory devices, if there are slots.
     pub memory: Option<Arc<MemoryHotplug>>,
     /// The NVDIMMs, if there are any.
@@ -420,6 +424,10 @@ impl Running {
             let outcome = match report {
                 // Counted at the gate; the bell was for a look at it.
                 Report::Effect(Effect::None | Effect::Progress) | Report::Standing | Report::Poisoned => continue,
+                Report::Effect(Effect::InjectError) => {
+                    self.inject_for_guest();
+                    continue;
+                }
                 Report::Effect(Effect::MemoryEjected(slot)) => {
                     self.memory_ejected(slot);
                     continue;

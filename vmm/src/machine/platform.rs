@@ -24,6 +24,7 @@ use crate::{
 use devices::{
     BadLines, Bus, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine, fixed::FixedHardware, memory_hotplug::MemoryHotplug},
+    apei::{Apei, ApeiKept, ApeiPlan},
     nvdimm::{FlushHints, MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
     pvpanic::PvPanic,
@@ -34,6 +35,7 @@ use devices::{
     virtio::VirtioMmio,
 };
 use std::{
+    io,
     mem::take,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -52,6 +54,7 @@ pub(super) struct Devices {
     live: LiveVirtio,
     agent: Option<Agent>,
     acpi: Arc<AcpiDevice>,
+    apei: Option<Arc<Apei>>,
     memory: Option<Arc<MemoryHotplug>>,
     pub(super) nvdimm: Vec<Arc<NvdimmBus>>,
     flush_hints: Arc<FlushHints>,
@@ -74,6 +77,7 @@ impl Devices {
         kept: Option<&mut Kept>,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
+        let errors = kept.as_deref().map(|kept| kept.apei.clone()).unwrap_or_default();
         let (console, tail) = match kept {
             Some(kept) => (take(&mut kept.console), kept.tail.clone()),
             None => (Console::open(&config.console)?, Arc::default()),
@@ -100,6 +104,10 @@ impl Devices {
         let memory_devices = memory_registers(config, layout, &acpi);
         if let Some(registers) = &memory_devices {
             ports.insert(at(ports::MEMORY_HOTPLUG, MemoryHotplug::PORTS), registers.clone())?;
+        }
+        let apei = error_interfaces(config, memory, &acpi, errors)?;
+        if let Some(apei) = &apei {
+            ports.insert(at(ports::APEI, ApeiPlan::PORTS), apei.clone())?;
         }
         let clock = Clock::default();
         if config.is_multiboot() {
@@ -157,6 +165,7 @@ impl Devices {
             live,
             agent,
             acpi,
+            apei,
             memory: memory_devices,
             nvdimm: buses,
             flush_hints,
@@ -207,6 +216,7 @@ impl Devices {
             tail: self.tail,
             tables,
             acpi: self.acpi,
+            apei: self.apei,
             memory: self.memory,
             nvdimm: self.nvdimm,
             flush_hints: self.flush_hints,
@@ -216,6 +226,22 @@ impl Devices {
             growth,
         })
     }
+}
+
+/// The error interfaces, with what is left of the boot before.
+fn error_interfaces(
+    config: &VmConfig,
+    memory: &GuestMemory,
+    acpi: &Arc<AcpiDevice>,
+    kept: ApeiKept,
+) -> Result<Option<Arc<Apei>>, BuildError> {
+    let Some(plan) = layout::apei(&config.apei) else {
+        return Ok(None);
+    };
+    let line = EventLine(acpi.clone(), AcpiEvent::HardwareError);
+    let apei = Apei::new(memory.clone(), plan, line, kept);
+    let apei = apei.map_err(|e| BuildError::Host("write the error interfaces", io::Error::other(e)))?;
+    Ok(Some(Arc::new(apei)))
 }
 
 /// The registers of the memory devices, with those in their slots that are there at boot; none without slots.

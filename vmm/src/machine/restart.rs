@@ -13,7 +13,7 @@ use crate::{
     config::{Limits, VmConfig},
     control::EventLog,
 };
-use devices::nvdimm::state::MemoryState;
+use devices::{apei::ApeiKept, nvdimm::state::MemoryState};
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -64,6 +64,7 @@ pub struct Kept {
     pub(super) files: Files,
     pub(super) console: Console,
     pub(super) tail: Arc<Tail>,
+    pub(super) apei: ApeiKept,
     events: Arc<EventLog>,
     calls: Option<Calls>,
     deadline: Option<Instant>,
@@ -82,6 +83,7 @@ impl Kept {
             files,
             console: take(&mut parts.console),
             tail: parts.tail.clone(),
+            apei: parts.apei.as_ref().map(|apei| apei.keep()).unwrap_or_default(),
             events: parts.events.clone(),
             calls: parts.calls.take(),
             deadline: parts.deadline,

@@ -13,6 +13,7 @@ mod drive;
 mod hotplug;
 mod measure;
 mod nvdimm;
+mod poison;
 mod record;
 mod table;
 mod trace;
@@ -52,6 +53,14 @@ enum What {
     },
     /// Answers of a running machine, and memory devices that are added to it, beside QEMU's monitor protocol
     Hotplug(HotplugArgs),
+    /// What memory errors cost, and what they cost a guest that has none
+    Poison(poison::Args),
+    /// Do the rounds of a plan of `poison` on this machine's KVM
+    #[command(hide = true)]
+    MeasurePoison {
+        /// The plan, as JSON.
+        plan: PathBuf,
+    },
     /// Do the rounds of a plan of `hotplug` on this machine's KVM
     #[command(hide = true)]
     MeasureHotplug {
@@ -124,6 +133,8 @@ pub fn run(args: &Args) -> Result<()> {
         What::Boot(args) => boot(args),
         What::Nvdimm(args) => nvdimm::run(args),
         What::MeasureNvdimm { plan } => nvdimm::measure(plan),
+        What::Poison(args) => poison::run(args),
+        What::MeasurePoison { plan } => poison::measure(plan),
         What::Hotplug(args) => hotplug(args),
         What::MeasureHotplug { plan } => hotplug::measure(plan),
         What::Measure { plan } => {

@@ -90,6 +90,9 @@ fn samples() -> Vec<Request> {
         Request::Fault(FaultRequest::Inject(Box::new(
             serde_json::from_value(json!({"node": 1, "count": 9, "seed": 7, "dry-run": true})).unwrap(),
         ))),
+        Request::Fault(FaultRequest::Notify(Box::new(
+            serde_json::from_value(json!({"gpa": 128, "severity": "corrected", "threshold-exceeded": true})).unwrap(),
+        ))),
         Request::Fault(FaultRequest::Clear(
             serde_json::from_value(json!({"nvdimm": "a", "dpa": 4096})).unwrap(),
         )),

@@ -80,6 +80,10 @@ pub fn written(request: &Request) -> Written {
                 body: Some(json!(asked)),
                 ..post("/faults")
             },
+            FaultRequest::Notify(asked) => Written {
+                body: Some(json!(asked)),
+                ..post("/faults/notify")
+            },
             FaultRequest::Clear(range) => Written {
                 body: Some(json!(range)),
                 ..post("/faults/clear")

@@ -3,12 +3,15 @@
 use crate::{
     config::HexAddress,
     control::{
-        Delivery, FaultChange, FaultInfo, FaultInject, FaultList, FaultLoad, FaultPlace, FaultRange, FaultReport,
-        FaultRequest, MAX_RANDOM, Request,
+        Delivery, FaultChange, FaultInfo, FaultInject, FaultList, FaultLoad, FaultNotified, FaultNotify, FaultPlace,
+        FaultRange, FaultReport, FaultRequest, MAX_RANDOM, NotifySeverity, NotifyVia, Request,
     },
 };
 use clap::{Args, Subcommand};
-use devices::nvdimm::media::{ErrorSource, ErrorState};
+use devices::{
+    apei::Source,
+    nvdimm::media::{ErrorSource, ErrorState},
+};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -35,6 +38,20 @@ pub(super) enum FaultVerb {
         /// Change nothing, and show what would be bad and what a load of it would come to
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Tell the guest of an error, through firmware or a machine check bank; memory does not become bad by it
+    Notify {
+        #[command(flatten)]
+        place: NotifyArgs,
+        /// How bad it is
+        #[arg(long, value_enum, default_value_t)]
+        severity: NotifySeverity,
+        /// Who tells it
+        #[arg(long, value_enum, default_value_t)]
+        via: NotifyVia,
+        /// Corrected errors came too often: the guest had better not use the memory
+        #[arg(long)]
+        threshold_exceeded: bool,
     },
     /// Make lines good, whoever made them bad
     Clear {
@@ -69,6 +86,23 @@ pub(super) struct PlaceArgs {
     len: Option<HexAddress>,
 }
 
+/// What an error is of.
+#[derive(Args)]
+pub(super) struct NotifyArgs {
+    /// Guest physical address of a line, such as 0x100001000 or 4K
+    #[arg(conflicts_with_all = ["dimm", "dpa", "vcpu"])]
+    gpa: Option<HexAddress>,
+    /// NVDIMM whose own address (DPA) is meant
+    #[arg(long, value_name = "ID", requires = "dpa", conflicts_with = "vcpu")]
+    dimm: Option<String>,
+    /// Address in the NVDIMM
+    #[arg(long, value_name = "ADDRESS", requires = "dimm")]
+    dpa: Option<HexAddress>,
+    /// APIC id of the processor whose error it is
+    #[arg(long, value_name = "APIC-ID")]
+    vcpu: Option<u32>,
+}
+
 impl FaultVerb {
     pub(super) fn request(&self) -> Request {
         Request::Fault(match self {
@@ -91,6 +125,20 @@ impl FaultVerb {
                 known: *known,
                 dry_run: *dry_run,
             })),
+            Self::Notify {
+                place,
+                severity,
+                via,
+                threshold_exceeded,
+            } => FaultRequest::Notify(Box::new(FaultNotify {
+                gpa: place.gpa.map(|gpa| gpa.0),
+                nvdimm: place.dimm.clone(),
+                dpa: place.dpa.map(|dpa| dpa.0),
+                vcpu: place.vcpu,
+                severity: *severity,
+                via: *via,
+                threshold_exceeded: *threshold_exceeded,
+            })),
             Self::Clear { id: Some(id), .. } => FaultRequest::Remove { id: id.clone() },
             Self::Clear { place, id: None } => FaultRequest::Clear(FaultRange {
                 gpa: place.gpa.map(|gpa| gpa.0),
@@ -107,6 +155,7 @@ pub(super) fn text(request: &FaultRequest, reply: Value) -> Result<String, serde
     Ok(match request {
         FaultRequest::List => list(&serde_json::from_value(reply)?),
         FaultRequest::Inject(_) => report(&serde_json::from_value(reply)?),
+        FaultRequest::Notify(_) => notified(&serde_json::from_value(reply)?),
         FaultRequest::Clear(range) => match range.target() {
             Ok(target) => format!("{target} are good\n"),
             Err(_) => "they are good\n".to_owned(),
@@ -125,12 +174,28 @@ pub(super) fn change(change: FaultChange, gpa: Option<u64>, len: u64, ranges: u6
     let whose = vcpu.map_or_else(String::new, |id| format!(" by vCPU {id}"));
     let what = match change {
         FaultChange::Injected => "made bad",
+        FaultChange::InjectedByGuest => "made bad by the guest",
+        FaultChange::Notified => "told to the guest",
         FaultChange::Cleared => "made good",
         FaultChange::Consumed => "loaded and answered by a machine check",
         FaultChange::MetByDevice => "read by a device, whose request failed",
         FaultChange::Unplugged => "gone with their memory device",
     };
     format!("memory error: {len:#x} bytes{many} {place} {what}{whose}")
+}
+
+fn notified(told: &FaultNotified) -> String {
+    let what = match (told.gpa, told.vcpu) {
+        (Some(gpa), _) => format!("error of memory at {gpa:#x}"),
+        (None, Some(vcpu)) => format!("error of processor {vcpu}"),
+        (None, None) => "error".to_owned(),
+    };
+    let how = match (told.via, told.vcpu) {
+        (NotifyVia::Ghes | NotifyVia::GhesPolled, _) => format!("{} of this source are to be read", told.waiting),
+        (NotifyVia::MachineCheck, Some(vcpu)) => format!("in a machine check bank of processor {vcpu}"),
+        (NotifyVia::MachineCheck, None) => "in a machine check bank".to_owned(),
+    };
+    format!("the guest is told of a {} {what}: {how}\n", told.severity)
 }
 
 fn report(report: &FaultReport) -> String {
@@ -193,6 +258,17 @@ fn list(reply: &FaultList) -> String {
          of devices that failed: {}",
         reply.pages, reply.counts.consumed, reply.counts.carried, reply.counts.device_requests
     );
+    for source in &reply.sources {
+        let name = match source.source {
+            Source::Notified => "notified",
+            Source::Polled => "polled",
+        };
+        let _ = writeln!(
+            text,
+            "firmware ({name}): {} errors told, {} read by the guest, {} to be read",
+            source.reported, source.acknowledged, source.waiting
+        );
+    }
     text
 }
 
@@ -211,6 +287,7 @@ fn line(fault: &FaultInfo) -> String {
     let source = match fault.source {
         ErrorSource::Guest => "the guest",
         ErrorSource::Host => "the host",
+        ErrorSource::Einj => "the guest's EINJ",
         ErrorSource::Backing => "the memory behind it",
     };
     let met = if fault.consumable { "" } else { "; loads do not meet it" };

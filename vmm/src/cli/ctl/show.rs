@@ -73,6 +73,7 @@ fn errors(list: &MediaErrorList) -> String {
         let source = match error.source {
             ErrorSource::Guest => "the guest",
             ErrorSource::Host => "the host",
+            ErrorSource::Einj => "the guest's EINJ",
             ErrorSource::Backing => "the memory behind it",
         };
         let MediaErrorInfo { id, dpa, len, .. } = error;

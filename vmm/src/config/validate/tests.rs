@@ -237,6 +237,22 @@ fn scrubs_have_a_time_and_room_for_records() {
 }
 
 #[test]
+fn the_polled_error_source_is_looked_at_now_and_then() {
+    let read = config(&[("apei", "on,poll=100ms")]).apei;
+    assert!(read.enabled);
+    assert_eq!(read.poll_ms(), 100);
+    assert!(!config(&[]).apei.enabled);
+    accepted(&[("apei", "on,poll=60min")]);
+    // Nobody looks.
+    accepted(&[("apei", "off,poll=0s")]);
+    refused(
+        &[("apei", "on,poll=99ms")],
+        "poll=99ms of apei is out of range: expected 100ms to 60min",
+    );
+    refused(&[("apei", "on,poll=61min")], "poll=61min of apei");
+}
+
+#[test]
 fn nvdimm_backing_and_file_agree() {
     refused(&[("nvdimm", "label=0")], "nvdimm0 has no size; hint: add size=SIZE");
     refused(&[("nvdimm", "a,backing=file")], "nvdimm0 has no size");

@@ -35,7 +35,8 @@ pub struct FaultInject {
     /// What the choice is made of: the same seed chooses the same lines of the same machine. 0 when it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// The platform knows of it, and tells the guest where it has a way: NVDIMMs do. Otherwise nobody knows before a load or
+    /// The platform knows of it, and tells the guest where it has a way: NVDIMMs do, and other memory of a machine with error
+    /// interfaces. Otherwise nobody knows before a load or
     /// a scrub meets it.
     #[serde(default)]
     pub known: bool,
@@ -182,7 +183,7 @@ impl FaultRange {
     }
 }
 
-fn invalid(field: &'static str, detail: String) -> ControlError {
+pub(super) fn invalid(field: &'static str, detail: String) -> ControlError {
     ControlError::new(ErrorKind::InvalidRequest, detail).field(field)
 }
 

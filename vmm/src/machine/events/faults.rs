@@ -12,8 +12,8 @@
 use super::{Outcome, Running, serve::End};
 use crate::{
     control::{
-        ControlError, Delivery, ErrorKind, FaultChange, FaultCounts, FaultInfo, FaultList, FaultReport, Happening,
-        Mechanism, MediaErrorInfo, Phase, Response,
+        ControlError, Delivery, ErrorKind, FaultChange, FaultCounts, FaultInfo, FaultList, FaultNotified, FaultReport,
+        Happening, Mechanism, MediaErrorInfo, NotifySeverity, NotifyVia, Phase, Response,
     },
     cpuid::Vendor,
     fault::{self, Faults},
@@ -23,10 +23,13 @@ use crate::{
     vcpu::Consumption,
 };
 use devices::{
+    apei::InjectionStatus,
     nvdimm::media::{BadRange, LINE},
     units::{Gpa, GpaRange},
 };
 use std::{
+    collections::BTreeMap,
+    mem::take,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -56,12 +59,61 @@ pub(super) struct Halt {
     broadcast: Option<Instant>,
     /// The last look at vCPUs that may wait for ever.
     looked: Option<Instant>,
+    /// The guest waits for its own injection.
+    pub(super) injecting: bool,
+    /// What machine check banks are to tell, or have told, by number.
+    notices: BTreeMap<u64, Notice>,
+    /// Notices so far.
+    noticed: u64,
+}
+
+/// An error that a machine check bank tells the guest of.
+pub(super) struct Notice {
+    kind: Kind,
+    severity: NotifySeverity,
+    gpa: Gpa,
+    done: Option<Result<FaultNotified, ControlError>>,
+}
+
+impl Notice {
+    pub(super) fn new(kind: Kind, severity: NotifySeverity, gpa: Gpa) -> Self {
+        let done = None;
+        Self {
+            kind,
+            severity,
+            gpa,
+            done,
+        }
+    }
 }
 
 impl Halt {
     /// Whether vCPUs that are still in the guest have to be kicked.
     pub(super) fn is_under_way(&self) -> bool {
         self.since.is_some()
+    }
+
+    /// Has the guest told at the next stop; the number tells how that ended.
+    pub(super) fn ask_notice(&mut self, notice: Notice) -> u64 {
+        self.noticed += 1;
+        self.notices.insert(self.noticed, notice);
+        self.noticed
+    }
+
+    /// How a notice has ended, once.
+    pub(super) fn take_notice(&mut self, number: u64) -> Option<Result<FaultNotified, ControlError>> {
+        let done = self.notices.get_mut(&number)?.done.take()?;
+        self.notices.remove(&number);
+        Some(done)
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn forget_notice(&mut self, number: u64) {
+        self.notices.remove(&number);
+    }
+
+    fn has_notices(&self) -> bool {
+        self.notices.values().any(|notice| notice.done.is_none())
     }
 
     /// The gate was opened by somebody else.
@@ -107,7 +159,8 @@ impl Running {
             self.now_in_force(changes);
         }
         self.hear_of_devices();
-        let waiting = !self.parts.platform.consumptions().is_empty() && !self.halt.crowded;
+        let waiting = !self.parts.platform.consumptions().is_empty() || self.halt.has_notices();
+        let waiting = waiting && !self.halt.crowded;
         if self.halt.seen == changes && !waiting {
             // Whoever waits for others to get on is looked at again with the next event; there is one every tick.
             self.halt.crowded = false;
@@ -144,7 +197,7 @@ impl Running {
     /// Every vCPU stands.
     fn act_on_faults(&mut self) {
         self.dig();
-        if let Err(error) = self.give_machine_checks() {
+        if let Err(error) = self.give_machine_checks().and_then(|()| self.give_notices()) {
             let why = format!("{error}: {}", error.source);
             let met = self.parts.platform.consumptions();
             let apic_id = met.first().map_or(0, |(id, _)| *id);
@@ -176,6 +229,9 @@ impl Running {
     fn now_in_force(&mut self, changes: Option<u64>) {
         self.faults().tell_devices();
         self.halt.seen = changes;
+        if changes.is_some() && take(&mut self.halt.injecting) {
+            self.injected(InjectionStatus::Success);
+        }
     }
 
     /// What devices met is known from then on.
@@ -275,6 +331,45 @@ impl Running {
         Ok(())
     }
 
+    /// Has machine check banks tell the guest what they are to tell it, one error at a stop.
+    fn give_notices(&mut self) -> Result<(), HvError> {
+        let next = self.halt.notices.iter().find(|(_, notice)| notice.done.is_none());
+        let Some((number, kind, gpa)) = next.map(|(number, notice)| (*number, notice.kind, notice.gpa)) else {
+            return Ok(());
+        };
+        let recent = self.halt.broadcast.is_some_and(|at| at.elapsed() < PACE);
+        if self.halt.crowded || recent {
+            self.halt.crowded = true;
+            return Ok(());
+        }
+        let banks = self.banks()?;
+        let apic_id = banks.first().map_or(0, |(apic_id, _)| *apic_id);
+        let given = plan_checks(&self.parts.checks.personality, &banks, &[(apic_id, kind, gpa)]);
+        let done = match given {
+            Ok(given) => {
+                self.give(&given)?;
+                if given.iter().any(|given| given.record.is_exception()) {
+                    self.halt.broadcast = Some(Instant::now());
+                }
+                Ok(apic_id)
+            }
+            Err(blocked) => Err(ControlError::new(
+                ErrorKind::Conflict,
+                format!("processor {} cannot take it: {}", blocked.apic_id, blocked.why),
+            )),
+        };
+        if let Some(notice) = self.halt.notices.get_mut(&number) {
+            notice.done = Some(done.map(|apic_id| FaultNotified {
+                via: NotifyVia::MachineCheck,
+                severity: notice.severity,
+                gpa: Some(gpa.0),
+                vcpu: Some(apic_id),
+                waiting: 0,
+            }));
+        }
+        Ok(())
+    }
+
     /// Who hears of a machine check.
     pub(super) fn delivery(&self) -> Delivery {
         let personality = &self.parts.checks.personality;
@@ -320,6 +415,7 @@ impl Running {
                 carried: self.faults().carried(),
                 ..self.halt.counts
             },
+            sources: self.parts.apei.as_ref().map(|apei| apei.sources()).unwrap_or_default(),
         })
     }
 }

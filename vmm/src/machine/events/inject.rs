@@ -36,7 +36,7 @@ const CAN_BE_BAD: [&str; 9] = [
 ];
 
 /// Memory that is meant, found.
-enum Found {
+pub(super) enum Found {
     /// Each within one range of the map.
     Guest(Vec<GpaRange>),
     /// A part of an NVDIMM.
@@ -48,6 +48,7 @@ impl Running {
         match request {
             FaultRequest::List => return Ok(Begun::Done(Response::Faults(Box::new(self.list_faults()?)))),
             FaultRequest::Inject(asked) => return self.inject_faults(asked),
+            FaultRequest::Notify(asked) => return self.notify(asked),
             FaultRequest::Clear(range) => {
                 let target = range.target()?;
                 let found = self.find(&target)?;
@@ -93,7 +94,10 @@ impl Running {
                     true => Mark::known(ErrorSource::Host),
                     false => Mark::latent(ErrorSource::Host),
                 };
+                let told: &[GpaRange] = if asked.known { ranges } else { &[] };
+                self.room_to_tell(told)?;
                 self.faults().inject_all(ranges, mark).map_err(refusal)?;
+                self.tell_of(told);
             }
             Found::Nvdimm(range) => self.change_media(range, Change::Inject { latent: !asked.known })?,
         }
@@ -158,7 +162,7 @@ impl Running {
     }
 
     /// Where what is meant is.
-    fn find(&self, target: &FaultTarget) -> Result<Found, ControlError> {
+    pub(super) fn find(&self, target: &FaultTarget) -> Result<Found, ControlError> {
         match target {
             FaultTarget::Guest { start, len } => {
                 let range = GpaRange::new(Gpa(*start), *len);
@@ -189,7 +193,7 @@ impl Running {
         self.parts.plan.map.iter().find(within)
     }
 
-    fn check_memory(&self, range: GpaRange) -> Result<(), ControlError> {
+    pub(super) fn check_memory(&self, range: GpaRange) -> Result<(), ControlError> {
         let entry = self.entry(range);
         if let Some(entry) = entry.filter(|entry| !CAN_BE_BAD.contains(&entry.kind.as_ref())) {
             let GpaRange { start, len } = range;
@@ -227,7 +231,7 @@ impl Running {
     }
 
     /// Where the guest sees the first byte of a part of an NVDIMM, with as much of the part as stands there in one piece.
-    fn seen_at(&self, part: &MediaRange) -> Option<GpaRange> {
+    pub(super) fn seen_at(&self, part: &MediaRange) -> Option<GpaRange> {
         let gpa = self.spa_of(part)?;
         let whole = self
             .parts
@@ -262,7 +266,7 @@ impl Running {
         }
     }
 
-    fn guest_place(&self, range: GpaRange, plan: &Holes) -> FaultPlace {
+    pub(super) fn guest_place(&self, range: GpaRange, plan: &Holes) -> FaultPlace {
         let entry = self.entry(range);
         let node = entry.and_then(|entry| entry.node);
         let linux = |node| self.parts.plan.nodes.iter().find(|known| known.node == node);
@@ -291,7 +295,7 @@ impl Running {
 }
 
 /// Why errors were not changed, as a problem.
-fn refusal(error: FaultError) -> ControlError {
+pub(super) fn refusal(error: FaultError) -> ControlError {
     let kind = match &error {
         FaultError::NotMemory { .. } | FaultError::Nvdimm(ChangeError::Refused(_)) => ErrorKind::InvalidRequest,
         FaultError::Full(_) => ErrorKind::Conflict,

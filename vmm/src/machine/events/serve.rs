@@ -82,6 +82,8 @@ pub(super) enum Goal {
     },
     /// Loads meet the memory errors that there are; what is answered then, if there is something to say.
     ErrorsInForce(Option<Arc<FaultReport>>),
+    /// The guest was told of an error by a machine check bank.
+    Noticed(u64),
     /// The guest has read this version of a bus's NFIT.
     FitSeen {
         /// Slot of the DIMM that came with it.
@@ -107,6 +109,7 @@ impl Goal {
             Self::Paused
             | Self::Ended(_)
             | Self::ErrorsInForce(_)
+            | Self::Noticed(_)
             | Self::FitSeen { .. }
             | Self::Plugged { .. }
             | Self::NextBoot(_) => None,
@@ -467,6 +470,7 @@ impl Running {
             | Goal::Paused
             | Goal::Ended(_)
             | Goal::ErrorsInForce(_)
+            | Goal::Noticed(_)
             | Goal::NextBoot(_) => {}
         }
     }
@@ -494,6 +498,7 @@ impl Running {
     fn reached_running(&mut self, goal: Goal, late: bool) -> Option<End> {
         match goal {
             Goal::ErrorsInForce(report) => self.errors_in_force(report, late),
+            Goal::Noticed(number) => self.noticed(number, late),
             Goal::NextBoot(_) => None,
             Goal::MemoryTaken(device) => self.memory_taken(device, late),
             Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
@@ -542,7 +547,7 @@ impl Running {
             Goal::FitSeen { .. } | Goal::Plugged { .. } | Goal::Ended(_) => self.reached_running(goal, true),
             Goal::NextBoot(planned) => Some(End::Confirmed(OperationResult::RangePlanned(planned))),
             Goal::MemoryTaken(device) => self.memory_kept(device).map(End::Unanswered),
-            Goal::MemoryGone(..) | Goal::Paused | Goal::ErrorsInForce(_) => None,
+            Goal::MemoryGone(..) | Goal::Paused | Goal::ErrorsInForce(_) | Goal::Noticed(_) => None,
         };
         given.unwrap_or_else(|| {
             End::Failed(ControlError::new(

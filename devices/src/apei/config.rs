@@ -1,0 +1,34 @@
+//! What the user says of the error interfaces.
+
+use crate::units::TimeSpan;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// ACPI platform error interfaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ApeiConfig {
+    /// Whether the guest has them.
+    pub enabled: bool,
+    /// Time between two looks of the guest at the polled error source.
+    pub poll: TimeSpan,
+}
+
+impl ApeiConfig {
+    /// Shortest and longest time between two looks.
+    pub const POLL: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+    /// In the unit of the table.
+    pub fn poll_ms(&self) -> u32 {
+        u32::try_from(self.poll.0.as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Default for ApeiConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            poll: TimeSpan(Duration::from_secs(5)),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! `cargo xtask bench poison`: what memory errors cost, and what they cost a guest that has none.
+//!
+//! No other monitor has them, so daxvisor is compared with itself: the same work in guests that never had an error, that had
+//! many which were mended, and that have some elsewhere.
+
+use super::{HostChoice, chosen, in_nested_host, is_nested, measure::statistics, publish};
+use anyhow::{Context, Result, ensure};
+use clap::Args as ClapArgs;
+use guest_tests::{Guest, GuestBuilder, Scratch, api::ApiClient, facts};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::{
+    env, fmt, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Errors that are made at once.
+const MANY: u32 = 100_000;
+/// Errors of a guest that works beside them.
+const SOME: u32 = 100;
+/// Loads of bad lines whose latency is taken.
+const LOADS: usize = 8;
+/// Bytes that the guest's work reads, and how often.
+const WORK: &str = "dd if=/tmp/data of=/dev/null bs=1M 2>/dev/null";
+const MIB: u64 = 64;
+
+/// Arguments of `cargo xtask bench poison`.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Rounds of all guests in turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Whose KVM: this machine's, the nested host's, or the first of them that runs kernels
+    #[arg(long, value_enum, default_value_t)]
+    host: HostChoice,
+    /// Where the figures go
+    #[arg(long, value_name = "FILE", default_value = "target/bench/poison.json")]
+    json: PathBuf,
+    /// Kernel of the guest images
+    #[arg(long, value_name = "NAME", default_value = "debian-6.1-amd64")]
+    kernel: String,
+    /// The daxvisor to measure, instead of building one
+    #[arg(long, value_name = "PATH")]
+    daxvisor: Option<PathBuf>,
+}
+
+/// What the measuring process is to do.
+#[derive(Debug, Serialize, Deserialize)]
+struct Plan {
+    rounds: u32,
+    kernel: String,
+}
+
+/// What a guest has behind it when it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Past {
+    Clean,
+    Mended,
+    Bad,
+}
+
+/// The same work in one guest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Work {
+    past: Past,
+    ns: u64,
+    exits: u64,
+}
+
+/// All figures.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Report {
+    kind: String,
+    work: Vec<Work>,
+    /// Wall time of the request that makes [`MANY`] errors, and processor time of daxvisor meanwhile.
+    injected_ns: Vec<u64>,
+    injected_cpu_ns: Vec<u64>,
+    /// Bytes of resident memory that they took.
+    injected_bytes: Vec<u64>,
+    /// From the load of a bad line to the machine check.
+    latency_us: Vec<u64>,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: &Args) -> Result<()> {
+    let daxvisor = chosen(args.daxvisor.as_deref())?;
+    let nested = is_nested(args.host, &daxvisor)?;
+    let plan = Plan {
+        rounds: args.rounds,
+        kernel: args.kernel.clone(),
+    };
+    let dir = tempfile::Builder::new().prefix("daxvisor-bench-").tempdir()?;
+    let file = dir.path().join("plan.json");
+    fs::write(&file, serde_json::to_vec(&plan)?)?;
+    let program = env::current_exe()?;
+    let mut command = match nested {
+        true => in_nested_host(&daxvisor, &program, dir.path(), &[]),
+        false => Command::new(&program),
+    };
+    command.env("DAXVISOR_BIN", &daxvisor);
+    command.args(["bench", "measure-poison"]).arg(&file);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the measurement failed ({})", output.status);
+    let line = output
+        .stdout
+        .split(|b| *b == b'\n')
+        .rfind(|line| line.starts_with(b"{"));
+    let mut report: Report = serde_json::from_slice(line.context("the measurement said nothing")?)?;
+    report.kind = if nested { "nested host" } else { "this machine's KVM" }.to_owned();
+    publish(&report, &args.json)
+}
+
+/// All rounds of a plan; the report goes to standard output.
+pub(super) fn measure(plan: &Path) -> Result<()> {
+    let plan: Plan = serde_json::from_slice(&fs::read(plan)?).context("the plan cannot be read")?;
+    let mut report = Report::default();
+    for round in 1..=plan.rounds {
+        for past in [Past::Clean, Past::Mended, Past::Bad] {
+            eprintln!("round {round}, {past}");
+            machine(&plan.kernel, past, &mut report)?;
+        }
+    }
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+fn machine(kernel: &str, past: Past, report: &mut Report) -> Result<()> {
+    let files = Scratch::new("bench")?;
+    let mut guest = GuestBuilder::new(kernel)
+        .timeout(900)
+        .memory("1G")
+        .arg("--cpu", "vendor=AuthenticAMD")
+        .arg("--numa", "node=0")
+        .arg("--numa", "node=1,hotplug=1G")
+        .arg("--memory-slots", "1")
+        .arg("--memory-device", "512M,node=1,id=hot")
+        .arg("--api-socket", &files.text("api"))
+        .hello_within(Duration::from_secs(240))
+        .start()?;
+    let mut client = ApiClient::connect(&files.join("api"))?;
+    let pid = client.get("/vm")?["pid"].as_u64().context("no pid")?;
+    guest.check(&format!(
+        "dd if=/dev/urandom of=/tmp/data bs=1M count={MIB} 2>/dev/null && {WORK}"
+    ))?;
+    match past {
+        Past::Clean => {}
+        Past::Mended => {
+            many(&mut client, pid, report)?;
+            mend(&mut client)?;
+        }
+        Past::Bad => inject(&mut client, SOME)?,
+    }
+    let pid = u32::try_from(pid)?;
+    let exits = || Ok::<_, anyhow::Error>(*statistics(pid)?.get("VM exits").context("no exits")?);
+    let (before, begun) = (exits()?, Instant::now());
+    guest.check(&format!("{WORK}; {WORK}; {WORK}; {WORK}"))?;
+    report.work.push(Work {
+        past,
+        ns: nanos(begun.elapsed()),
+        exits: exits()? - before,
+    });
+    if past == Past::Clean {
+        loads(&mut guest, &mut client, report)?;
+    }
+    guest.end(0, |client| client.power_off(Instant::now() + Duration::from_secs(60)))?;
+    Ok(())
+}
+
+/// Errors of memory that the guest has not put online.
+fn inject(client: &mut ApiClient, count: u32) -> Result<()> {
+    let asked = json!({"node": 1, "count": count, "seed": 1});
+    let done = client.done("POST", "/faults", Some(&asked))?;
+    ensure!(done["dry_run"] == false, "{done}");
+    Ok(())
+}
+
+fn many(client: &mut ApiClient, pid: u64, report: &mut Report) -> Result<()> {
+    let (cpu, resident) = (processor_time(pid)?, resident(pid)?);
+    let begun = Instant::now();
+    inject(client, MANY)?;
+    report.injected_ns.push(nanos(begun.elapsed()));
+    report.injected_cpu_ns.push(processor_time(pid)? - cpu);
+    report
+        .injected_bytes
+        .push(self::resident(pid)?.saturating_sub(resident));
+    Ok(())
+}
+
+fn mend(client: &mut ApiClient) -> Result<()> {
+    let map = client.get("/memory/map")?;
+    let device = facts::find(&map["map"], "name", "hot")?;
+    let (start, last) = (facts::number(device, "start")?, facts::number(device, "last")?);
+    client.done(
+        "POST",
+        "/faults/clear",
+        Some(&json!({"gpa": start, "len": last - start + 1})),
+    )?;
+    let faults = client.get("/faults")?;
+    ensure!(faults["pages"] == 0, "{}", faults["pages"]);
+    Ok(())
+}
+
+/// Programs that load a bad line of their own memory.
+fn loads(guest: &mut Guest, client: &mut ApiClient, report: &mut Report) -> Result<()> {
+    for n in 0..LOADS {
+        guest.check(&format!(
+            "mkfifo /tmp/go{n}; ((memprobe anon 65536 phys:12288 stop load:12352 <> /tmp/go{n} > /tmp/out{n} 2>&1; echo $? > /tmp/rc{n}) \
+             > /dev/null 2>&1 < /dev/null &)"
+        ))?;
+        let line = guest.check(&format!(
+            "for n in $(seq 300); do grep phys /tmp/out{n} && exit 0; sleep 0.1; done; exit 1"
+        ))?;
+        let gpa = line.rsplit_once(": 0x").context(line.clone())?.1;
+        let gpa = u64::from_str_radix(gpa.trim(), 16)? + 64;
+        client.done("POST", "/faults", Some(&json!({ "gpa": gpa })))?;
+        let code = guest.check(&format!(
+            "echo > /tmp/go{n}; for n in $(seq 300); do test -s /tmp/rc{n} && break; sleep 0.1; done; cat /tmp/rc{n}"
+        ))?;
+        ensure!(code == "7", "memprobe ended with {code}, not with SIGBUS");
+        let counts: Value = client.get("/faults")?["counts"].clone();
+        report.latency_us.push(facts::number(&counts, "last_latency_us")?);
+    }
+    Ok(())
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Nanoseconds that all threads of a process have run, the guest included.
+fn processor_time(pid: u64) -> Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        // What a vCPU does meanwhile is the guest's.
+        if fs::read_to_string(task.join("comm"))?.starts_with("vcpu") {
+            continue;
+        }
+        let text = fs::read_to_string(task.join("schedstat"))?;
+        sum += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+/// Bytes of a process that lie in memory, those of its guest included.
+fn resident(pid: u64) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .context("no RssAnon")?;
+    Ok(kib.trim().parse::<u64>()? << 10)
+}
+
+impl fmt::Display for Past {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Clean => "never an error",
+            Self::Mended => "errors that were mended",
+            Self::Bad => "errors elsewhere",
+        })
+    }
+}
+
+fn median(figures: impl IntoIterator<Item = u64>) -> u64 {
+    let mut all: Vec<u64> = figures.into_iter().collect();
+    all.sort_unstable();
+    all.get(all.len() / 2).copied().unwrap_or(0)
+}
+
+/// `part` in per cent of `whole`.
+fn percent(part: u64, whole: u64) -> u64 {
+    (part * 100).checked_div(whole).unwrap_or(0)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |past, which: fn(&Work) -> u64| median(self.work.iter().filter(|work| work.past == past).map(which));
+        let (time, exits) = (of(Past::Clean, |w| w.ns), of(Past::Clean, |w| w.exits));
+        writeln!(f, "{}; medians", self.kind)?;
+        writeln!(f, "reading {} MiB in a guest with    time       exits", 4 * MIB)?;
+        for past in [Past::Clean, Past::Mended, Past::Bad] {
+            let (ns, n) = (of(past, |w| w.ns), of(past, |w| w.exits));
+            let ratios = (percent(ns, time), percent(n, exits));
+            writeln!(
+                f,
+                "{past:<24} {:>9} us {n:>9}  {} % and {} % of the first",
+                ns / 1000,
+                ratios.0,
+                ratios.1
+            )?;
+        }
+        let bytes = median(self.injected_bytes.iter().copied());
+        writeln!(
+            f,
+            "{MANY} errors at once: {} us, of which daxvisor ran {} us; {bytes} bytes, {} for each",
+            median(self.injected_ns.iter().copied()) / 1000,
+            median(self.injected_cpu_ns.iter().copied()) / 1000,
+            bytes / u64::from(MANY)
+        )?;
+        writeln!(
+            f,
+            "from a load of a bad line to its machine check: {} us ({} loads)",
+            median(self.latency_us.iter().copied()),
+            self.latency_us.len()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_compares_with_the_guest_that_never_had_an_error() {
+        let work = |past, ns, exits| Work { past, ns, exits };
+        let report = Report {
+            kind: "x".into(),
+            work: vec![
+                work(Past::Clean, 2_000_000, 100),
+                work(Past::Mended, 2_000_000, 100),
+                work(Past::Bad, 3_000_000, 150),
+            ],
+            injected_ns: vec![5_000_000],
+            injected_cpu_ns: vec![4_000_000],
+            injected_bytes: vec![8_000_000],
+            latency_us: vec![3, 9, 5],
+        };
+        let text = report.to_string();
+        assert!(
+            text.contains("errors elsewhere              3000 us       150  150 % and 150 % of the first"),
+            "{text}"
+        );
+        assert!(
+            text.contains("of which daxvisor ran 4000 us; 8000000 bytes, 80 for each"),
+            "{text}"
+        );
+        assert!(text.ends_with("machine check: 5 us (3 loads)\n"), "{text}");
+    }
+}
