@@ -325,6 +325,12 @@ fn disks_and_media_are_disturbed(guest: &mut Guest, client: &mut ApiClient) -> R
     client.done("POST", "/faults", Some(&line))?;
     client.done("DELETE", "/faults/first%400x2000", None)?;
     ensure!(client.get("/faults")?["faults"] == json!([]));
+    let later = json!({"node": 0, "per-gib": 8, "after-ms": 3_600_000, "rate": 2});
+    let storm = facts::number(&client.done("POST", "/faults", Some(&later))?, "storm")?;
+    let storms = client.get("/faults")?["storms"].clone();
+    ensure!(storms[0]["id"] == storm && storms[0]["done"] == 0, "{storms}");
+    client.done("DELETE", &format!("/faults/storms/{storm}"), None)?;
+    ensure!(client.get("/faults")?["storms"] == json!([]));
     let corrected = json!({"nvdimm": "first", "dpa": 8192, "severity": "corrected", "via": "machine-check"});
     let told = client.done("POST", "/faults/notify", Some(&corrected))?;
     ensure!(told["vcpu"] == 0 && told["gpa"].is_u64(), "{told}");

@@ -504,3 +504,66 @@ fn a_line_that_is_stored_to_whole_is_good_again_where_that_is_wanted() {
         running.end().expect(64 + 5);
     }
 }
+
+#[test]
+fn a_storm_comes_when_it_is_due_at_its_rate_and_can_be_stopped() {
+    let guest = machine(Script::new().say("on").halt());
+    let (running, mut client) = started(&guest);
+    let hot = start_of(&mut client, "hot");
+    // All at once, a while later.
+    let told = inject(&mut client, &json!({"gpa": RAM, "after-ms": 300}));
+    assert_eq!(told["storm"], 1, "{told}");
+    let list = faults(&mut client);
+    assert_eq!(
+        (&list["storms"][0]["left"], &list["faults"]),
+        (&json!(1), &json!([])),
+        "{list}"
+    );
+    wait_until(&mut client, |list| {
+        list["faults"][0]["gpa"] == RAM && list["storms"] == json!([])
+    });
+    // One after the other; what is left is not made bad.
+    let told = inject(&mut client, &json!({"node": 0, "per-gib": 4000, "seed": 5, "rate": 50}));
+    let (storm, places) = (
+        told["storm"].as_u64().expect("a number"),
+        told["places"].as_array().expect("a list").len(),
+    );
+    assert!(places > 400, "{places}");
+    wait_until(&mut client, |list| list["storms"][0]["done"].as_u64() >= Some(10));
+    client
+        .done("DELETE", &format!("/faults/storms/{storm}"), None)
+        .expect("an answer");
+    let count = ids(&mut client).len();
+    assert!((11..places).contains(&count), "{count}");
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(ids(&mut client).len(), count);
+    let again = client
+        .refused("DELETE", &format!("/faults/storms/{storm}"), None)
+        .expect("a refusal");
+    assert_eq!(again.0, 404);
+    // No guest, no time.
+    client.post("/vm/pause").expect("an answer");
+    inject(&mut client, &json!({"gpa": hot, "after-ms": 50}));
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(ids(&mut client).len(), count);
+    client.post("/vm/resume").expect("an answer");
+    wait_until(&mut client, |list| list["storms"] == json!([]));
+    assert_eq!(ids(&mut client).len(), count + 1);
+    for _ in 0..16 {
+        inject(&mut client, &json!({"gpa": RAM, "after-ms": 3_600_000}));
+    }
+    let late = json!({"gpa": RAM, "rate": 1});
+    let refused = client.refused("POST", "/faults", Some(&late)).expect("a refusal");
+    assert_eq!(refused.0, 503);
+    quit(running, &mut client);
+}
+
+fn wait_until(client: &mut ApiClient, wanted: impl Fn(&Value) -> bool) {
+    for _ in 0..200 {
+        if wanted(&faults(client)) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{}", faults(client));
+}

@@ -187,6 +187,11 @@ const FAULT_ID: Parameter = Parameter {
     about: "Id of the bad range, as the list has it.",
     values: Values::Text,
 };
+const STORM: Parameter = Parameter {
+    name: "storm",
+    about: "Number of the storm, as the injection and the list have it.",
+    values: Values::UpTo(u64::MAX >> 1),
+};
 const FAULT_NUMBER: Parameter = Parameter {
     name: "number",
     about: "Number of the fault.",
@@ -480,6 +485,19 @@ pub static ROUTES: &[Route] = &[
         Ask(|input| Ok(Request::Fault(FaultRequest::Clear(input.json()?)))),
     )
     .takes::<FaultRange>()
+    .answers::<StateInfo>(),
+    route(
+        Delete,
+        "/faults/storms/{storm}",
+        "stopStorm",
+        "Makes no more of what an injection was to make bad later.",
+        Ask(|input| {
+            Ok(Request::Fault(FaultRequest::Stop {
+                storm: input.number("storm")?,
+            }))
+        }),
+    )
+    .with(&[STORM])
     .answers::<StateInfo>(),
     route(
         Delete,

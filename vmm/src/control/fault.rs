@@ -3,7 +3,7 @@
 mod ask;
 mod notify;
 
-pub use ask::{FaultInject, FaultRange, FaultTarget, MAX_RANDOM};
+pub use ask::{Count, FaultInject, FaultRange, FaultTarget, MAX_RANDOM};
 pub use notify::{FaultNotified, FaultNotify, NotifySeverity, NotifyTarget, NotifyVia};
 
 use devices::{
@@ -23,6 +23,11 @@ pub enum FaultRequest {
     Inject(Box<FaultInject>),
     /// Tell the guest of an error; answered by [`super::Response::FaultNotified`].
     Notify(Box<FaultNotify>),
+    /// Make no more of what an injection was to make bad later.
+    Stop {
+        /// Number of the storm.
+        storm: u64,
+    },
     /// Make lines good, whoever made them bad.
     Clear(FaultRange),
     /// Make a whole bad range good.
@@ -38,7 +43,7 @@ impl FaultRequest {
         match self {
             Self::List => true,
             Self::Inject(asked) => asked.dry_run,
-            Self::Notify(_) | Self::Clear(_) | Self::Remove { .. } => false,
+            Self::Notify(_) | Self::Stop { .. } | Self::Clear(_) | Self::Remove { .. } => false,
         }
     }
 }
@@ -87,8 +92,24 @@ pub struct FaultReport {
     pub mechanism: Mechanism,
     /// Who hears of a machine check.
     pub delivery: Delivery,
-    /// What is bad, in address order.
+    /// What is bad, or will be, in address order.
     pub places: Vec<FaultPlace>,
+    /// Number of the storm that will make it bad; none: it is bad now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storm: Option<u64>,
+}
+
+/// Errors that are still to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StormInfo {
+    /// Number.
+    pub id: u64,
+    /// Ranges that are still good.
+    pub left: u64,
+    /// Ranges that are bad by now.
+    pub done: u64,
+    /// Milliseconds until the first is due; 0: it was.
+    pub begins_in_ms: u64,
 }
 
 /// What happened to bad memory.
@@ -186,4 +207,7 @@ pub struct FaultList {
     /// What firmware has told the guest; empty: the machine has no error interfaces.
     #[serde(default)]
     pub sources: Vec<SourceInfo>,
+    /// Errors that are still to come.
+    #[serde(default)]
+    pub storms: Vec<StormInfo>,
 }

@@ -17,6 +17,7 @@
 pub mod decode;
 mod holes;
 mod random;
+pub mod storm;
 
 pub use random::lines_at_random;
 

@@ -11,6 +11,7 @@ mod media;
 mod memory;
 mod notify;
 mod serve;
+mod storm;
 mod token;
 mod virtio;
 
@@ -304,6 +305,7 @@ impl MutEventSubscriber for Running {
             Token::Calls => self.take_calls(),
             Token::Doorbell(n) => self.doorbell(n),
         }
+        self.let_it_storm();
         self.attend_faults();
         self.settle();
         self.refresh_client(ops);

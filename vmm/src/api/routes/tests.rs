@@ -96,6 +96,7 @@ fn samples() -> Vec<Request> {
         Request::Fault(FaultRequest::Clear(
             serde_json::from_value(json!({"nvdimm": "a", "dpa": 4096})).unwrap(),
         )),
+        Request::Fault(FaultRequest::Stop { storm: 3 }),
         Request::Fault(FaultRequest::Remove { id: "a b@0x40".into() }),
         Request::Limits(LimitsRequest::Set(
             serde_json::from_value(json!({"target": "1G"})).unwrap(),

@@ -88,6 +88,10 @@ pub fn written(request: &Request) -> Written {
                 body: Some(json!(range)),
                 ..post("/faults/clear")
             },
+            FaultRequest::Stop { storm } => Written {
+                method: Delete,
+                ..post(&format!("/faults/storms/{storm}"))
+            },
             FaultRequest::Remove { id } => Written {
                 method: Delete,
                 ..post(&format!("/faults/{}", segment(id)))

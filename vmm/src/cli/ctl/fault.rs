@@ -6,11 +6,13 @@ use crate::{
         Delivery, FaultChange, FaultInfo, FaultInject, FaultList, FaultLoad, FaultNotified, FaultNotify, FaultPlace,
         FaultRange, FaultReport, FaultRequest, MAX_RANDOM, NotifySeverity, NotifyVia, Request,
     },
+    fault::storm::MAX_RATE,
 };
 use clap::{Args, Subcommand};
 use devices::{
     apei::Source,
     nvdimm::media::{ErrorSource, ErrorState},
+    units::TimeSpan,
 };
 use serde_json::Value;
 use std::fmt::Write;
@@ -26,6 +28,15 @@ pub(super) enum FaultVerb {
         /// Lines at random of this node's memory, instead of an address
         #[arg(long, value_name = "NODE", conflicts_with_all = ["gpa", "dimm", "dpa", "len"])]
         node: Option<u32>,
+        /// So many lines for each GiB of the node's memory, instead of --count
+        #[arg(long, requires = "node", conflicts_with = "count", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RANDOM)))]
+        per_gib: Option<u32>,
+        /// Time until the first becomes bad, such as 500ms or 2s
+        #[arg(long, value_name = "TIME")]
+        after: Option<TimeSpan>,
+        /// So many a second, instead of all at once
+        #[arg(long, value_name = "PER-SECOND", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RATE)))]
+        rate: Option<u32>,
         /// How many lines of the node [default: 1]
         #[arg(long, requires = "node", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RANDOM)))]
         count: Option<u32>,
@@ -38,6 +49,11 @@ pub(super) enum FaultVerb {
         /// Change nothing, and show what would be bad and what a load of it would come to
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Make no more of what an injection was to make bad later
+    Stop {
+        /// Number of the storm, as the injection and `list` have it
+        storm: u64,
     },
     /// Tell the guest of an error, through firmware or a machine check bank; memory does not become bad by it
     Notify {
@@ -111,6 +127,9 @@ impl FaultVerb {
                 place,
                 node,
                 count,
+                per_gib,
+                after,
+                rate,
                 seed,
                 known,
                 dry_run,
@@ -121,10 +140,14 @@ impl FaultVerb {
                 len: place.len.map(|len| len.0),
                 node: *node,
                 count: *count,
+                per_gib: *per_gib,
+                after_ms: after.map(|after| u64::try_from(after.0.as_millis()).unwrap_or(u64::MAX)),
+                rate: *rate,
                 seed: *seed,
                 known: *known,
                 dry_run: *dry_run,
             })),
+            Self::Stop { storm } => FaultRequest::Stop { storm: *storm },
             Self::Notify {
                 place,
                 severity,
@@ -155,6 +178,7 @@ pub(super) fn text(request: &FaultRequest, reply: Value) -> Result<String, serde
     Ok(match request {
         FaultRequest::List => list(&serde_json::from_value(reply)?),
         FaultRequest::Inject(_) => report(&serde_json::from_value(reply)?),
+        FaultRequest::Stop { storm } => format!("storm {storm} is over\n"),
         FaultRequest::Notify(_) => notified(&serde_json::from_value(reply)?),
         FaultRequest::Clear(range) => match range.target() {
             Ok(target) => format!("{target} are good\n"),
@@ -209,6 +233,10 @@ fn report(report: &FaultReport) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "a load of what is bad becomes a machine check: {told}");
     }
+    if let Some(storm) = report.storm {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "storm {storm} will make it bad");
+    }
     if report.dry_run {
         text.push_str("nothing was changed\n");
     }
@@ -258,6 +286,17 @@ fn list(reply: &FaultList) -> String {
          of devices that failed: {}",
         reply.pages, reply.counts.consumed, reply.counts.carried, reply.counts.device_requests
     );
+    for storm in &reply.storms {
+        let begins = match storm.begins_in_ms {
+            0 => String::new(),
+            ms => format!(", the first in {ms} ms"),
+        };
+        let _ = writeln!(
+            text,
+            "storm {}: {} ranges are bad, {} are to come{begins}",
+            storm.id, storm.done, storm.left
+        );
+    }
     for source in &reply.sources {
         let name = match source.source {
             Source::Notified => "notified",

@@ -1,6 +1,9 @@
 //! Which memory is meant, as clients say it.
 
-use crate::control::{ControlError, ErrorKind};
+use crate::{
+    control::{ControlError, ErrorKind},
+    fault::storm::MAX_RATE,
+};
 use devices::nvdimm::media::LINE;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -8,6 +11,9 @@ use utoipa::ToSchema;
 
 /// Most lines of an injection at random.
 pub const MAX_RANDOM: u32 = 100_000;
+
+/// Longest time until the first error of an injection.
+pub const MAX_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Memory to make bad: at `gpa`, at `dpa` of `nvdimm`, or `count` lines of `node` at random.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -32,6 +38,10 @@ pub struct FaultInject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 100_000)]
     pub count: Option<u32>,
+    /// So many lines for each GiB of the node's memory, instead of `count`; at least one line, and at most 100,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 100_000)]
+    pub per_gib: Option<u32>,
     /// What the choice is made of: the same seed chooses the same lines of the same machine. 0 when it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -40,6 +50,14 @@ pub struct FaultInject {
     /// a scrub meets it.
     #[serde(default)]
     pub known: bool,
+    /// Milliseconds until the first line becomes bad, a day at most: the answer comes at once. 0 when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 86_400_000)]
+    pub after_ms: Option<u64>,
+    /// Lines, or ranges, that become bad in a second, in address order; all at once when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100_000)]
+    pub rate: Option<u32>,
     /// Change nothing, and tell what would be bad.
     #[serde(default)]
     pub dry_run: bool,
@@ -87,10 +105,32 @@ pub enum FaultTarget {
         /// Proximity domain.
         node: u32,
         /// How many.
-        count: u32,
+        count: Count,
         /// What the choice is made of.
         seed: u64,
     },
+}
+
+/// How many lines of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// So many.
+    Lines(u32),
+    /// So many for each GiB.
+    PerGib(u32),
+}
+
+impl Count {
+    /// Lines of `bytes`, at most [`MAX_RANDOM`].
+    pub fn of(self, bytes: u64) -> u32 {
+        match self {
+            Self::Lines(count) => count,
+            Self::PerGib(count) => {
+                let lines = (u128::from(count) * u128::from(bytes)) >> 30;
+                u32::try_from(lines).unwrap_or(u32::MAX).clamp(1, MAX_RANDOM)
+            }
+        }
+    }
 }
 
 impl fmt::Display for FaultTarget {
@@ -98,7 +138,16 @@ impl fmt::Display for FaultTarget {
         match self {
             Self::Guest { start, len } => write!(f, "{len:#x} bytes at {start:#x}"),
             Self::Nvdimm { id, dpa, len } => write!(f, "{len:#x} bytes at DPA {dpa:#x} of {id}"),
-            Self::Node { node, count, .. } => write!(f, "{count} lines of node {node}"),
+            Self::Node {
+                node,
+                count: Count::Lines(count),
+                ..
+            } => write!(f, "{count} lines of node {node}"),
+            Self::Node {
+                node,
+                count: Count::PerGib(count),
+                ..
+            } => write!(f, "{count} lines for each GiB of node {node}"),
         }
     }
 }
@@ -106,9 +155,20 @@ impl fmt::Display for FaultTarget {
 impl FaultInject {
     /// What is meant, if it makes sense by itself.
     pub fn target(&self) -> Result<FaultTarget, ControlError> {
-        let Self { node, count, seed, .. } = *self;
+        self.check_time()?;
+        let Self {
+            node,
+            count,
+            per_gib,
+            seed,
+            ..
+        } = *self;
         let Some(node) = node else {
-            for (field, given) in [("count", count.is_some()), ("seed", seed.is_some())] {
+            for (field, given) in [
+                ("count", count.is_some()),
+                ("per-gib", per_gib.is_some()),
+                ("seed", seed.is_some()),
+            ] {
                 if given {
                     return Err(
                         invalid(field, format!("{field} is for memory of a node, and none is named"))
@@ -131,15 +191,52 @@ impl FaultInject {
                 ));
             }
         }
-        let count = count.unwrap_or(1);
-        if !(1..=MAX_RANDOM).contains(&count) {
+        let (field, number) = match (count, per_gib) {
+            (Some(_), Some(_)) => {
+                return Err(invalid("per-gib", "per-gib excludes count".to_owned()));
+            }
+            (None, Some(per_gib)) => ("per-gib", per_gib),
+            (count, None) => ("count", count.unwrap_or(1)),
+        };
+        if !(1..=MAX_RANDOM).contains(&number) {
             return Err(invalid(
-                "count",
-                format!("count is {count}: expected 1 to {MAX_RANDOM} lines"),
+                field,
+                format!("{field} is {number}: expected 1 to {MAX_RANDOM} lines"),
             ));
         }
+        let count = match field {
+            "count" => Count::Lines(number),
+            _ => Count::PerGib(number),
+        };
         let seed = seed.unwrap_or(0);
         Ok(FaultTarget::Node { node, count, seed })
+    }
+
+    /// Whether the lines become bad later.
+    pub fn is_storm(&self) -> bool {
+        self.after_ms.is_some() || self.rate.is_some()
+    }
+
+    fn check_time(&self) -> Result<(), ControlError> {
+        if let Some(ms) = self.after_ms.filter(|ms| *ms > MAX_AFTER_MS) {
+            let why = format!("after-ms is {ms}: expected at most {MAX_AFTER_MS}, a day");
+            return Err(invalid("after-ms", why));
+        }
+        if let Some(rate) = self.rate.filter(|rate| !(1..=MAX_RATE).contains(rate)) {
+            return Err(invalid(
+                "rate",
+                format!("rate is {rate}: expected 1 to {MAX_RATE} a second"),
+            ));
+        }
+        if self.is_storm() && self.known {
+            let why = "known is for errors that are there at once";
+            return Err(invalid("known", why.to_owned()).hint("leave out `after-ms` and `rate`"));
+        }
+        if self.is_storm() && self.nvdimm.is_some() {
+            let why = "errors that come later are named by guest physical address or node";
+            return Err(invalid("nvdimm", why.to_owned()).hint("name `gpa`"));
+        }
+        Ok(())
     }
 
     fn range(&self) -> FaultRange {
@@ -235,12 +332,28 @@ mod tests {
         let (id, dpa, len) = ("a".to_owned(), 128, 64);
         let nvdimm = FaultTarget::Nvdimm { id, dpa, len };
         assert_eq!(inject(json!({"nvdimm": "a", "dpa": 128, "known": true})), Ok(nvdimm));
-        let node = |count, seed| FaultTarget::Node { node: 1, count, seed };
+        let some = |count, seed| FaultTarget::Node { node: 1, count, seed };
+        let node = |count, seed| some(Count::Lines(count), seed);
         assert_eq!(inject(json!({"node": 1})), Ok(node(1, 0)));
+        let dense = inject(json!({"node": 1, "per-gib": 3, "after-ms": 5, "rate": 7}));
+        assert_eq!(dense, Ok(some(Count::PerGib(3), 0)));
         assert_eq!(
             inject(json!({"node": 1, "count": 100_000, "seed": 7})),
             Ok(node(100_000, 7))
         );
+    }
+
+    #[test]
+    fn a_density_is_at_least_a_line_and_never_too_many() {
+        for (per_gib, bytes, lines) in [
+            (1, 1 << 30, 1),
+            (3, 5 << 30, 15),
+            (1, 4096, 1),
+            (100_000, 1 << 40, MAX_RANDOM),
+        ] {
+            assert_eq!(Count::PerGib(per_gib).of(bytes), lines, "{per_gib} {bytes}");
+        }
+        assert_eq!(Count::Lines(7).of(0), 7);
     }
 
     #[test]
@@ -265,6 +378,14 @@ mod tests {
             (json!({"node": 0, "nvdimm": "a", "dpa": 0}), "nvdimm"),
             (json!({"node": 0, "count": 0}), "count"),
             (json!({"node": 0, "count": 100_001}), "count"),
+            (json!({"gpa": 0, "per-gib": 1}), "per-gib"),
+            (json!({"node": 0, "per-gib": 0}), "per-gib"),
+            (json!({"node": 0, "per-gib": 1, "count": 1}), "per-gib"),
+            (json!({"gpa": 0, "after-ms": 86_400_001}), "after-ms"),
+            (json!({"gpa": 0, "rate": 0}), "rate"),
+            (json!({"gpa": 0, "rate": 100_001}), "rate"),
+            (json!({"gpa": 0, "rate": 1, "known": true}), "known"),
+            (json!({"nvdimm": "a", "dpa": 0, "after-ms": 1}), "nvdimm"),
         ] {
             let error = inject(text.clone()).unwrap_err();
             assert_eq!(

@@ -16,7 +16,7 @@ use crate::{
         Happening, Mechanism, MediaErrorInfo, NotifySeverity, NotifyVia, Phase, Response,
     },
     cpuid::Vendor,
-    fault::{self, Faults},
+    fault::{self, Faults, storm::Storm},
     hv::HvError,
     machine::fault::{Given, passes, plan_checks},
     mce::{Banks, Kind},
@@ -65,6 +65,10 @@ pub(super) struct Halt {
     notices: BTreeMap<u64, Notice>,
     /// Notices so far.
     noticed: u64,
+    /// Errors that come later.
+    pub(super) storms: Vec<Storm>,
+    /// Storms so far.
+    pub(super) storm_count: u64,
 }
 
 /// An error that a machine check bank tells the guest of.
@@ -415,6 +419,7 @@ impl Running {
                 carried: self.faults().carried(),
                 ..self.halt.counts
             },
+            storms: self.storms(),
             sources: self.parts.apei.as_ref().map(|apei| apei.sources()).unwrap_or_default(),
         })
     }

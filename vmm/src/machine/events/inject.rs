@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     control::{
-        ControlError, ErrorKind, FaultChange, FaultInject, FaultLoad, FaultPlace, FaultReport, FaultRequest,
+        ControlError, Count, ErrorKind, FaultChange, FaultInject, FaultLoad, FaultPlace, FaultReport, FaultRequest,
         FaultTarget, Happening, Mechanism, MediaRange, Response,
     },
     fault::{FaultError, Holes, lines_at_random},
@@ -48,6 +48,7 @@ impl Running {
         match request {
             FaultRequest::List => return Ok(Begun::Done(Response::Faults(Box::new(self.list_faults()?)))),
             FaultRequest::Inject(asked) => return self.inject_faults(asked),
+            FaultRequest::Stop { storm } => return self.stop_storm(*storm),
             FaultRequest::Notify(asked) => return self.notify(asked),
             FaultRequest::Clear(range) => {
                 let target = range.target()?;
@@ -83,9 +84,13 @@ impl Running {
             mechanism: Mechanism::SlotHole,
             delivery: self.delivery(),
             places,
+            storm: None,
         };
         if asked.dry_run {
             return Ok(Begun::Done(Response::FaultReport(Box::new(report))));
+        }
+        if asked.is_storm() {
+            return self.begin_storm(asked, seen, report);
         }
         self.room_for_pending()?;
         match &found {
@@ -208,7 +213,7 @@ impl Running {
         Ok(())
     }
 
-    fn lines_of_node(&self, node: u32, count: u32, seed: u64) -> Result<Vec<GpaRange>, ControlError> {
+    fn lines_of_node(&self, node: u32, count: Count, seed: u64) -> Result<Vec<GpaRange>, ControlError> {
         let plan = &self.parts.plan;
         if plan.nodes.iter().all(|known| known.node != node) && plan.map.iter().all(|entry| entry.node != Some(node)) {
             let error = ControlError::new(ErrorKind::NotFound, format!("there is no node {node}"));
@@ -221,8 +226,9 @@ impl Running {
             .into_iter()
             .filter(|range| self.faults().place(*range).is_ok())
             .collect();
+        let bytes: u64 = memory.iter().map(|range| range.len).sum();
+        let count = count.of(bytes);
         lines_at_random(&memory, count, seed).ok_or_else(|| {
-            let bytes: u64 = memory.iter().map(|range| range.len).sum();
             let why = format!(
                 "node {node} has {bytes:#x} bytes of memory: expected twice as many lines as the {count} wanted"
             );
