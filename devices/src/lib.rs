@@ -20,6 +20,7 @@ pub mod test_exit;
 pub mod units;
 pub mod virtio;
 pub mod writes;
+pub mod xen;
 
 pub use bad_lines::BadLines;
 pub use bus::{Bus, BusDevice, BusError};

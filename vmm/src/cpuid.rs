@@ -1,17 +1,19 @@
 //! What CPUID says: a pure function from what KVM offers, the model and one vCPU's place to the entries of that vCPU.
 //!
 //! KVM offers the host's numbers where they are not features (topology, caches, ids); `FIXES` lists every leaf that is
-//! rewritten and is all there is. Everything else, KVM's own leaves at 0x4000_0000 among them, passes through. Features that
+//! rewritten and is all there is. Everything else, KVM's own leaves at 0x4000_0000 among them, passes through; [`show_xen`] puts Xen's in their place. Features that
 //! the model takes away go last, so that they win over a fix.
 
 mod features;
 mod fixes;
+mod xen;
 
 pub use features::{Bit, Feature, Register, feature};
 
 use crate::config::CpuModelConfig;
 pub use fixes::Vendor;
 use fixes::{Context, FIXES};
+pub use xen::{XenLeaves, show_xen};
 
 /// Flag of an entry that counts for one subleaf only (`KVM_CPUID_FLAG_SIGNIFCANT_INDEX`).
 pub const SIGNIFICANT_INDEX: u32 = 1;

@@ -68,6 +68,8 @@ pub const APEI: GpaRange = GpaRange {
     len: ApeiPlan::LEN,
 };
 const _: () = assert!(DSM_MAILBOX.start.0 + MAX_NVDIMM_BUSES as u64 * DSM_MAILBOX.len <= APEI.start.0);
+/// Page of the store's rings under the Xen personality, behind mailboxes and error interfaces in the ACPI NVS.
+pub const XEN_STORE: Gpa = Gpa(0x1f_0000);
 /// Most NVDIMM buses of a machine.
 pub const MAX_NVDIMM_BUSES: u8 = 4;
 /// End of the firmware's part of extended memory.
@@ -97,6 +99,11 @@ pub const ABOVE_4G: Gpa = Gpa(0x1_0000_0000);
 pub const NVDIMM_ALIGN: u64 = ByteSize::gib(1).0;
 /// The kernel's memory section (x86-64): NVDIMMs stay clear of RAM's last one.
 pub const SECTION: u64 = ByteSize::mib(128).0;
+
+const _: () = assert!(
+    APEI.start.0 + APEI.len <= XEN_STORE.0 && XEN_STORE.0 < FIRMWARE_END.0,
+    "the store's page must be behind the error interfaces, in the firmware's part"
+);
 
 /// The mailbox of the NVDIMM bus `number`: they follow each other in memory and in port space.
 pub const fn dsm_mailbox(number: u8) -> MailboxPlan {

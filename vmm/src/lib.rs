@@ -19,3 +19,4 @@ pub mod nested;
 pub mod nvdimm;
 pub mod topology;
 pub mod vcpu;
+pub mod xen;

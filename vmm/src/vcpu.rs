@@ -20,9 +20,10 @@ pub use poison::Consumption;
 
 use crate::{
     fault::{Faults, Met},
-    hv::{CoalescedPorts, Exit, Kick, PortWrite, Vcpu},
+    hv::{CoalescedPorts, Exit, Hypercall, Kick, PortWrite, Vcpu},
+    xen::Xen,
 };
-use devices::{Bus, Effect, units::Gpa};
+use devices::{Bus, Effect, units::Gpa, xen::Refused};
 use gate::Gate;
 use std::{
     collections::BTreeMap,
@@ -32,7 +33,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use vmm_sys_util::eventfd::EventFd;
 
@@ -43,6 +44,10 @@ pub enum Report {
     Effect(Effect),
     /// A vCPU stands still, as [`VcpuThreads::pause`] asked.
     Standing,
+    /// A vCPU has left another one something to do, which that does when it leaves the guest.
+    Errand,
+    /// The guest asked for memory that it may not have.
+    Refused(Refused),
     /// A vCPU has met bad memory, or an instruction that has to wait until the holes are right, and stands.
     Poisoned,
     /// The guest brought its processor down.
@@ -76,6 +81,8 @@ impl Report {
     fn ends_run(&self) -> bool {
         match self {
             Self::Standing
+            | Self::Errand
+            | Self::Refused(_)
             | Self::Poisoned
             | Self::Effect(Effect::None | Effect::Progress | Effect::InjectError | Effect::MemoryEjected(_)) => false,
             Self::Effect(_) | Self::TripleFault { .. } | Self::BadTable { .. } | Self::Failed { .. } => true,
@@ -103,6 +110,8 @@ pub struct ExitCounters {
     pub mmio: AtomicU64,
     /// Port writes that came through the ring, without an exit of their own.
     pub collected: AtomicU64,
+    /// Xen hypercalls that KVM did not answer itself.
+    pub hypercalls: AtomicU64,
     /// Signals and spurious returns.
     pub other: AtomicU64,
 }
@@ -123,6 +132,8 @@ pub struct Platform {
     pub collected: Option<Mutex<CoalescedPorts>>,
     /// Memory errors.
     pub faults: Arc<Faults>,
+    /// The Xen personality, where the guest has one.
+    pub xen: Option<Xen>,
     /// Statistics.
     pub exits: ExitCounters,
     room: Option<Arc<dyn Room>>,
@@ -141,7 +152,7 @@ impl Platform {
         ports: Bus,
         mmio: Bus,
         collected: Option<CoalescedPorts>,
-        faults: Arc<Faults>,
+        (faults, xen): (Arc<Faults>, Option<Xen>),
         wake: EventFd,
         room: Option<Arc<dyn Room>>,
     ) -> (Arc<Self>, mpsc::Receiver<Report>) {
@@ -154,6 +165,7 @@ impl Platform {
                 mmio,
                 collected,
                 faults,
+                xen,
                 consumed: Mutex::default(),
                 exits: ExitCounters::default(),
                 room,
@@ -198,6 +210,28 @@ impl Platform {
         }
     }
 
+    /// Answers a hypercall; what the machine has to do then, if anything.
+    fn hypercall(&self, vcpu: &mut Vcpu, call: &Hypercall) -> Option<Report> {
+        // KVM hands over none unless there is somebody to answer.
+        let xen = self.xen.as_ref()?;
+        let answer = xen.call(vcpu, call);
+        vcpu.answer_hypercall(answer.result);
+        if let Some(refused) = answer.refused {
+            self.report(Report::Refused(refused));
+        }
+        if xen.has_errands() {
+            self.report(Report::Errand);
+            // The guest may start the other vCPU next.
+            let until = Instant::now() + ERRAND;
+            let stay = || Instant::now() < until && !self.stop.load(Ordering::SeqCst) && !self.gate.is_closed();
+            while xen.has_errands() && stay() {
+                xen.do_errands(vcpu);
+                thread::sleep(Duration::from_micros(200));
+            }
+        }
+        (answer.effect != Effect::None).then_some(Report::Effect(answer.effect))
+    }
+
     /// One exit, and what comes of it.
     fn handle(&self, apic_id: u32, exit: Exit<'_>) -> Next {
         let effect = match exit {
@@ -231,6 +265,10 @@ impl Platform {
                 }
             }
             Exit::NotEmulated(why) => return Next::NotEmulated(why),
+            Exit::Hypercall(call) => {
+                self.exits.hypercalls.fetch_add(1, Ordering::Relaxed);
+                return Next::Hypercall(call);
+            }
             Exit::Interrupted => {
                 self.exits.other.fetch_add(1, Ordering::Relaxed);
                 return Next::Look;
@@ -259,6 +297,8 @@ enum Next {
     Poisoned(Gpa),
     /// KVM cannot carry out an instruction.
     NotEmulated(String),
+    /// The guest calls its hypervisor.
+    Hypercall(Hypercall),
 }
 
 /// The first effect that is one. Those of memory devices come alone: their registers are written one at a time.
@@ -332,6 +372,8 @@ impl Drop for VcpuThreads {
     }
 }
 
+/// How long a vCPU waits for another one to do what it has left for it.
+const ERRAND: Duration = Duration::from_secs(2);
 /// How long a vCPU that has met a memory error lets the others run before it looks again: they are at work on another one.
 const CROWDED: Duration = Duration::from_millis(1);
 
@@ -356,6 +398,9 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
         if platform.room.as_ref().is_some_and(|room| room.wait(&stay)) {
             continue;
         }
+        if let Some(xen) = &platform.xen {
+            xen.do_errands(&vcpu);
+        }
         let next = match vcpu.run() {
             Ok(exit) => {
                 platform.drain_collected();
@@ -370,6 +415,10 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
                 None => continue,
             },
             Next::Look => match platform.looked_at(&vcpu, &mut last) {
+                Some(report) => report,
+                None => continue,
+            },
+            Next::Hypercall(call) => match platform.hypercall(&mut vcpu, &call) {
                 Some(report) => report,
                 None => continue,
             },

@@ -125,7 +125,7 @@ impl Bare {
         let vcpu = self.vcpu.take().expect("a machine that has not run yet");
         vcpu.set_state(state).expect("a state KVM takes");
         let wake = EventFd::new(0).expect("an eventfd");
-        let (platform, reports) = Platform::new(ports, Bus::default(), None, self.faults.clone(), wake, None);
+        let (platform, reports) = Platform::new(ports, Bus::default(), None, (self.faults.clone(), None), wake, None);
         let mut threads = VcpuThreads::start(&platform, vec![vcpu]).expect("a thread");
         let report = loop {
             match reports.recv_timeout(LIMIT).expect("the code ends by itself") {

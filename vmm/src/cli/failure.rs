@@ -105,7 +105,7 @@ impl From<LayoutError> for Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         match error {
-            BuildError::Kvm(_) => Self::host(error),
+            BuildError::Kvm(_) | BuildError::Xen(_) => Self::host(error),
             BuildError::Hv(_)
             | BuildError::Host(..)
             | BuildError::Map(_)

@@ -96,7 +96,7 @@ fn resolve_images(config: &mut VmConfig) -> Result<(), Failure> {
             ..
         } = manifest.kernel(&name)?;
         config.kernel = Some(
-            if config.boot.protocol == BootProtocol::Pvh || config.boot.unpack == Unpack::Auto {
+            if config.entry().protocol == BootProtocol::Pvh || config.boot.unpack == Unpack::Auto {
                 vmlinux
             } else {
                 bzimage

@@ -234,6 +234,9 @@ pub enum ConfigError {
     /// Modules.
     #[error(transparent)]
     Module(#[from] super::ModuleError),
+    /// The Xen personality.
+    #[error(transparent)]
+    Xen(#[from] super::XenError),
     /// Limits of RAM.
     #[error(transparent)]
     Limits(#[from] super::LimitsError),

@@ -59,6 +59,10 @@ const NVDIMM_BUS: Shape = Shape {
     main: Some("number"),
     minus: None,
 };
+const XEN: Shape = Shape {
+    main: Some("version"),
+    minus: None,
+};
 const INTERLEAVE_SET: Shape = NUMA;
 const NUMA: Shape = Shape {
     main: None,
@@ -182,6 +186,19 @@ pub const FLAGS: &[Flag] = &[
                 .map(|limit| kv::to_string(limit, None, MEMORY))
                 .collect()
         },
+    },
+    Flag {
+        name: "xen",
+        value: "[version=]MAJOR.MINOR",
+        help: "The guest finds Xen instead of KVM, and its balloon driver lives within the limits: see docs/xen.md",
+        repeatable: false,
+        read: |c, texts| {
+            for text in texts {
+                c.xen = Some(kv::from_str(text, XEN).map_err(|e| (text.clone(), e))?);
+            }
+            Ok(())
+        },
+        write: |c| c.xen.iter().map(|xen| kv::to_string(xen, None, XEN)).collect(),
     },
     Flag {
         name: "limits",

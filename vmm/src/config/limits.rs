@@ -236,7 +236,13 @@ impl VmConfig {
     /// The limits of the machine's memory, checked.
     pub fn limits(&self) -> Result<Limits, LimitsError> {
         let ram = self.boot_ram();
-        let limits = Limits::new(&self.limits, ram)?;
+        let mut asked = self.limits;
+        if self.xen.is_some() {
+            // A domain has what its toolstack gave it, and no more unless that said so.
+            let whole = ByteSize(ram.0.next_multiple_of(LIMIT_UNIT.0));
+            asked.static_max.get_or_insert(whole);
+        }
+        let limits = Limits::new(&asked, ram)?;
         let given = |limit: Option<ByteSize>| limit.is_some();
         // Under a hypervisor the limits are those of its first domain, which has a part of the machine's RAM.
         if self.is_multiboot() {

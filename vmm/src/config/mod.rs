@@ -22,6 +22,7 @@ mod rates;
 mod text;
 mod validate;
 mod virtio;
+mod xen;
 
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,7 @@ pub use rates::{Bandwidth, Latency};
 pub use text::{ConsoleConfig, CpuList, NodeDistances};
 pub use validate::{CpuShape, MAX_NODES, MAX_NVDIMMS, MAX_VCPUS, throttle_problem};
 pub use virtio::VirtioDeviceId;
+pub use xen::{XenConfig, XenError};
 
 /// A whole virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -77,6 +79,9 @@ pub struct VmConfig {
     /// Where the RAM that the guest's kernel uses ends; none: it uses all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<MemoryLimitConfig>,
+    /// What of Xen the guest finds; none: KVM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xen: Option<XenConfig>,
     /// What the machine's RAM may become.
     #[serde(skip_serializing_if = "LimitsConfig::is_empty")]
     pub limits: LimitsConfig,

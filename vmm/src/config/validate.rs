@@ -49,6 +49,7 @@ impl VmConfig {
         self.check_memory(&mut problems);
         self.check_limits(&mut problems);
         self.check_modules(&mut problems);
+        self.check_xen(&mut problems);
         self.check_hotplug(&mut problems);
         self.check_hmat(&mut problems);
         self.check_ranges(&mut problems);

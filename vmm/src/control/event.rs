@@ -3,6 +3,7 @@
 //! The loop writes and never waits. A reader that is slower than the log is told how much it missed.
 
 use super::{FaultChange, OperationInfo, Phase};
+use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::VecDeque,
@@ -67,6 +68,16 @@ pub enum Happening {
         /// APIC id of the vCPU that met it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vcpu: Option<u32>,
+    },
+    /// Under the Xen personality: the guest asked for memory that it may not have. Not told again while it has as much.
+    #[serde(rename_all = "kebab-case")]
+    MemoryRefused {
+        /// What it asked for in vain.
+        asked: ByteSize,
+        /// What it has.
+        current: ByteSize,
+        /// What it may have.
+        static_max: ByteSize,
     },
     /// The run is over.
     End {

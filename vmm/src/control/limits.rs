@@ -3,7 +3,7 @@
 use super::{ControlError, ErrorKind};
 use crate::{
     config::{Limits, LimitsConfig, LimitsError},
-    memory::limits::{LimitExceeded, MemoryUse},
+    memory::limits::{DomainMemory, LimitExceeded, MemoryUse},
 };
 use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ pub struct LimitsInfo {
     pub used: MemoryUse,
     /// All of it.
     pub total: ByteSize,
+    /// Under the Xen personality: what of it the guest has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainMemory>,
 }
 
 impl From<LimitExceeded> for ControlError {

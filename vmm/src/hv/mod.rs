@@ -11,12 +11,14 @@ pub mod signal;
 pub mod spawn;
 mod vcpu;
 mod vm;
+mod xen;
 
 pub use coalesced::{CoalescedPorts, PortWrite};
 pub use kvm::{Kvm, KvmError};
 pub use mce::McePort;
-pub use vcpu::{Exit, Kick, Operands, OwnLoads, Vcpu, install_kick_handler};
+pub use vcpu::{Exit, Hypercall, Kick, Operands, OwnLoads, Vcpu, install_kick_handler};
 pub use vm::{IrqLine, MemorySlot, SlotFlags, Vm};
+pub use xen::{HYPERCALL_MSR, NoXen};
 
 /// A KVM call that failed.
 #[derive(Debug, thiserror::Error)]

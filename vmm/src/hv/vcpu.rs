@@ -7,7 +7,8 @@ use crate::{
 };
 use devices::units::Gpa;
 use kvm_bindings::{
-    CpuId, KVM_COALESCED_MMIO_PAGE_OFFSET, Msrs, kvm_cpuid_entry2, kvm_dtable, kvm_msr_entry, kvm_regs, kvm_segment,
+    CpuId, KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_EXIT_XEN, Msrs, kvm_cpuid_entry2, kvm_dtable, kvm_msr_entry, kvm_regs,
+    kvm_segment,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::{fs::File, io, os::fd::AsRawFd, os::fd::BorrowedFd, thread::JoinHandle};
@@ -45,6 +46,8 @@ pub enum Exit<'a> {
     MmioRead(u64, &'a mut [u8]),
     /// A store to an address without (writable) memory.
     MmioWrite(u64, &'a [u8]),
+    /// A Xen hypercall; [`Vcpu::answer_hypercall`] before it runs again.
+    Hypercall(Hypercall),
     /// A signal or a request to stop.
     Interrupted,
     /// The processor shut down: a triple fault.
@@ -53,6 +56,19 @@ pub enum Exit<'a> {
     NotEmulated(String),
     /// KVM cannot go on with this guest; the text says why.
     Stuck(String),
+}
+
+/// A Xen hypercall as KVM hands it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hypercall {
+    /// Number.
+    pub number: u64,
+    /// Arguments.
+    pub args: [u64; 6],
+    /// Made in 64-bit mode.
+    pub is_64_bit: bool,
+    /// Current privilege level.
+    pub privilege: u32,
 }
 
 impl Vcpu {
@@ -199,6 +215,7 @@ impl Vcpu {
                 )));
             }
             Ok(VcpuExit::InternalError) => return Ok(self.internal_error()),
+            Ok(VcpuExit::Unsupported(KVM_EXIT_XEN)) => return Ok(self.hypercall()),
             Ok(other) => {
                 return Ok(Exit::Stuck(format!(
                     "KVM stopped the guest with an exit nobody asked for: {other:?}"
@@ -223,6 +240,24 @@ impl Vcpu {
                 data: unsafe { std::slice::from_raw_parts(data, len) },
             },
         })
+    }
+
+    /// KVM_EXIT_XEN: there is one kind.
+    fn hypercall(&mut self) -> Exit<'static> {
+        // SAFETY: the last exit was one of Xen's, so `xen` is the member of the union that KVM filled, and so is its only member.
+        let call = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.xen.u.hcall };
+        Exit::Hypercall(Hypercall {
+            number: call.input,
+            args: call.params,
+            is_64_bit: call.longmode != 0,
+            privilege: call.cpl,
+        })
+    }
+
+    /// What the guest's hypercall returns: the last exit has to be one.
+    pub fn answer_hypercall(&mut self, result: i64) {
+        // A store to a member of a union of plain data.
+        self.fd.get_kvm_run().__bindgen_anon_1.xen.u.hcall.result = result.cast_unsigned();
     }
 
     /// KVM_EXIT_INTERNAL_ERROR in words.

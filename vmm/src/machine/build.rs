@@ -38,6 +38,7 @@ use crate::{
     nvdimm,
     topology::Topology,
     vcpu::{Platform, VcpuThreads},
+    xen::Xen,
 };
 use devices::BusError;
 use std::{io, path::PathBuf, sync::Arc, time::Instant};
@@ -61,6 +62,9 @@ pub enum BuildError {
         /// KVM's own limit.
         most: usize,
     },
+    /// No Xen personality.
+    #[error(transparent)]
+    Xen(#[from] hv::NoXen),
     /// No RAM.
     #[error(transparent)]
     Ram(#[from] RamError),
@@ -240,6 +244,10 @@ impl Machine {
         let tables = acpi::assemble(&acpi_input(config, topology, layout))?;
         let images = Images::open(config, layout, tables.rsdp, &kvm)?;
         let vm = kvm.create_vm()?;
+        if config.xen.is_some() {
+            kvm.check_xen()?;
+            vm.enable_xen()?;
+        }
         if config.is_multiboot() {
             vm.create_pit()?;
         }
@@ -287,7 +295,17 @@ impl Machine {
             true => faults.with_clear_on_write(),
             false => faults,
         });
-        let mut parts = devices.into_loop(plan, growth, &vcpus, tables.tables, (faults, checks))?;
+        let xen = growth.config.xen.as_ref().map(|xen| {
+            let domain = crate::xen::plan(&growth.config, &growth.layout, xen.version, &growth.limits);
+            let apic_ids = topology.vcpus.iter().map(|place| place.apic_id.0).collect();
+            Xen::new(
+                domain,
+                (growth.vm.clone(), growth.memory.stage(&growth.vm)),
+                &plan,
+                apic_ids,
+            )
+        });
+        let mut parts = devices.into_loop(plan, growth, &vcpus, tables.tables, (faults, checks, xen))?;
         if let Some(kept) = kept {
             parts.resume(kept);
         }
@@ -345,6 +363,7 @@ impl Machine {
             port = exits.port.load(std::sync::atomic::Ordering::Relaxed),
             mmio = exits.mmio.load(std::sync::atomic::Ordering::Relaxed),
             collected = exits.collected.load(std::sync::atomic::Ordering::Relaxed),
+            hypercalls = exits.hypercalls.load(std::sync::atomic::Ordering::Relaxed),
             "exits"
         );
         Ok((outcome, kept))
@@ -375,7 +394,19 @@ fn create_vcpus(
             threads_per_core: topology.shape.threads.into(),
             threads_per_package: u32::from(topology.shape.threads) * u32::from(topology.shape.cores),
         };
-        vcpu.set_cpuid(&model.entries(&supported, &host, &shape))?;
+        let mut entries = model.entries(&supported, &host, &shape);
+        if let Some(xen) = &config.xen {
+            // Numbers in hypercalls are those of the ACPI tables.
+            let number = u32::try_from(vcpus.len()).unwrap_or(u32::MAX);
+            let leaves = cpuid::XenLeaves {
+                version: xen.version.word(),
+                msr: hv::HYPERCALL_MSR,
+                vcpu: number,
+            };
+            cpuid::show_xen(&mut entries, &leaves);
+            vcpu.set_xen_id(number)?;
+        }
+        vcpu.set_cpuid(&entries)?;
         vcpu.set_up_mce(&personality)?;
         ports.push(vcpu.mce_port(&personality)?);
         vcpu.set_reset_msrs()?;

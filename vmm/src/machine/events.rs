@@ -31,6 +31,7 @@ use crate::{
     control::{EventLog, Happening, Phase},
     layout::map,
     vcpu::{Platform, Report, VcpuThreads},
+    xen::Xen,
 };
 use devices::{
     Effect,
@@ -38,7 +39,9 @@ use devices::{
     apei::Apei,
     nvdimm::{FlushHints, NvdimmBus},
     serial::SerialPort,
+    units::ByteSize,
     virtio::{Progress, VirtioMmio, console},
+    xen::{Refused, abi::PAGE},
 };
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber};
 use std::{
@@ -267,7 +270,8 @@ impl MutEventSubscriber for Running {
                     // Should its descriptor be one that cannot be watched.
                     self.deliver(ops);
                 }
-                if self.phase == Phase::Pausing || self.halt.is_under_way() || self.is_time_to_look() {
+                let errands = self.parts.platform.xen.as_ref().is_some_and(Xen::has_errands);
+                if self.phase == Phase::Pausing || self.halt.is_under_way() || self.is_time_to_look() || errands {
                     self.threads.kick();
                 }
                 self.note_fit();
@@ -425,6 +429,14 @@ impl Running {
         while let Ok(report) = self.parts.reports.try_recv() {
             let outcome = match report {
                 // Counted at the gate; the bell was for a look at it.
+                Report::Refused(refused) => {
+                    self.note_refusal(&refused);
+                    continue;
+                }
+                Report::Errand => {
+                    self.threads.kick();
+                    continue;
+                }
                 Report::Effect(Effect::None | Effect::Progress) | Report::Standing | Report::Poisoned => continue,
                 Report::Effect(Effect::InjectError) => {
                     self.inject_for_guest();
@@ -444,6 +456,15 @@ impl Running {
             };
             self.end(outcome);
         }
+    }
+
+    fn note_refusal(&mut self, refused: &Refused) {
+        let bytes = |pages: u64| ByteSize(pages.saturating_mul(PAGE));
+        self.note(Happening::MemoryRefused {
+            asked: bytes(refused.asked),
+            current: bytes(refused.current),
+            static_max: bytes(refused.maximum),
+        });
     }
 
     fn typed(&mut self, ops: &mut EventOps<'_>) {

@@ -82,6 +82,7 @@ impl Growth {
             limits: self.limits,
             used,
             total: used.total(),
+            domain: None,
         }
     }
 

@@ -24,7 +24,7 @@ impl Images {
     pub fn open(config: &VmConfig, layout: &Layout, rsdp: Gpa, kvm: &Kvm) -> Result<Self, BuildError> {
         let path = config.kernel.as_deref().ok_or(BuildError::NoKernel)?;
         let kernel = Kernel::open(path).map_err(|e| BuildError::Image(path.to_owned(), e))?;
-        let kernel = boot::prepare(kernel, &config.boot)?;
+        let kernel = boot::prepare(kernel, &config.entry())?;
         let initrd = config
             .initrd
             .as_ref()
@@ -59,7 +59,7 @@ impl Images {
                 initrd_len,
                 modules: &requests,
                 cmdline: &cmdline(config, kvm)?,
-                protocol: config.boot.protocol,
+                protocol: config.entry().protocol,
                 rsdp,
             },
         )?;
@@ -99,7 +99,8 @@ fn cmdline(config: &VmConfig, kvm: &Kvm) -> Result<String, BuildError> {
         let memory = boot::dom0_memory(&config.limits()?, config.limits.static_max.is_some());
         words = boot::join_cmdline(&words, Some(&memory));
     }
-    if !config.is_multiboot() && config.cpu.remove.iter().any(|feature| feature == "hypervisor") {
+    let no_clock = config.cpu.remove.iter().any(|feature| feature == "hypervisor");
+    if !config.is_multiboot() && no_clock {
         words = boot::join_cmdline(&words, Some(&boot::without_hypervisor(kvm.tsc_khz()?)));
     }
     if let Some(limit) = config.memory_limit.filter(|limit| limit.by == LimitBy::Parameter) {

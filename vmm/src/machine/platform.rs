@@ -20,6 +20,7 @@ use crate::{
     hv::{self, CoalescedPorts, Vcpu, Vm},
     layout::{self, Layout, ports},
     vcpu::{Platform, Room},
+    xen::Xen,
 };
 use devices::{
     BadLines, Bus, Clock, GuestMemory,
@@ -179,7 +180,7 @@ impl Devices {
         growth: Growth,
         vcpus: &[Vcpu],
         tables: Vec<acpi::Table>,
-        (faults, checks): (Arc<Faults>, MachineChecks),
+        (faults, checks, xen): (Arc<Faults>, MachineChecks, Option<Xen>),
     ) -> Result<Loop, BuildError> {
         let vm = &growth.vm;
         let mut doorbells = Vec::new();
@@ -196,7 +197,7 @@ impl Devices {
         };
         let wake = event()?;
         let room = self.console.backlog().cloned().map(|output| output as Arc<dyn Room>);
-        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, faults, twin(&wake)?, room);
+        let (platform, reports) = Platform::new(self.ports, self.mmio, collected, (faults, xen), twin(&wake)?, room);
         Ok(Loop {
             platform,
             reports,

@@ -37,6 +37,15 @@ impl MemoryUse {
     }
 }
 
+/// Memory of a Xen domain. Both together are `static-max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DomainMemory {
+    /// What the domain has.
+    pub current: ByteSize,
+    /// What it could take.
+    pub ballooned: ByteSize,
+}
+
 /// A change of the machine's RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {

@@ -17,7 +17,10 @@ mod window;
 
 pub use window::{PAGE, Window};
 
-use crate::hv::{HvError, Vm};
+use crate::{
+    config::MemoryConfig,
+    hv::{HvError, Vm},
+};
 use devices::{
     DeviceWrites, GuestMemory,
     units::{Gpa, GpaRange},
@@ -168,6 +171,60 @@ impl GuestMap {
     /// The windows, for whoever makes holes in them.
     pub fn windows(&self) -> &Windows {
         &self.windows
+    }
+
+    /// Guest memory as devices see it.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// The way to show the guest memory from other threads.
+    pub fn stage(&self, vm: &Vm) -> Stage {
+        Stage {
+            vm: vm.clone(),
+            windows: self.windows.clone(),
+            memory: self.memory.clone(),
+        }
+    }
+}
+
+/// Shows a guest anonymous memory of its own, and takes it away, from any thread.
+pub struct Stage {
+    vm: Vm,
+    windows: Windows,
+    memory: GuestMemory,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// No memory.
+    #[error(transparent)]
+    Ram(#[from] ram::RamError),
+    /// No place.
+    #[error(transparent)]
+    Map(#[from] GuestMapError),
+}
+
+impl Stage {
+    /// Memory of zeros at `range`.
+    pub fn show(&self, range: GpaRange) -> Result<Arc<Window>, StageError> {
+        let mapping = ram::allocate(range, &MemoryConfig::default())?;
+        let window = Window::new(&self.vm, &self.memory, range, mapping, Access::ReadWrite, 0)?;
+        let window = Arc::new(window);
+        self.windows.add(window.clone());
+        Ok(window)
+    }
+
+    /// Takes it away for good.
+    pub fn hide(&self, window: &Arc<Window>) {
+        window.retire();
+        self.windows.remove(window);
+    }
+
+    /// The window with `gpa` in it, whoever made it.
+    pub fn at(&self, gpa: Gpa) -> Option<Arc<Window>> {
+        self.windows.at(gpa)
     }
 
     /// Guest memory as devices see it.

@@ -192,8 +192,15 @@ fn limits(info: &LimitsInfo) -> String {
         "RAM {}: {boot} at boot, {devices} in memory devices, {resizable} in virtio-mem\n",
         info.total
     );
+    // Writing to a String cannot fail.
+    if let Some(domain) = &info.domain {
+        let _ = writeln!(
+            text,
+            "the domain has {}, and could take {}",
+            domain.current, domain.ballooned
+        );
+    }
     for (name, size) in info.limits.named() {
-        // Writing to a String cannot fail.
         let _ = writeln!(text, "  {name}: {size}");
     }
     text
@@ -297,6 +304,11 @@ pub(super) fn event(event: &Event) -> String {
         }
         Happening::Request { request, done: true } => format!("request: {request}"),
         Happening::Request { request, done: false } => format!("request refused: {request}"),
+        Happening::MemoryRefused {
+            asked,
+            current,
+            static_max,
+        } => format!("the guest was refused {asked} of memory: it has {current}, and static-max is {static_max}"),
         Happening::Fault {
             change,
             gpa,

@@ -19,6 +19,7 @@ use crate::{
         growth::Added,
         hotplug::Announced,
     },
+    xen::Xen,
 };
 use devices::{
     acpi::AcpiEvent,
@@ -321,8 +322,13 @@ impl Running {
         let growth = &mut self.parts.growth;
         if let LimitsRequest::Set(asked) = request {
             growth.set_limits(asked)?;
+            if let Some(xen) = &self.parts.platform.xen {
+                xen.set_target(growth.limits.target);
+            }
         }
-        Ok(Response::Limits(growth.limits_info()))
+        let mut info = growth.limits_info();
+        info.domain = self.parts.platform.xen.as_ref().map(Xen::memory);
+        Ok(Response::Limits(info))
     }
 
     fn lock_nvdimm(&self, id: &str) -> Result<(), ControlError> {

@@ -1,0 +1,574 @@
+//! Xen as one guest sees it: the hypercalls of a domain, without a hypervisor below.
+//!
+//! [`Domain`] is pure. It answers a [`Call`] by looking at the caller's memory ([`Guest`]) and asks the machine for what only
+//! that can do ([`Host`]). Everything a guest hands over is hostile: each call does a bounded amount of work, and what the ABI
+//! lets be done in part is done in part.
+//!
+//! | file | hypercalls |
+//! |---|---|
+//! | `memory.rs`, over [`reservation`] | `memory_op` |
+//! | `channels.rs`, over [`events`] | `event_channel_op` |
+//! | `grants.rs` | `grant_table_op` |
+//! | `version.rs` | `xen_version` |
+//! | `store/` | none: rings in a page, and an event channel |
+//! | here | `hvm_op`, `vcpu_op`, `sched_op`, `console_io` |
+
+pub mod abi;
+mod channels;
+pub mod events;
+mod grants;
+mod memory;
+pub mod pages;
+pub mod reservation;
+pub mod store;
+mod version;
+
+pub use memory::MAX_FRAMES;
+pub use version::Version;
+
+use crate::{Effect, units::Gpa};
+use abi::{Errno, HvmParam, PAGE, RegisterVcpuInfo, hypercall, shared_info};
+use events::{Bound, EventChannels, is_self};
+use memory::{Memory, Special};
+use std::{collections::BTreeSet, ops::Range};
+use store::Store;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Calls that get a warning of their own.
+const MAX_COMPLAINTS: usize = 32;
+/// Bytes of a line of the hypervisor's console.
+const MAX_LINE: usize = 256;
+/// Bytes of the hypervisor's console that one call writes at most.
+const MAX_WRITE: u64 = 4096;
+
+/// A hypercall as the processor made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Number.
+    pub number: u64,
+    /// Arguments.
+    pub args: [u64; 6],
+    /// vCPU, by its position.
+    pub vcpu: u32,
+    /// Made in 64-bit mode.
+    pub is_64_bit: bool,
+    /// Current privilege level.
+    pub privilege: u32,
+}
+
+/// What comes of a call.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// For the guest.
+    pub result: i64,
+    /// For the machine.
+    pub effect: Effect,
+    /// For whoever watches.
+    pub refused: Option<Refused>,
+}
+
+/// Memory that the guest asked for and did not get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Pages.
+    pub asked: u64,
+    /// Pages that it has.
+    pub current: u64,
+    /// Pages that it may have.
+    pub maximum: u64,
+}
+
+/// The address leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadAddress;
+
+impl From<BadAddress> for Errno {
+    fn from(_: BadAddress) -> Self {
+        Self::Fault
+    }
+}
+
+/// Memory of the caller, by its own (virtual) addresses.
+pub trait Guest {
+    /// Where in guest physical memory that address is.
+    fn place(&self, at: u64) -> Result<Gpa, BadAddress>;
+    /// Reads all of `to`.
+    fn read(&self, at: u64, to: &mut [u8]) -> Result<(), BadAddress>;
+    /// Writes all of `from`.
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), BadAddress>;
+}
+
+/// What a vCPU can have written for it, beside its information.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Area {
+    /// How long it ran, and did not.
+    Runstate,
+    /// Time, for programs.
+    Time,
+}
+
+impl Area {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Runstate, Self::Time];
+
+    /// Bytes.
+    fn len(self) -> u64 {
+        match self {
+            Self::Runstate => 48,
+            Self::Time => 32,
+        }
+    }
+}
+
+/// What the machine does for the domain. Pages are numbers of guest physical pages.
+pub trait Host {
+    /// Gives what these pages hold to the host; they are zeros when they are used again.
+    fn discard(&mut self, pages: Range<u64>);
+    /// Makes memory for these pages, where there is none. False: something else is there.
+    fn provide(&mut self, pages: Range<u64>) -> bool;
+    /// Makes memory for one page, beside the domain's own. False: something else is there.
+    fn show_frame(&mut self, page: u64) -> bool;
+    /// Takes it away.
+    fn hide_frame(&mut self, page: u64);
+    /// Reads guest physical memory; what is not there reads as zeros.
+    fn load(&self, at: Gpa, to: &mut [u8]);
+    /// Writes guest physical memory.
+    fn store(&mut self, at: Gpa, from: &[u8]);
+    /// Clears a bit of the 64-bit word at `word` at once, whoever else changes it; what it was.
+    fn clear_bit(&mut self, word: Gpa, bit: u32) -> bool;
+    /// The shared information page is there now. False: it cannot be.
+    fn place_shared_info(&mut self, page: Option<u64>) -> bool;
+    /// A vCPU's information is there now. False: it cannot be.
+    fn place_vcpu_info(&mut self, vcpu: u32, at: Option<Gpa>) -> bool;
+    /// A page of time, or of what a vCPU did, is there now. False: it cannot be.
+    fn place_area(&mut self, vcpu: u32, area: Area, at: Option<Gpa>) -> bool;
+    /// A vCPU's timer makes this port pending; 0: none. False: it cannot.
+    fn set_timer_port(&mut self, vcpu: u32, port: u32) -> bool;
+    /// Events are told by this interrupt vector; 0: they are not. False: they cannot be.
+    fn set_upcall_vector(&mut self, vector: u8) -> bool;
+    /// Makes a port pending and tells its vCPU.
+    fn raise(&mut self, port: u32, vcpu: u32);
+}
+
+/// What there is around one call.
+struct Context<'a> {
+    guest: &'a dyn Guest,
+    host: &'a mut dyn Host,
+    effect: Effect,
+    refused: Option<Refused>,
+}
+
+impl Context<'_> {
+    fn get<T: FromBytes + IntoBytes>(&self, at: u64) -> Result<T, Errno> {
+        let mut value = T::new_zeroed();
+        self.guest.read(at, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    fn put<T: IntoBytes + Immutable>(&self, at: u64, value: &T) -> Result<(), Errno> {
+        Ok(self.guest.write(at, value.as_bytes())?)
+    }
+}
+
+/// Result of a call's own function.
+type Done = Result<i64, Errno>;
+
+type Serve = fn(&mut Domain, &Call, &mut Context<'_>) -> Done;
+
+/// Every hypercall that is answered.
+const CALLS: &[(u64, Serve)] = &[
+    (hypercall::MEMORY_OP, memory::serve),
+    (hypercall::XEN_VERSION, version::serve),
+    (hypercall::CONSOLE_IO, Domain::console_io),
+    (hypercall::GRANT_TABLE_OP, grants::serve),
+    (hypercall::VCPU_OP, Domain::vcpu_op),
+    (hypercall::SCHED_OP, Domain::sched_op),
+    (hypercall::EVENT_CHANNEL_OP, channels::serve),
+    (hypercall::HVM_OP, Domain::hvm_op),
+];
+
+/// What a domain is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What Xen says it is.
+    pub version: Version,
+    /// vCPUs.
+    pub vcpus: u32,
+    /// Pages of boot RAM, ascending ranges.
+    pub boot: Vec<Range<u64>>,
+    /// Most pages.
+    pub maximum: u64,
+    /// The memory map with e820 types.
+    pub map: Vec<(Range<u64>, u32)>,
+    /// Page of the store's rings, which is in the map and not usable.
+    pub store: u64,
+    /// Pages that the domain is to have.
+    pub target: u64,
+}
+
+/// The guest's domain.
+pub struct Domain {
+    version: Version,
+    vcpus: u32,
+    memory: Memory,
+    events: EventChannels,
+    upcall: u64,
+    shared_info: Option<u64>,
+    /// vCPUs whose information is not in the shared page.
+    moved: BTreeSet<u32>,
+    store: Store,
+    store_page: u64,
+    store_port: u32,
+    line: Vec<u8>,
+    told: BTreeSet<(u64, u64)>,
+    /// Pages that it had when it was last refused some.
+    refused_at: Option<u64>,
+}
+
+/// Kibibytes, as the store has sizes.
+fn kib(pages: u64) -> u64 {
+    pages.saturating_mul(PAGE >> 10)
+}
+
+impl Domain {
+    /// A domain that has made no call.
+    pub fn new(plan: Plan) -> Self {
+        let memory = Memory::new(plan.boot, plan.maximum, plan.map);
+        // Linux takes what it did not find of it for memory that it cannot see: more than the boot map has would be too much.
+        let found = kib(memory.reservation().current());
+        let mut events = EventChannels::new(plan.vcpus);
+        Self {
+            version: plan.version,
+            vcpus: plan.vcpus,
+            memory,
+            store: Store::new(plan.store, "guest", plan.vcpus, found, kib(plan.target)),
+            store_page: plan.store,
+            // The first of all ports: there is one.
+            store_port: events.bind_store().unwrap_or_default(),
+            events,
+            upcall: 0,
+            shared_info: None,
+            moved: BTreeSet::new(),
+            line: vec![],
+            told: BTreeSet::new(),
+            refused_at: None,
+        }
+    }
+
+    /// Memory of the domain.
+    pub fn reservation(&self) -> &reservation::Reservation {
+        self.memory.reservation()
+    }
+
+    /// The store, for a look.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The host writes `value` at `path` below the guest's own node of the store.
+    pub fn set_node(&mut self, path: &str, value: &str, host: &mut dyn Host) {
+        if self.store.set(path, value, host) {
+            self.tell_store(host);
+        }
+    }
+
+    /// The domain is to have so many pages.
+    pub fn set_target(&mut self, pages: u64, host: &mut dyn Host) {
+        self.set_node("memory/target", &kib(pages).to_string(), host);
+    }
+
+    fn attend_store(&mut self, host: &mut dyn Host) {
+        if self.store.attend(host) {
+            self.tell_store(host);
+        }
+    }
+
+    fn tell_store(&self, host: &mut dyn Host) {
+        if let Some((Bound::Store, vcpu)) = self.events.look(self.store_port) {
+            host.raise(self.store_port, vcpu);
+        }
+    }
+
+    /// Answers a call.
+    pub fn call(&mut self, call: &Call, guest: &dyn Guest, host: &mut dyn Host) -> Answer {
+        let mut context = Context {
+            guest,
+            host,
+            effect: Effect::None,
+            refused: None,
+        };
+        let known = CALLS.iter().find(|(number, _)| *number == call.number);
+        let done = match known {
+            // As Xen answers user programs.
+            _ if call.privilege != 0 => Err(Errno::Perm),
+            Some((_, serve)) if call.is_64_bit => serve(self, call, &mut context),
+            _ => Err(Errno::NoCall),
+        };
+        if done == Err(Errno::NoCall) {
+            self.complain(call);
+        }
+        if cfg!(debug_assertions)
+            && let Err(wrong) = self.reservation().audit()
+        {
+            unreachable!("the domain's memory must be counted right: {wrong} after {call:?}");
+        }
+        Answer {
+            result: done.unwrap_or_else(|errno| -(errno as i64)),
+            effect: context.effect,
+            refused: context.refused.filter(|refused| self.is_news(refused)),
+        }
+    }
+
+    /// A guest that asks again, and has as much as before, is refused as before.
+    fn is_news(&mut self, refused: &Refused) -> bool {
+        self.refused_at.replace(refused.current) != Some(refused.current)
+    }
+
+    /// Names a call that there is not, once.
+    fn complain(&mut self, call: &Call) {
+        /// Linux tries these, and has another way.
+        const EXPECTED: [(u64, u64); 4] = [
+            (hypercall::VM_ASSIST, 0),
+            (hypercall::EVENT_CHANNEL_OP, 11),
+            (hypercall::EVENT_CHANNEL_OP, 13),
+            (hypercall::HVM_OP, 9),
+        ];
+        let which = (call.number, call.args[0]);
+        if EXPECTED.contains(&which) || self.told.len() >= MAX_COMPLAINTS || !self.told.insert(which) {
+            return;
+        }
+        let (hypercall, operation) = which;
+        let bits = if call.is_64_bit { 64 } else { 32 };
+        tracing::warn!(
+            hypercall,
+            operation,
+            bits,
+            "the guest makes a hypercall that is not there"
+        );
+    }
+
+    fn console_io(&mut self, call: &Call, context: &mut Context<'_>) -> Done {
+        const WRITE: u64 = 0;
+        let [operation, count, at, ..] = call.args;
+        if operation != WRITE {
+            return Err(Errno::NoCall);
+        }
+        let len = usize::try_from(count.min(MAX_WRITE)).unwrap_or_default();
+        let mut text = vec![0; len];
+        context.guest.read(at, &mut text)?;
+        for byte in text {
+            if byte == b'\n' || self.line.len() >= MAX_LINE {
+                let line = String::from_utf8_lossy(&self.line).into_owned();
+                tracing::info!(line, "hypervisor console");
+                self.line.clear();
+            }
+            if (b' '..0x7f).contains(&byte) {
+                self.line.push(byte);
+            }
+        }
+        Ok(0)
+    }
+
+    fn vcpu_op(&mut self, call: &Call, context: &mut Context<'_>) -> Done {
+        const REGISTER_RUNSTATE: u64 = 5;
+        /// It was never started.
+        const STOP_PERIODIC_TIMER: u64 = 7;
+        const REGISTER_VCPU_INFO: u64 = 10;
+        const REGISTER_TIME: u64 = 13;
+        let [operation, vcpu, at, ..] = call.args;
+        let vcpu = u32::try_from(vcpu).ok().filter(|vcpu| *vcpu < self.vcpus);
+        let vcpu = vcpu.ok_or(Errno::NoEntry)?;
+        match operation {
+            REGISTER_VCPU_INFO => self.move_vcpu_info(vcpu, at, context),
+            REGISTER_RUNSTATE => place_area(vcpu, Area::Runstate, at, context),
+            REGISTER_TIME => place_area(vcpu, Area::Time, at, context),
+            STOP_PERIODIC_TIMER => Ok(0),
+            _ => Err(Errno::NoCall),
+        }
+    }
+
+    fn move_vcpu_info(&mut self, vcpu: u32, at: u64, context: &mut Context<'_>) -> Done {
+        let asked: RegisterVcpuInfo = context.get(at)?;
+        let (page, offset) = (asked.page.get(), u64::from(asked.offset.get()));
+        let fits = offset <= PAGE - shared_info::VCPU_INFO && offset.is_multiple_of(8);
+        if !fits || self.moved.contains(&vcpu) || !self.reservation().has(page) {
+            return Err(Errno::Invalid);
+        }
+        let to = Gpa(page * PAGE + offset);
+        // Whatever came meanwhile is looked for at the new place.
+        let mut info = [0; 16];
+        info[0] = 1;
+        info[shared_info::PENDING_SELECTOR..].fill(0xff);
+        context.host.store(to, &info);
+        if !context.host.place_vcpu_info(vcpu, Some(to)) {
+            return Err(Errno::Invalid);
+        }
+        self.moved.insert(vcpu);
+        Ok(0)
+    }
+
+    fn sched_op(&mut self, call: &Call, context: &mut Context<'_>) -> Done {
+        const YIELD: u64 = 0;
+        const SHUTDOWN: u64 = 2;
+        /// Reasons (`sched.h`).
+        const REASONS: [Option<Effect>; 6] = [
+            Some(Effect::PowerOff),
+            Some(Effect::Reset),
+            // A suspended domain would have to be woken by somebody.
+            None,
+            Some(Effect::Panicked),
+            // The watchdog of the domain.
+            Some(Effect::Panicked),
+            // What kexec asks for is answered below.
+            None,
+        ];
+        const SOFT_RESET: u32 = 5;
+        let [operation, at, ..] = call.args;
+        match operation {
+            YIELD => Ok(0),
+            SHUTDOWN => {
+                let reason: zerocopy::little_endian::U32 = context.get(at)?;
+                if reason.get() == SOFT_RESET {
+                    self.forget(context);
+                    return Ok(0);
+                }
+                let reason = REASONS.get(reason.get() as usize).ok_or(Errno::Invalid)?;
+                context.effect = reason.ok_or(Errno::NotSupported)?;
+                Ok(0)
+            }
+            _ => Err(Errno::NoCall),
+        }
+    }
+
+    /// The domain starts over with another kernel, in the same memory.
+    fn forget(&mut self, context: &mut Context<'_>) {
+        context.host.set_upcall_vector(0);
+        self.upcall = 0;
+        self.events.reset();
+        self.store.reset();
+        self.store_port = self.events.bind_store().unwrap_or_default();
+        for vcpu in std::mem::take(&mut self.moved) {
+            context.host.place_vcpu_info(vcpu, None);
+        }
+        for vcpu in 0..self.vcpus {
+            context.host.set_timer_port(vcpu, 0);
+            for area in Area::ALL {
+                context.host.place_area(vcpu, area, None);
+            }
+        }
+        self.memory.forget_special(context.host);
+        // To nowhere, which nobody refuses.
+        let _ = self.follow_shared_info(context);
+    }
+
+    /// Tells the machine where the shared page is now, and what of it belongs to vCPUs that have not moved theirs.
+    fn follow_shared_info(&mut self, context: &mut Context<'_>) -> Done {
+        let page = self.memory.place_of(Special::SharedInfo);
+        if page == self.shared_info {
+            return Ok(0);
+        }
+        self.shared_info = page;
+        if !context.host.place_shared_info(page) {
+            self.shared_info = None;
+            page.map(|page| self.memory.unplace(page, context.host));
+            return Err(Errno::Invalid);
+        }
+        for vcpu in (0..self.vcpus.min(shared_info::VCPUS)).filter(|vcpu| !self.moved.contains(vcpu)) {
+            let at = page.map(|page| Gpa(page * PAGE + u64::from(vcpu) * shared_info::VCPU_INFO));
+            context.host.place_vcpu_info(vcpu, at);
+        }
+        Ok(0)
+    }
+
+    fn hvm_op(&mut self, call: &Call, context: &mut Context<'_>) -> Done {
+        const SET_PARAM: u64 = 0;
+        const GET_PARAM: u64 = 1;
+        let [operation, at, ..] = call.args;
+        match operation {
+            SET_PARAM => {
+                let asked: HvmParam = context.get(at)?;
+                self.set_param(&asked, context)
+            }
+            GET_PARAM => {
+                let mut asked: HvmParam = context.get(at)?;
+                asked.value = self.param(&asked)?.into();
+                context.put(at, &asked)?;
+                Ok(0)
+            }
+            _ => Err(Errno::NoCall),
+        }
+    }
+
+    fn param(&self, asked: &HvmParam) -> Result<u64, Errno> {
+        use param::{CALLBACK, CONSOLE_PAGE, CONSOLE_PORT, COUNT, STORE_PAGE, STORE_PORT};
+        if !is_self(asked.domid.get()) {
+            return Err(Errno::Perm);
+        }
+        match asked.index.get() {
+            CALLBACK => Ok(self.upcall),
+            STORE_PAGE => Ok(self.store_page),
+            STORE_PORT => Ok(self.store_port.into()),
+            // There is none: 0 says so.
+            CONSOLE_PAGE | CONSOLE_PORT => Ok(0),
+            index if index < COUNT => Err(Errno::Perm),
+            _ => Err(Errno::Invalid),
+        }
+    }
+
+    fn set_param(&mut self, asked: &HvmParam, context: &mut Context<'_>) -> Done {
+        use param::{CALLBACK, COUNT};
+        /// In the highest byte: how events are told. 2: by a vector of the local APIC.
+        const VECTOR: u64 = 2;
+        if !is_self(asked.domid.get()) {
+            return Err(Errno::Perm);
+        }
+        let value = asked.value.get();
+        match asked.index.get() {
+            CALLBACK => {
+                let vector = match (value >> 56, value.to_le_bytes()) {
+                    (VECTOR, [vector, ..]) if vector >= 0x10 => vector,
+                    (0, _) if value == 0 => 0,
+                    _ => return Err(Errno::Invalid),
+                };
+                if !context.host.set_upcall_vector(vector) {
+                    return Err(Errno::Invalid);
+                }
+                self.upcall = value;
+                Ok(0)
+            }
+            index if index < COUNT => Err(Errno::Perm),
+            _ => Err(Errno::Invalid),
+        }
+    }
+}
+
+/// Has an area of a vCPU written where the guest says, which is the address of an address.
+fn place_area(vcpu: u32, area: Area, at: u64, context: &mut Context<'_>) -> Done {
+    let at: zerocopy::little_endian::U64 = context.get(at)?;
+    if at.get() == 0 {
+        context.host.place_area(vcpu, area, None);
+        return Ok(0);
+    }
+    let first = context.guest.place(at.get())?;
+    let last = context.guest.place(at.get().wrapping_add(area.len() - 1))?;
+    let whole = last.0.checked_sub(first.0) == Some(area.len() - 1);
+    if whole && context.host.place_area(vcpu, area, Some(first)) {
+        Ok(0)
+    } else {
+        Err(Errno::Invalid)
+    }
+}
+
+/// Parameters of hardware virtual machines (`hvm/params.h`).
+mod param {
+    pub const CALLBACK: u32 = 0;
+    pub const STORE_PAGE: u32 = 1;
+    pub const STORE_PORT: u32 = 2;
+    pub const CONSOLE_PAGE: u32 = 17;
+    pub const CONSOLE_PORT: u32 = 18;
+    pub const COUNT: u32 = 39;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! The Xen personality: unmodified kernels that find Xen, and whose balloon driver obeys daxvisor's limits.
+
+use anyhow::{Context, Result, ensure};
+use guest_tests::{Guest, GuestBuilder, Scratch, api::ctl, guest::program};
+use serde_json::Value;
+use std::{
+    path::Path,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+const MIB: u64 = 1 << 20;
+const BALLOON: &str = "/sys/devices/system/xen_memory/xen_memory0";
+
+fn guest(kernel: &str) -> GuestBuilder {
+    GuestBuilder::new(kernel).memory("512M").arg("--xen", "version=4.17")
+}
+
+fn number(guest: &mut Guest, script: &str) -> Result<u64> {
+    let text = guest.check(script)?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("`{script}` is no number: {text}"))
+}
+
+/// RAM that the kernel has, in bytes.
+fn total(guest: &mut Guest) -> Result<u64> {
+    let kib = number(guest, "sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")?;
+    Ok(kib << 10)
+}
+
+/// What the balloon driver counts as the domain's memory, in bytes.
+fn current(guest: &mut Guest) -> Result<u64> {
+    Ok(number(guest, &format!("cat {BALLOON}/info/current_kb"))? << 10)
+}
+
+/// Sets the balloon driver's target and waits until it has it, or is `stuck`: nothing changes for three seconds.
+fn balloon(guest: &mut Guest, target: u64) -> Result<u64> {
+    let kib = target >> 10;
+    guest.check(&format!("echo {kib} > {BALLOON}/target_kb"))?;
+    guest.check(&format!(
+        "same=0; for i in $(seq 240); do now=$(cat {BALLOON}/info/current_kb); [ $now = {kib} ] && exit 0; \
+         if [ \"$now\" = \"$last\" ]; then same=$((same + 1)); else same=0; fi; [ $same = 12 ] && exit 0; last=$now; sleep 0.25; done; exit 1"
+    ))?;
+    current(guest)
+}
+
+/// Memory of the monitor that is there, in bytes.
+fn resident(guest: &mut Guest) -> Result<u64> {
+    let pid = guest.monitor().pid().as_raw_nonzero();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .context("no VmRSS")?;
+    Ok(kib.parse::<u64>()? << 10)
+}
+
+/// The kernel takes itself for a guest of Xen of that version, and has nothing to complain of.
+fn expect_xen(guest: &mut Guest, kernel: &str) -> Result<()> {
+    let said = guest.check(
+        "cd /sys/hypervisor && cat type guest_type version/major version/minor version/extra properties/capabilities",
+    )?;
+    ensure!(
+        said == "xen\nPVH\n4\n17\n.0-daxvisor\nhvm-3.0-x86_64",
+        "{kernel}: {said}"
+    );
+    let complaints =
+        guest.check("dmesg | grep -e 'BUG: ' -e 'WARNING: ' -e 'Call Trace' -e 'unchecked MSR' || true")?;
+    ensure!(complaints.is_empty(), "{kernel}: {complaints}");
+    let log = guest.check("dmesg | grep -i -e xen -e hypervisor")?;
+    ensure!(log.contains("Hypervisor detected: Xen HVM"), "{kernel}: {log}");
+    ensure!(log.contains("Grant tables using version 1 layout"), "{kernel}: {log}");
+    let clock = guest.check("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")?;
+    ensure!(clock == "xen", "{kernel}: the clock is {clock}");
+    let (now, theirs) = (
+        SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        number(guest, "date +%s")?,
+    );
+    ensure!(
+        now.abs_diff(theirs) < 60,
+        "{kernel}: it is {theirs} in the guest, and {now} here"
+    );
+    Ok(())
+}
+
+/// Memory that the guest gives back leaves the monitor, and comes again; not a page more than the limit.
+fn obeys_its_limit(kernel: &str) -> Result<()> {
+    let mut guest = guest(kernel).start()?;
+    expect_xen(&mut guest, kernel)?;
+    let before = total(&mut guest)?;
+    let all = current(&mut guest)?;
+    ensure!(all <= 512 * MIB && all > 480 * MIB, "{kernel}: {all} bytes");
+
+    // Memory that has been used, so that the host has it.
+    guest.check(
+        "mkdir -p /t && mount -t tmpfs -o size=300m none /t && dd if=/dev/zero of=/t/a bs=1M count=256 2>/dev/null",
+    )?;
+    let full = resident(&mut guest)?;
+    guest.check("umount /t; echo 3 > /proc/sys/vm/drop_caches")?;
+    let target = all - 192 * MIB;
+    ensure!(
+        balloon(&mut guest, target)? == target,
+        "{kernel}: the target is not reached"
+    );
+    let small = resident(&mut guest)?;
+    ensure!(
+        small + 128 * MIB < full,
+        "{kernel}: {full} bytes were resident, and {small} when 192 MiB were given back"
+    );
+    ensure!(
+        total(&mut guest)? == before - 192 * MIB,
+        "{kernel}: MemTotal {}",
+        total(&mut guest)?
+    );
+
+    ensure!(
+        balloon(&mut guest, all)? == all,
+        "{kernel}: the memory does not come again"
+    );
+    ensure!(
+        total(&mut guest)? == before,
+        "{kernel}: MemTotal {}",
+        total(&mut guest)?
+    );
+    guest.check("mount -t tmpfs -o size=300m none /t && dd if=/dev/urandom of=/t/a bs=1M count=256 2>/dev/null && sha256sum /t/a > /t/s && sha256sum -c /t/s")?;
+    expect_xen(&mut guest, kernel)?;
+    guest.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn xen_guest_of_6_1_obeys_its_limit() -> Result<()> {
+    obeys_its_limit("debian-6.1-amd64")
+}
+
+#[test]
+fn xen_guest_of_6_12_obeys_its_limit() -> Result<()> {
+    obeys_its_limit("debian-6.12-amd64")
+}
+
+#[test]
+fn xen_guest_reboots_and_panics_by_hypercall() -> Result<()> {
+    let mut rebooting = guest(guest_tests::QUICK).start()?;
+    expect_xen(&mut rebooting, guest_tests::QUICK)?;
+    rebooting.reboot()?;
+    let mut panicking = guest(guest_tests::QUICK).start()?;
+    // The agent does not answer any more.
+    let _ = panicking.sh("echo 1 > /proc/sys/kernel/sysrq; (sleep 1; echo c > /proc/sysrq-trigger) & sleep 30");
+    let ended = panicking.wait()?;
+    ensure!(ended.code == 4, "exit code {}: {}", ended.code, ended.stderr);
+    Ok(())
+}
+
+fn limits(socket: &Path, arguments: &[&str]) -> Result<Value> {
+    let all = [&["--json", "limits"], arguments].concat();
+    let done = ctl(&program()?, socket, &all)?;
+    ensure!(
+        done.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    Ok(serde_json::from_slice(&done.stdout)?)
+}
+
+/// Sets the target from outside, and waits until the domain has that much: Xen's own page stands in the place of one of them.
+fn follows(socket: &Path, target: u64) -> Result<()> {
+    limits(socket, &["set", &format!("target={}M", target / MIB)])?;
+    let wanted = format!("{}K", (target >> 10) - 4);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let info = limits(socket, &["get"])?;
+        if info["domain"]["current"] == wanted.as_str() {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the domain does not come to {wanted}: {info}"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The event of memory that the guest was refused, when it is there.
+fn refusal(socket: &Path) -> Result<Value> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let done = ctl(&program()?, socket, &["--json", "events"])?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let all: Value = serde_json::from_slice(&done.stdout)?;
+        let events = all["events"].as_array().context("a list of events")?;
+        if let Some(refused) = events.iter().find(|event| event["event"] == "memory-refused") {
+            return Ok(refused.clone());
+        }
+        ensure!(Instant::now() < deadline, "no refusal is told: {all}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The target that the host sets goes through the store, and the guest's own driver follows it down, up and beyond its boot map.
+fn follows_its_target(kernel: &str) -> Result<()> {
+    let files = Scratch::new("xen-target")?;
+    let socket = files.join("api");
+    let mut guest = guest(kernel)
+        .arg("--limits", "static-max=768M,target=448M")
+        .arg("--api-socket", &files.text("api"))
+        .cmdline("memhp_default_state=online")
+        .start()?;
+    // The target of the start has not waited for anybody.
+    follows(&socket, 448 * MIB)?;
+    let small = total(&mut guest)?;
+    follows(&socket, 512 * MIB)?;
+    ensure!(
+        total(&mut guest)? == small + 64 * MIB,
+        "{kernel}: MemTotal {}",
+        total(&mut guest)?
+    );
+    // A guest that uses its memory gives back what it can do without.
+    guest.check("mkdir -p /t && mount -t tmpfs -o size=200m none /t && dd if=/dev/urandom of=/t/a bs=1M count=128 2>/dev/null && sha256sum /t/a > /t/s")?;
+    follows(&socket, 320 * MIB)?;
+    guest.check("sha256sum -c /t/s")?;
+    follows(&socket, 768 * MIB)?;
+    guest.check("sha256sum -c /t/s")?;
+    let most = total(&mut guest)?;
+    ensure!(most > small + 300 * MIB, "{kernel}: MemTotal {most}");
+    let info = limits(&socket, &["get"])?;
+    ensure!(info["domain"]["ballooned"] == "4K", "{kernel}: {info}");
+    // One page is left, and the guest asks for two.
+    let kib = number(&mut guest, &format!("cat {BALLOON}/info/current_kb"))? + 8;
+    guest.check(&format!("echo {kib} > {BALLOON}/target_kb"))?;
+    let refused = refusal(&socket)?;
+    ensure!(
+        refused["asked"] == "4K" && refused["current"] == "768M" && refused["static-max"] == "768M",
+        "{kernel}: {refused}"
+    );
+    follows(&socket, 512 * MIB)?;
+    expect_xen(&mut guest, kernel)?;
+    guest.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn xen_guest_of_6_1_follows_its_target() -> Result<()> {
+    follows_its_target("debian-6.1-amd64")
+}
+
+#[test]
+fn xen_guest_of_6_12_follows_its_target() -> Result<()> {
+    follows_its_target("debian-6.12-amd64")
+}
+
+/// Interrupts between vCPUs are event channels, and so are the timers of both.
+#[test]
+fn xen_guest_with_two_vcpus_balloons_while_both_work() -> Result<()> {
+    let kernel = "debian-6.12-amd64";
+    let mut guest = guest(kernel).cpus("2").start()?;
+    expect_xen(&mut guest, kernel)?;
+    ensure!(number(&mut guest, "nproc")? == 2);
+    let all = current(&mut guest)?;
+    guest.check(
+        "mkdir -p /t && mount -t tmpfs -o size=200m none /t; for cpu in 0 1; do (while [ ! -e /t/stop ]; do \
+         taskset -c $cpu sh -c \"seq 20000 | sha256sum > /t/sum$cpu && dd if=/dev/zero of=/t/file$cpu bs=1M count=8 2>/dev/null && rm /t/file$cpu\"; done) & done; true",
+    )?;
+    let target = all - 160 * MIB;
+    ensure!(balloon(&mut guest, target)? == target, "the target is not reached");
+    ensure!(balloon(&mut guest, all)? == all, "the memory does not come again");
+    guest.check("touch /t/stop; sleep 1; cmp /t/sum0 /t/sum1")?;
+    let timers = guest.check("sed -n 's/.*xen-percpu *-virq *timer\\([01]\\).*/\\1/p' /proc/interrupts | sort")?;
+    ensure!(timers == "0\n1", "{timers}: {}", guest.check("cat /proc/interrupts")?);
+    let complaints = guest.check("dmesg | grep -e 'BUG: ' -e 'WARNING: ' -e 'Call Trace' || true")?;
+    ensure!(complaints.is_empty(), "{complaints}");
+    guest.power_off()?;
+    Ok(())
+}

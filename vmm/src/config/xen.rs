@@ -1,0 +1,134 @@
+//! The Xen personality: what the user says of it, and what it does not go with.
+
+use super::{BootConfig, BootProtocol, ConfigError, VmConfig};
+use devices::xen::Version;
+use serde::{Deserialize, Serialize};
+
+/// What of Xen the guest finds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct XenConfig {
+    /// Version that it says it has.
+    pub version: Version,
+}
+
+/// What is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum XenError {
+    /// A real Xen.
+    #[error("--xen has no place beside modules, which boot a real Xen; hint: leave out one of the two")]
+    Modules,
+    /// Not by PVH.
+    #[error("protocol={0} does not go with --xen, whose guests are entered by PVH; hint: leave out --boot")]
+    Protocol(&'static str),
+    /// Memory that cannot be given back page by page.
+    #[error("memory {0} does not go with --xen, whose guests give back single pages; hint: leave it out")]
+    Memory(&'static str),
+    /// A guest that does not look for a hypervisor, or calls it in the wrong way.
+    #[error(
+        "cpu {0} does not go with --xen: the kernel looks for a hypervisor, and calls it by the instruction of the processor's \
+         vendor; hint: leave it out"
+    )]
+    Cpu(String),
+    /// Memory that Xen knows nothing of.
+    #[error(
+        "--{0} does not go with --xen: Linux puts all memory that is added into the balloon, and only Xen's comes out; hint: raise \
+         static-max, and the target in the guest"
+    )]
+    Hotplug(&'static str),
+}
+
+impl VmConfig {
+    /// How the kernel is entered, all considered.
+    pub fn entry(&self) -> BootConfig {
+        let protocol = match (self.boot.protocol, &self.xen) {
+            (BootProtocol::Auto, Some(_)) => BootProtocol::Pvh,
+            (protocol, _) => protocol,
+        };
+        BootConfig {
+            protocol,
+            ..self.boot.clone()
+        }
+    }
+
+    pub(super) fn check_xen(&self, problems: &mut Vec<ConfigError>) {
+        if self.xen.is_none() {
+            return;
+        }
+        let mut problem = |error: XenError| problems.push(error.into());
+        if !self.module.is_empty() {
+            problem(XenError::Modules);
+        }
+        match self.boot.protocol {
+            BootProtocol::Linux64 => problem(XenError::Protocol("linux64")),
+            BootProtocol::Multiboot => problem(XenError::Protocol("multiboot")),
+            BootProtocol::Auto | BootProtocol::Pvh => {}
+        }
+        if self.memory.hugepages.is_some() {
+            problem(XenError::Memory("hugepages="));
+        }
+        if self.memory.shared {
+            problem(XenError::Memory("shared=on"));
+        }
+        if let Some(vendor) = &self.cpu.vendor {
+            problem(XenError::Cpu(format!("vendor={vendor}")));
+        }
+        if self.cpu.remove.iter().any(|feature| feature == "hypervisor") {
+            problem(XenError::Cpu("-hypervisor".into()));
+        }
+        let hotplug = [
+            ("memory-slots", self.memory_slots != 0),
+            ("memory-device", !self.memory_device.is_empty()),
+            ("virtio-mem", !self.virtio_mem.is_empty()),
+        ];
+        for (flag, _) in hotplug.into_iter().filter(|(_, given)| *given) {
+            problem(XenError::Hotplug(flag));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devices::units::ByteSize;
+
+    #[test]
+    fn it_goes_with_what_its_guests_can_use() {
+        let problems = |change: fn(&mut VmConfig)| {
+            let version = "4.17".parse().unwrap();
+            let mut config = VmConfig {
+                xen: Some(XenConfig { version }),
+                ..VmConfig::default()
+            };
+            assert_eq!(config.entry().protocol, BootProtocol::Pvh);
+            change(&mut config);
+            let found = config.validate().err().unwrap_or_default();
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(problems(|_| ()), Vec::<String>::new());
+        assert_eq!(problems(|c| c.boot.protocol = BootProtocol::Pvh), Vec::<String>::new());
+        for (change, why) in [
+            (
+                (|c| c.boot.protocol = BootProtocol::Linux64) as fn(&mut VmConfig),
+                "protocol=linux64",
+            ),
+            (|c| c.memory.shared = true, "shared=on"),
+            (|c| c.memory.hugepages = Some(ByteSize::mib(2)), "hugepages="),
+            (|c| c.cpu.vendor = Some("GenuineIntel".into()), "vendor=GenuineIntel"),
+            (|c| c.cpu.remove = vec!["hypervisor".into()], "-hypervisor"),
+            (|c| c.memory_slots = 1, "--memory-slots"),
+            (
+                |c| c.module = vec![crate::config::ModuleConfig::parse("k").unwrap()],
+                "modules",
+            ),
+        ] {
+            let found = problems(change);
+            assert!(matches!(&found[..], [one] if one.contains(why)), "{why}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_machine_without_it_is_entered_as_it_says() {
+        assert_eq!(VmConfig::default().entry(), BootConfig::default());
+    }
+}
