@@ -1,6 +1,6 @@
 //! The API on a running Linux: the power button, and pauses that the guest takes for what they are.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use guest_tests::{
     Guest, GuestBuilder, QUICK, Scratch,
     api::{ApiClient, ctl},
@@ -207,6 +207,13 @@ fn every_route_is_exercised_on_a_running_guest() -> Result<()> {
     }
     client.done("PUT", "/limits", Some(&json!({"target": "512M"})))?;
     memory_comes_and_goes(&mut guest, &mut client)?;
+    show(
+        &["memory", "list"],
+        &[
+            "memory devices: 2 slots",
+            "grow: virtio-mem, node 0, 128M plugged of 128M asked for, at most 256M",
+        ],
+    )?;
     disks_and_media_are_disturbed(&mut guest, &mut client)?;
     ensure!(client.refused("POST", "/nvdimms/first/lock", None)?.0 == 409);
     // An operation, followed by the events of another client.
@@ -273,18 +280,40 @@ fn memory_comes_and_goes(guest: &mut Guest, client: &mut ApiClient) -> Result<()
     );
     let list = client.get("/memory/devices")?;
     ensure!(list["devices"][0] == added["result"], "{list} against {added}");
+    // One kind is resized, and the other is taken away.
+    let size = json!({"size": "128M"});
+    let refused = client.refused("PUT", "/memory/devices/more/target", Some(&size))?;
+    ensure!(refused == (409, "conflict".to_owned()), "{refused:?}");
+    let refused = client.refused("DELETE", "/memory/devices/grow", None)?;
+    ensure!(refused == (409, "conflict".to_owned()), "{refused:?}");
     let removing = client.begin("DELETE", "/memory/devices/more", None)?;
     let removed = done(client, removing)?;
     ensure!(removed["result"]["len"] == 128 << 20, "{removed}");
-    ensure!(client.get("/memory/devices")?["devices"] == json!([]));
+    expect_grow_alone(client, json!([0, 0, false]))?;
     // nested_devdax.rs has a node of its host to give away; this one has files alone.
     let range = json!({"file": "/proc/cpuinfo", "as": "memory", "size": "128M", "node": 1});
     let refused = client.refused("POST", "/dax-ranges", Some(&range))?;
     ensure!(refused == (422, "invalid-request".to_owned()), "{refused:?}");
     guest.check("modprobe virtio_mem")?;
-    let growing = client.begin("PUT", "/memory/devices/grow/target", Some(&json!({"size": "128M"})))?;
+    let growing = client.begin("PUT", "/memory/devices/grow/target", Some(&size))?;
     let grown = done(client, growing)?;
     ensure!(grown["result"]["device"]["plugged"] == 128 << 20, "{grown}");
+    expect_grow_alone(client, json!([128 << 20, 128 << 20, true]))
+}
+
+/// The only memory device is the virtio-mem one, with so much asked for and plugged, with a driver or without.
+fn expect_grow_alone(client: &mut ApiClient, state: Value) -> Result<()> {
+    let list = client.get("/memory/devices")?;
+    let [grow] = facts::list(&list, "devices")?.as_slice() else {
+        bail!("not one device: {list}")
+    };
+    let (plugging, is) = (&grow["plugging"], ["id", "kind", "node", "len"].map(|key| &grow[key]));
+    ensure!(
+        json!(is) == json!(["grow", "virtio-mem", 0, 256 << 20]) && plugging["block"] == 2 << 20,
+        "{grow}"
+    );
+    let now = json!([plugging["requested"], plugging["plugged"], plugging["driver"]]);
+    ensure!(now == state, "{grow}, expected {state}");
     Ok(())
 }
 

@@ -246,7 +246,7 @@ impl Worker {
         let list = self.client.get("/memory/devices")?;
         let mine = facts::list(&list, "devices")?
             .iter()
-            .filter(|device| device["node"] == me)
+            .filter(|device| device["node"] == me && device["kind"] == "dimm")
             .map(|device| Ok((facts::text(device, "id")?.to_owned(), facts::number(device, "len")?)));
         let mine: BTreeMap<_, _> = mine.collect::<Result<_>>()?;
         let leaving = &mut model.leaving;
@@ -254,6 +254,11 @@ impl Worker {
             .devices
             .retain(|id, _| mine.contains_key(id) || !leaving.remove(id));
         ensure!(mine == model.devices, "client {me}: {mine:?}, the model {model:?}");
+        let resizable = facts::find(&list["devices"], "id", &format!("v{me}"))?;
+        ensure!(
+            resizable["plugging"]["requested"] == model.target,
+            "client {me}: {resizable}, the model {model:?}"
+        );
         let list = self.client.get("/nvdimms")?;
         let names = facts::list(&list, "dimms")?
             .iter()
@@ -302,7 +307,8 @@ fn machine_agrees(machine: &Value, limits: &Value, models: &[&Model]) -> Result<
         ensure!(start >= end && last >= start, "{entry} overlaps what is before it");
         end = last + 1;
     }
-    for device in facts::list(&machine["memory"], "devices")? {
+    let devices = facts::list(&machine["memory"], "devices")?.iter();
+    for device in devices.filter(|device| device["kind"] == "dimm") {
         let (start, len) = (facts::number(device, "start")?, facts::number(device, "len")?);
         let kept = |entry: &Value| {
             entry["kind"] == "hotplug"

@@ -220,7 +220,6 @@ impl RangeArgs {
 
 #[derive(Subcommand)]
 enum MemoryVerb {
-    /// Ask the guest to have so much of a virtio-mem device plugged; the guest confirms by having it
     /// List the memory devices there are, and what the guest has made of them
     List,
     /// Give the guest one more, as --memory-device of `run` describes it; the guest confirms by adding it
@@ -239,7 +238,7 @@ enum MemoryVerb {
     },
     /// Ask the guest to have so much of a virtio-mem device plugged; done when it has, or after 30 s
     Target {
-        /// Its name, as `describe` shows it
+        /// Its name, as `list` shows it
         id: String,
         /// Bytes, or with K, M, G or T
         size: ByteSize,

@@ -77,6 +77,10 @@ impl VmConfig {
                     "has the id of another; hint: ids must differ, and a device without one is called memN by its slot";
                 bad(what.clone(), why.to_owned());
             }
+            if (0..self.virtio_mem.len()).any(|index| self.virtio_mem_name(index) == id) {
+                let why = "has the name of a virtio-mem device; hint: give one of them another id=";
+                bad(what.clone(), why.to_owned());
+            }
             if slot >= count.min(MAX_SLOTS) {
                 let why = format!(
                     "has slot {slot}, but there are only {}, from 0 on; hint: use a larger --memory-slots, up to {MAX_SLOTS}",
@@ -289,6 +293,19 @@ mod tests {
             let found = problems(slots, texts);
             assert!(found.iter().any(|p| p.contains(expected)), "{texts:?}: {found:?}");
         }
+    }
+
+    #[test]
+    fn names_are_not_those_of_virtio_mem() {
+        let mut config = VmConfig {
+            memory_device: vec![device("128M,id=grow")],
+            ..VmConfig::default()
+        };
+        let grow = ["size=1G,id=grow".to_owned()];
+        flags::apply(&mut config, |name| if name == "virtio-mem" { &grow } else { &[] }).unwrap();
+        let problems = config.validate().unwrap_err();
+        let taken = "memory device grow has the name of a virtio-mem device";
+        assert!(problems.iter().any(|p| p.to_string().contains(taken)), "{problems:?}");
     }
 
     #[test]

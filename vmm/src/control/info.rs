@@ -82,14 +82,14 @@ pub struct MachineInfo {
     pub virtio: VirtioInfo,
 }
 
-/// The memory devices.
+/// The memory devices: ACPI ones and virtio-mem.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryList {
     /// Slots of the machine for hot-pluggable devices.
     pub slots: u16,
     /// Unit in bytes in which the guest adds and removes memory.
     pub block: u64,
-    /// The devices, those in slots first and by slot.
+    /// The devices: those in slots by slot, then virtio-mem in the order of the configuration.
     pub devices: Vec<MemoryDeviceInfo>,
 }
 
@@ -104,7 +104,7 @@ pub struct MemoryDeviceInfo {
     pub slot: Option<u16>,
     /// First guest physical address.
     pub start: u64,
-    /// Bytes.
+    /// Bytes; of virtio-mem, those of the region, which is the most that the guest can have.
     pub len: u64,
     /// Proximity domain.
     pub node: u32,
@@ -121,6 +121,24 @@ pub struct MemoryDeviceInfo {
     pub guest: Option<GuestView>,
     /// What the guest said last.
     pub ost: Option<OstInfo>,
+    /// How much of it the guest has; of virtio-mem alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugging: Option<Plugging>,
+}
+
+/// How much of a virtio-mem device the guest has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Plugging {
+    /// Bytes of a block, the unit in which the guest plugs and unplugs.
+    pub block: u64,
+    /// Bytes that the guest is asked to have.
+    pub requested: u64,
+    /// Bytes that it has.
+    pub plugged: u64,
+    /// Bytes of the region that it may use.
+    pub usable: u64,
+    /// Whether a driver has the device.
+    pub driver: bool,
 }
 
 /// Kinds of memory devices.
@@ -129,6 +147,8 @@ pub struct MemoryDeviceInfo {
 pub enum MemoryDeviceKind {
     /// An ACPI memory device (PNP0C80).
     Dimm,
+    /// A virtio-mem device, which is resized and not removed.
+    VirtioMem,
 }
 
 /// A memory device that the guest has given back.

@@ -34,7 +34,7 @@ pub use fault::{
 };
 pub use info::{
     MachineInfo, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
-    OstInfo, Response, StateInfo,
+    OstInfo, Plugging, Response, StateInfo,
 };
 pub use limits::{LimitsInfo, LimitsRequest, change_limits};
 pub use look::{

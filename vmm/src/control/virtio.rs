@@ -170,6 +170,7 @@ pub struct DiskFaultInfo {
     pub fault: DiskFault,
 }
 
+/// virtio-mem is told with the memory devices.
 impl fmt::Display for VirtioInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = ByteSize;
@@ -180,15 +181,6 @@ impl fmt::Display for VirtioInfo {
             writeln!(
                 f,
                 "virtio-pmem {}: node {node}, {len} at {start:#x}, {flushes} flushes, {failed} of them failed{driver}",
-                d.id
-            )?;
-        }
-        for d in &self.mem {
-            let (start, len, node, driver) = (d.start, size(d.len), d.node, driver(d.driver));
-            let (requested, plugged) = (size(d.requested), size(d.plugged));
-            writeln!(
-                f,
-                "virtio-mem {}: node {node}, {plugged} plugged of {requested} asked for, at most {len} at {start:#x}{driver}",
                 d.id
             )?;
         }

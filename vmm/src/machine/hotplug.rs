@@ -12,8 +12,8 @@ use super::{
     refusal::{self, failed, first, internal, refused},
 };
 use crate::{
-    config::{MemoryDeviceConfig, VmConfig},
-    control::{ControlError, ErrorKind, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, OstInfo},
+    config::{MemoryBacking, MemoryDeviceConfig, VmConfig},
+    control::{ControlError, ErrorKind, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, OstInfo, Plugging},
     hv::Vm,
     layout::{Layout, MemoryAsk, MemoryPlacement},
     memory::{
@@ -21,7 +21,7 @@ use crate::{
         limits::{self, Change},
     },
 };
-use devices::{acpi::memory_hotplug::MemoryHotplug, units::ByteSize};
+use devices::{acpi::memory_hotplug::MemoryHotplug, units::ByteSize, virtio::mem::Mem};
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 /// What is behind the devices that are plugged, by slot.
@@ -70,10 +70,22 @@ impl Growth {
     pub fn memory_slot(&self, id: &str) -> Result<u16, ControlError> {
         let mut devices = self.config.memory_devices();
         let found = devices.find(|(_, name, _)| name == id).map(|(slot, ..)| slot);
+        if found.is_none() && self.virtio_mem_index(id).is_some() {
+            let text = format!("{id} is a virtio-mem device, which stays with the machine");
+            let error = ControlError::new(ErrorKind::Conflict, text).field("id");
+            return Err(error.hint(format!(
+                "`memory target {id} 0` asks the guest for all that it has of it"
+            )));
+        }
         found.ok_or_else(|| {
             let text = format!("there is no memory device '{id}'");
             ControlError::new(ErrorKind::NotFound, text).field("id")
         })
+    }
+
+    /// The place of the virtio-mem device called `id`.
+    pub fn virtio_mem_index(&self, id: &str) -> Option<usize> {
+        (0..self.config.virtio_mem.len()).find(|index| self.config.virtio_mem_name(*index) == id)
     }
 
     /// Whether the limits allow that a device of `len` bytes goes.
@@ -152,7 +164,7 @@ impl Growth {
             added.cold = None;
         }
         let id = said.name(slot);
-        if self.config.memory_devices().any(|(_, name, _)| name == id) {
+        if self.config.memory_devices().any(|(_, name, _)| name == id) || self.virtio_mem_index(&id).is_some() {
             let text = format!("there is a memory device {id} already");
             let taken = ControlError::new(ErrorKind::Conflict, text);
             return Err(taken.field("id").hint("give it another id="));
@@ -179,11 +191,13 @@ impl Growth {
         }
     }
 
-    /// The devices as they are.
-    pub fn memory_list(&self, registers: Option<&MemoryHotplug>) -> MemoryList {
+    /// The devices as they are, those of virtio-mem by their place in the configuration.
+    pub fn memory_list(&self, registers: Option<&MemoryHotplug>, virtio: &[Arc<Mem>]) -> MemoryList {
         let info = |placed: &MemoryPlacement| self.memory_info(registers, placed);
         let mut devices: Vec<_> = self.layout.memory.iter().filter_map(info).collect();
         devices.sort_by_key(|device| device.slot);
+        let virtio = virtio.iter().enumerate();
+        devices.extend(virtio.map(|(index, device)| virtio_info(self.config.virtio_mem_name(index), device)));
         MemoryList {
             slots: self.config.memory_slots,
             block: self.layout.memory_block(&self.config),
@@ -208,7 +222,32 @@ impl Growth {
             offset: said.offset.map(|offset| offset.0),
             guest: known.map(|known| known.guest),
             ost: known.and_then(|known| known.ost).map(OstInfo::from),
+            plugging: None,
         })
+    }
+}
+
+fn virtio_info(id: String, device: &Mem) -> MemoryDeviceInfo {
+    let (plan, status) = (device.plan(), device.status());
+    MemoryDeviceInfo {
+        id,
+        kind: MemoryDeviceKind::VirtioMem,
+        slot: None,
+        start: plan.region.start.0,
+        len: plan.region.len,
+        node: plan.node.into(),
+        backing: MemoryBacking::Anonymous,
+        file: None,
+        offset: None,
+        guest: None,
+        ost: None,
+        plugging: Some(Plugging {
+            block: plan.block,
+            requested: status.requested,
+            plugged: status.plugged,
+            usable: status.usable,
+            driver: status.driver,
+        }),
     }
 }
 

@@ -169,6 +169,17 @@ fn device(device: &MemoryDeviceInfo) -> String {
     let MemoryDeviceInfo {
         id, start, len, node, ..
     } = device;
+    if let Some(plugging) = &device.plugging {
+        let last = start.saturating_add(len.saturating_sub(1));
+        let driver = if plugging.driver { "" } else { ", no driver" };
+        return format!(
+            "  {id}: virtio-mem, node {node}, {} plugged of {} asked for, at most {} at {start:#x}-{last:#x}, blocks of {}{driver}\n",
+            ByteSize(plugging.plugged),
+            ByteSize(plugging.requested),
+            ByteSize(*len),
+            ByteSize(plugging.block)
+        );
+    }
     let slot = device.slot.map_or_else(String::new, |slot| format!("slot {slot}, "));
     let last = start.saturating_add(len.saturating_sub(1));
     let file = device.file.as_ref().map(|file| format!(", {}", file.display()));

@@ -75,7 +75,8 @@ impl Running {
     }
 
     pub(super) fn memory_list(&self) -> MemoryList {
-        self.parts.growth.memory_list(self.parts.memory.as_deref())
+        let parts = &self.parts;
+        parts.growth.memory_list(parts.memory.as_deref(), &parts.live.mem)
     }
 
     fn memory_changed(&mut self) {

@@ -8,7 +8,7 @@ use crate::{
         Response, VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
     },
     layout::VirtioMemoryKind,
-    machine::disk::Disk,
+    machine::{disk::Disk, growth::Growth},
     memory::limits::{self, Change},
 };
 use devices::{
@@ -26,12 +26,7 @@ impl Running {
     /// Asks a virtio-mem device's guest for another size; the device by its place.
     pub(super) fn set_memory_target(&mut self, id: &str, size: ByteSize) -> Result<usize, ControlError> {
         let growth = &mut self.parts.growth;
-        let mut names = (0..growth.config.virtio_mem.len()).map(|at| growth.config.virtio_mem_name(at));
-        let index = names.position(|name| name == id).ok_or_else(|| {
-            ControlError::new(ErrorKind::NotFound, format!("there is no virtio-mem device '{id}'"))
-                .field("id")
-                .hint("`describe` shows the devices there are")
-        })?;
+        let index = growth.virtio_mem_index(id).ok_or_else(|| no_target(growth, id))?;
         let used = growth.memory_use();
         let device = self
             .parts
@@ -152,6 +147,18 @@ impl Running {
                 .collect(),
         }
     }
+}
+
+/// Why there is nothing called `id` that could be resized.
+fn no_target(growth: &Growth, id: &str) -> ControlError {
+    if growth.memory_slot(id).is_ok() {
+        let why = format!("{id} is an ACPI memory device, which the guest has whole or not at all");
+        let error = ControlError::new(ErrorKind::Conflict, why).field("id");
+        return error.hint(format!("`memory remove {id}` asks the guest to give it back"));
+    }
+    ControlError::new(ErrorKind::NotFound, format!("there is no virtio-mem device '{id}'"))
+        .field("id")
+        .hint("`memory list` shows the devices there are")
 }
 
 fn mem_info(id: String, device: &Mem) -> VirtioMemInfo {
