@@ -7,9 +7,8 @@
 mod memory;
 
 use super::{
-    in_nested_host,
     measure::READY,
-    publish,
+    measured, publish,
     record::{Log, Plan, Scenario, Vmm},
     vmms::Staged,
 };
@@ -17,11 +16,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
-    env, fmt, fs,
+    fmt, fs,
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Child,
     thread,
     time::{Duration, Instant},
 };
@@ -56,23 +55,9 @@ pub struct Report {
 
 /// Runs the rounds where KVM is, and shows what came of them.
 pub fn run(plan: &Plan, kernel: &str, rounds: u32, nested: bool, json: &Path) -> Result<()> {
-    let dir = tempfile::Builder::new().prefix("daxvisor-bench-").tempdir()?;
-    let file = dir.path().join("plan.json");
-    fs::write(&file, serde_json::to_vec(&(plan, kernel, rounds))?)?;
-    let program = env::current_exe()?;
-    let mut command = match nested {
-        true => in_nested_host(&plan.daxvisor, &program, dir.path(), &["--icount"]),
-        false => Command::new(&program),
-    };
-    command.env("DAXVISOR_BIN", &plan.daxvisor);
-    command.args(["bench", "measure-hotplug"]).arg(&file);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "the measurement failed ({})", output.status);
-    let line = output
-        .stdout
-        .split(|b| *b == b'\n')
-        .rfind(|line| line.starts_with(b"{"));
-    let mut report: Report = serde_json::from_slice(line.context("the measurement said nothing")?)?;
+    let flags: Option<&[&str]> = nested.then_some(&["--icount"]);
+    let plan = (plan, kernel, rounds);
+    let mut report: Report = measured(&plan, &plan.0.daxvisor, flags, "measure-hotplug")?;
     report.kind = match nested {
         true => "nested host, instruction-counting mode".to_owned(),
         false => "this machine's KVM".to_owned(),

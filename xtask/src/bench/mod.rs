@@ -22,7 +22,7 @@ mod vmms;
 use anyhow::{Context, Result, ensure};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use record::{Plan, Queue};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     env, fmt, fs,
@@ -244,6 +244,30 @@ fn runs_kernels(daxvisor: &Path) -> Result<bool> {
         .status()
         .with_context(|| format!("cannot run {}", daxvisor.display()))?
         .success())
+}
+
+/// What this program's `verb` tells, in its last line, of the plan in a file: here, or in the nested host with these flags.
+fn measured<T: DeserializeOwned>(
+    plan: &impl Serialize,
+    daxvisor: &Path,
+    nested: Option<&[&str]>,
+    verb: &str,
+) -> Result<T> {
+    let dir = tempfile::Builder::new().prefix("daxvisor-bench-").tempdir()?;
+    let file = dir.path().join("plan.json");
+    fs::write(&file, serde_json::to_vec(plan)?)?;
+    let program = env::current_exe()?;
+    let mut command = match nested {
+        Some(flags) => in_nested_host(daxvisor, &program, dir.path(), flags),
+        None => Command::new(&program),
+    };
+    command.env("DAXVISOR_BIN", daxvisor);
+    command.args(["bench", verb]).arg(&file);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the measurement failed ({})", output.status);
+    let mut lines = output.stdout.split(|b| *b == b'\n');
+    let line = lines.rfind(|line| line.starts_with(b"{"));
+    Ok(serde_json::from_slice(line.context("the measurement said nothing")?)?)
 }
 
 /// Those of `folders` that the nested host has an empty folder of its own in place of.

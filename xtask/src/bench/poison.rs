@@ -3,16 +3,15 @@
 //! No other monitor has them, so daxvisor is compared with itself: the same work in guests that never had an error, that had
 //! many which were mended, and that have some elsewhere.
 
-use super::{HostChoice, chosen, in_nested_host, is_nested, measure::statistics, publish};
+use super::{HostChoice, chosen, is_nested, measure::statistics, measured, publish};
 use anyhow::{Context, Result, ensure};
 use clap::Args as ClapArgs;
 use guest_tests::{Guest, GuestBuilder, Scratch, api::ApiClient, facts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
-    env, fmt, fs,
+    fmt, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -92,23 +91,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         rounds: args.rounds,
         kernel: args.kernel.clone(),
     };
-    let dir = tempfile::Builder::new().prefix("daxvisor-bench-").tempdir()?;
-    let file = dir.path().join("plan.json");
-    fs::write(&file, serde_json::to_vec(&plan)?)?;
-    let program = env::current_exe()?;
-    let mut command = match nested {
-        true => in_nested_host(&daxvisor, &program, dir.path(), &[]),
-        false => Command::new(&program),
-    };
-    command.env("DAXVISOR_BIN", &daxvisor);
-    command.args(["bench", "measure-poison"]).arg(&file);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "the measurement failed ({})", output.status);
-    let line = output
-        .stdout
-        .split(|b| *b == b'\n')
-        .rfind(|line| line.starts_with(b"{"));
-    let mut report: Report = serde_json::from_slice(line.context("the measurement said nothing")?)?;
+    let flags: Option<&[&str]> = nested.then_some(&[]);
+    let mut report: Report = measured(&plan, &daxvisor, flags, "measure-poison")?;
     report.kind = if nested { "nested host" } else { "this machine's KVM" }.to_owned();
     publish(&report, &args.json)
 }
