@@ -269,10 +269,12 @@ fn fatal(mut m: Machine, files: &Scratch) -> Result<Machine> {
     Ok(m)
 }
 
+type Step = fn(&mut Machine) -> Result<()>;
+
 fn error_interfaces(kernel: &str) -> Result<()> {
     let files = Scratch::new("apei")?;
     let mut m = Machine::start(kernel, &files)?;
-    let steps: [(&str, fn(&mut Machine) -> Result<()>); 5] = [
+    let steps: [(&str, Step); 5] = [
         ("tables", tables_are_taken),
         ("corrected errors", corrected),
         ("a known error", known),
