@@ -204,6 +204,17 @@ fn a_guest_makes_its_own_memory_bad_and_no_other() {
     ] {
         script = inject(script, 1 << 4, address, mask);
     }
+    // A corrected error has to be of memory as well, and a processor has to be there.
+    script = inject(script, 1 << 3, 1 << 39, page);
+    for apic_id in [9, 0] {
+        script = script
+            .store(PARAMETERS, 4, 1 << 1)
+            .store(PARAMETERS + 8, 4, 1)
+            .store(PARAMETERS + 12, 4, apic_id)
+            .output(EINJ, 4, 5)
+            .wait(BUSY, 0)
+            .dump(STATUS, 8);
+    }
     let script = script.say("on").wait(PMEM, 1).exit(5);
     let guest = machine(script, &file).flag("apei", "on");
     let (running, mut client) = started(&guest);
@@ -223,6 +234,6 @@ fn a_guest_makes_its_own_memory_bad_and_no_other() {
     );
     tell(&file, 1);
     let output = running.end().expect(64 + 5);
-    let status: Vec<u8> = output.chunks(8).take(6).map(|word| word[0]).collect();
-    assert_eq!(status, [0, 0, 2, 2, 2, 2], "{output:?}");
+    let status: Vec<u8> = output.chunks(8).take(9).map(|word| word[0]).collect();
+    assert_eq!(status, [0, 0, 2, 2, 2, 2, 2, 2, 0], "{output:?}");
 }

@@ -39,8 +39,6 @@ pub struct MemoryError {
     pub granule: u64,
     /// Proximity domain.
     pub node: Option<u16>,
-    /// SMBIOS handle of the memory device.
-    pub handle: Option<u16>,
 }
 
 /// An error of a processor.
@@ -164,7 +162,6 @@ bitflags::bitflags! {
         const MASK = 1 << 2;
         const NODE = 1 << 3;
         const KIND = 1 << 14;
-        const MODULE_HANDLE = 1 << 17;
     }
 
     /// What a processor error section has.
@@ -203,10 +200,6 @@ impl MemoryError {
         if let Some(node) = self.node {
             section.node = node.into();
             valid |= MemoryValid::NODE;
-        }
-        if let Some(handle) = self.handle {
-            section.module_handle = handle.into();
-            valid |= MemoryValid::MODULE_HANDLE;
         }
         section.valid = valid.bits().into();
         section.as_bytes().to_vec()

@@ -55,8 +55,8 @@ pub enum InjectionStatus {
 /// What an injected error hits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Memory at this place; none: wherever the platform likes.
-    Memory(Option<GpaRange>),
+    /// Memory at this place.
+    Memory(GpaRange),
     /// The processor with this APIC id; none: any.
     Processor(Option<u32>),
 }
@@ -71,15 +71,10 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// Whether its trigger has the platform report it. Memory at a place of the platform's choice has no errors.
-    pub(super) fn is_reported(self) -> bool {
-        !matches!(self.target, Target::Memory(None))
-    }
-
-    /// Whether memory becomes bad.
+    /// The memory that becomes bad.
     pub fn spoils(&self) -> Option<GpaRange> {
         match self.target {
-            Target::Memory(range) if self.severity != Severity::Corrected => range,
+            Target::Memory(range) if self.severity != Severity::Corrected => Some(range),
             _ => None,
         }
     }
@@ -98,29 +93,22 @@ impl Injection {
             Target::Processor((flags & PROCESSOR_VALID != 0).then(|| field(12)))
         } else if flags & MEMORY_VALID != 0 {
             let (address, mask) = (u64::from_le_bytes(word(block, 16)), u64::from_le_bytes(word(block, 24)));
-            Target::Memory(Some(range(address, mask).ok_or(InjectionStatus::Invalid)?))
+            Target::Memory(range(address, mask).ok_or(InjectionStatus::Invalid)?)
         } else {
-            Target::Memory(None)
+            // The platform chooses no place by itself: it would be none that the guest can look at.
+            return Err(InjectionStatus::Invalid);
         };
         Ok(Self { severity, target })
     }
 
     /// How the platform tells of it.
-    fn report(&self) -> Option<Cper> {
+    fn report(&self) -> Cper {
         match self.target {
             Target::Memory(range) => {
-                let range = range?;
-                Some(Cper::memory(
-                    self.severity,
-                    MemoryError {
-                        gpa: range.start,
-                        granule: range.len,
-                        node: None,
-                        handle: None,
-                    },
-                ))
+                let (gpa, granule, node) = (range.start, range.len, None);
+                Cper::memory(self.severity, MemoryError { gpa, granule, node })
             }
-            Target::Processor(apic_id) => Some(Cper::processor(self.severity, apic_id.unwrap_or(0))),
+            Target::Processor(apic_id) => Cper::processor(self.severity, apic_id.unwrap_or(0)),
         }
     }
 }
@@ -174,7 +162,7 @@ impl Einj {
                     Err(status) => Asked::Refused(status),
                 }
             }
-            action::TRIGGER => match self.armed.take().and_then(|injection| injection.report()) {
+            action::TRIGGER => match self.armed.take().map(|injection| injection.report()) {
                 Some(error) => Asked::Report(error),
                 None => Asked::Nothing,
             },
@@ -188,10 +176,9 @@ impl Einj {
         Some(asked)
     }
 
-    /// What was being carried out, if it went well.
-    pub(super) fn done(&mut self, status: InjectionStatus) -> Option<Injection> {
-        let done = self.running.take().filter(|_| status == InjectionStatus::Success);
-        self.armed = done;
-        done
+    /// What was being carried out has ended; whether there is something to trigger now.
+    pub(super) fn done(&mut self, status: InjectionStatus) -> bool {
+        self.armed = self.running.take().filter(|_| status == InjectionStatus::Success);
+        self.armed.is_some()
     }
 }

@@ -262,6 +262,11 @@ impl Apei {
         self.state().sources[usize::from(source.id())].room()
     }
 
+    /// Errors of `source` that the guest has still to read.
+    pub fn waiting(&self, source: Source) -> u64 {
+        self.state().sources[usize::from(source.id())].info(source).waiting
+    }
+
     /// What the sources have told so far.
     pub fn sources(&self) -> Vec<SourceInfo> {
         let state = self.state();
@@ -289,11 +294,8 @@ impl Apei {
     /// An injection was carried out, or refused.
     pub fn injected(&self, status: InjectionStatus) -> Result<(), ApeiError> {
         let done = self.state().einj.done(status);
-        if let Some(injection) = done {
-            self.put(
-                self.plan.trigger_table(),
-                &tables::trigger(&self.plan, injection.is_reported()),
-            )?;
+        if done {
+            self.put(self.plan.trigger_table(), &tables::trigger(&self.plan))?;
         }
         self.put(self.plan.einj_status_cell(), &(status as u64).to_le_bytes())?;
         self.put(self.plan.busy_cell(), &0u64.to_le_bytes())

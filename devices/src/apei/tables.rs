@@ -223,18 +223,12 @@ pub fn einj(plan: &ApeiPlan) -> Vec<u8> {
     entries(&[48, 0, 0, 0, 0, 0, 0, 0], &all)
 }
 
-/// The trigger table: one write to the injection port, or nothing to do. ACPI 6.5 18.6.4.
-pub(super) fn trigger(plan: &ApeiPlan, reported: bool) -> Vec<u8> {
+/// The trigger table: one write to the injection port. ACPI 6.5 18.6.4.
+pub(super) fn trigger(plan: &ApeiPlan) -> Vec<u8> {
     const HEAD: u32 = 16;
     const REVISION: u32 = 1;
-    let steps: &[Entry] = if reported {
-        &[tell(einj::action::TRIGGER, plan.einj_port())]
-    } else {
-        &[]
-    };
-    let len = HEAD + 32 * u32::from(reported);
-    let head = [HEAD, REVISION, len].map(u32::to_le_bytes).concat();
-    entries(&head, steps)
+    let head = [HEAD, REVISION, HEAD + 32].map(u32::to_le_bytes).concat();
+    entries(&head, &[tell(einj::action::TRIGGER, plan.einj_port())])
 }
 
 /// Body of the error record serialization table. ACPI 6.5 18.5.1.

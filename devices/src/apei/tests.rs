@@ -120,16 +120,8 @@ impl Guest {
 
 fn memory_error(gpa: u64) -> Cper {
     let gpa = Gpa(gpa);
-    let (granule, node, handle) = (64, Some(3), None);
-    Cper::memory(
-        Severity::Recoverable,
-        MemoryError {
-            gpa,
-            granule,
-            node,
-            handle,
-        },
-    )
+    let (granule, node) = (64, Some(3));
+    Cper::memory(Severity::Recoverable, MemoryError { gpa, granule, node })
 }
 
 #[test]
@@ -217,7 +209,7 @@ fn an_injected_error_is_busy_until_it_is_there_and_told_when_it_is_triggered() {
     assert_eq!(guest.ask(&einj, 6), 1, "busy");
     let injection = guest.apei.take_injection().unwrap();
     let page = GpaRange::new(Gpa(0x12_3000), 0x1000);
-    assert_eq!(injection.target, Target::Memory(Some(page)));
+    assert_eq!(injection.target, Target::Memory(page));
     assert_eq!(injection.spoils(), Some(page));
     assert_eq!(guest.apei.take_injection(), None);
     guest.apei.injected(InjectionStatus::Success).unwrap();
@@ -270,12 +262,17 @@ fn injections_that_make_no_sense_are_refused_at_once() {
         assert_eq!((guest.ask(&einj, 6), guest.ask(&einj, 7)), (0, 2));
         assert_eq!(guest.apei.take_injection(), None);
     }
+    // Of memory, and nobody says where.
+    for kind in [1 << 3, 1 << 4, 1 << 5] {
+        assert_eq!(guest.inject(kind, 0, 0x1000, !0xfff), Effect::None);
+        assert_eq!((guest.ask(&einj, 6), guest.ask(&einj, 7)), (0, 2));
+    }
 }
 
 #[test]
 fn errors_of_processors_and_corrected_ones_spoil_nothing() {
     let guest = guest(ApeiKept::default());
-    for (kind, flags) in [(1 << 1, 1), (1 << 3, 1 << 1), (1 << 4, 0)] {
+    for (kind, flags) in [(1 << 1, 1), (1 << 0, 0), (1 << 3, 1 << 1)] {
         assert_eq!(guest.inject(kind, flags, 0x1000, !0xfff), Effect::InjectError);
         assert_eq!(guest.apei.take_injection().unwrap().spoils(), None);
         guest.apei.injected(InjectionStatus::Success).unwrap();

@@ -4,7 +4,7 @@ mod ask;
 mod notify;
 
 pub use ask::{Count, FaultInject, FaultRange, FaultTarget, MAX_RANDOM};
-pub use notify::{FaultNotified, FaultNotify, NotifySeverity, NotifyTarget, NotifyVia};
+pub use notify::{FaultNotified, FaultNotify, NotifyPlan, NotifySeverity, NotifyTarget, NotifyVia};
 
 use devices::{
     apei::SourceInfo,

@@ -1,7 +1,8 @@
 //! Errors that the guest is told of, whether memory is bad or not.
 
 use super::{FaultRange, FaultTarget, ask::invalid};
-use crate::control::ControlError;
+use crate::{control::ControlError, mce::Kind};
+use devices::apei::{Severity, Source};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use utoipa::ToSchema;
@@ -81,6 +82,15 @@ pub enum NotifyTarget {
     Processor(u32),
 }
 
+/// Who tells what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotifyPlan {
+    /// A machine check bank, of memory.
+    Bank(Kind, FaultTarget),
+    /// Firmware.
+    Firmware(Source, Severity, NotifyTarget),
+}
+
 /// An error that the guest was told of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -99,40 +109,58 @@ pub struct FaultNotified {
 
 impl FaultNotify {
     /// What is meant, if it makes sense by itself.
-    pub fn target(&self) -> Result<NotifyTarget, ControlError> {
-        let firmware = self.via != NotifyVia::MachineCheck;
-        if firmware && self.severity == NotifySeverity::Deferred {
-            let why = "firmware has no deferred errors: expected corrected, recoverable or fatal";
-            return Err(invalid("severity", why.to_owned()).hint("or `via` machine-check"));
-        }
-        if self.threshold_exceeded && !(firmware && self.severity == NotifySeverity::Corrected) {
-            let why = "threshold-exceeded is for corrected errors that firmware tells of";
+    pub fn plan(&self) -> Result<NotifyPlan, ControlError> {
+        let source = match self.via {
+            NotifyVia::Ghes => Source::Notified,
+            NotifyVia::GhesPolled => Source::Polled,
+            NotifyVia::MachineCheck => return self.plan_bank(),
+        };
+        let severity = match self.severity {
+            NotifySeverity::Corrected => Severity::Corrected,
+            NotifySeverity::Recoverable => Severity::Recoverable,
+            NotifySeverity::Fatal => Severity::Fatal,
+            NotifySeverity::Deferred => {
+                let why = "firmware has no deferred errors: expected corrected, recoverable or fatal";
+                return Err(invalid("severity", why.to_owned()).hint("or `via` machine-check"));
+            }
+        };
+        if self.threshold_exceeded && (severity != Severity::Corrected || self.vcpu.is_some()) {
+            let why = "threshold-exceeded is for corrected errors of memory";
             return Err(invalid("threshold-exceeded", why.to_owned()));
         }
-        let Self { gpa, dpa, .. } = *self;
-        let Some(vcpu) = self.vcpu else {
-            let range = FaultRange {
-                gpa,
-                nvdimm: self.nvdimm.clone(),
-                dpa,
-                len: None,
-            };
-            return range.target().map(NotifyTarget::Memory);
+        let target = match self.vcpu {
+            None => NotifyTarget::Memory(self.range().target()?),
+            Some(vcpu) if self.range() == FaultRange::default() => NotifyTarget::Processor(vcpu),
+            Some(vcpu) => return Err(invalid("vcpu", format!("an error of processor {vcpu} has no memory"))),
         };
-        if gpa.is_some() || dpa.is_some() || self.nvdimm.is_some() {
-            return Err(invalid("vcpu", format!("an error of processor {vcpu} has no memory")));
+        Ok(NotifyPlan::Firmware(source, severity, target))
+    }
+
+    fn plan_bank(&self) -> Result<NotifyPlan, ControlError> {
+        let kind = match self.severity {
+            NotifySeverity::Corrected => Kind::Corrected,
+            NotifySeverity::Deferred => Kind::Ucna,
+            NotifySeverity::Recoverable => Kind::Srao,
+            NotifySeverity::Fatal => Kind::Fatal,
+        };
+        if self.threshold_exceeded {
+            let why = "threshold-exceeded is for errors that firmware tells of";
+            return Err(invalid("threshold-exceeded", why.to_owned()));
         }
-        if !firmware {
+        if self.vcpu.is_some() {
             let why = "machine checks of this machine are memory errors";
             return Err(invalid("vcpu", why.to_owned()).hint("name memory, or let firmware tell: `via` ghes"));
         }
-        if self.threshold_exceeded {
-            return Err(invalid(
-                "threshold-exceeded",
-                "threshold-exceeded is for memory".to_owned(),
-            ));
+        Ok(NotifyPlan::Bank(kind, self.range().target()?))
+    }
+
+    fn range(&self) -> FaultRange {
+        FaultRange {
+            gpa: self.gpa,
+            nvdimm: self.nvdimm.clone(),
+            dpa: self.dpa,
+            len: None,
         }
-        Ok(NotifyTarget::Processor(vcpu))
     }
 }
 
@@ -141,22 +169,22 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn target(text: Value) -> Result<NotifyTarget, ControlError> {
-        serde_json::from_value::<FaultNotify>(text).unwrap().target()
+    fn plan(text: Value) -> Result<NotifyPlan, ControlError> {
+        serde_json::from_value::<FaultNotify>(text).unwrap().plan()
     }
 
     #[test]
     fn an_error_is_of_memory_or_of_a_processor() {
-        let memory = FaultTarget::Guest { start: 128, len: 64 };
-        assert_eq!(target(json!({"gpa": 128})), Ok(NotifyTarget::Memory(memory)));
+        let memory = NotifyTarget::Memory(FaultTarget::Guest { start: 128, len: 64 });
+        let told = NotifyPlan::Firmware(Source::Notified, Severity::Recoverable, memory);
+        assert_eq!(plan(json!({"gpa": 128})), Ok(told));
         let (id, dpa, len) = ("a".to_owned(), 0, 64);
-        let memory = FaultTarget::Nvdimm { id, dpa, len };
+        let told = NotifyPlan::Bank(Kind::Ucna, FaultTarget::Nvdimm { id, dpa, len });
         let asked = json!({"nvdimm": "a", "dpa": 0, "via": "machine-check", "severity": "deferred"});
-        assert_eq!(target(asked), Ok(NotifyTarget::Memory(memory)));
-        assert_eq!(
-            target(json!({"vcpu": 3, "severity": "fatal"})),
-            Ok(NotifyTarget::Processor(3))
-        );
+        assert_eq!(plan(asked), Ok(told));
+        let told = NotifyPlan::Firmware(Source::Polled, Severity::Fatal, NotifyTarget::Processor(3));
+        let asked = json!({"vcpu": 3, "severity": "fatal", "via": "ghes-polled"});
+        assert_eq!(plan(asked), Ok(told));
     }
 
     #[test]
@@ -178,7 +206,7 @@ mod tests {
             (json!({"vcpu": 0, "nvdimm": "a"}), "vcpu"),
             (json!({"vcpu": 0, "via": "machine-check"}), "vcpu"),
         ] {
-            let error = target(asked.clone()).unwrap_err();
+            let error = plan(asked.clone()).unwrap_err();
             assert_eq!(error.field.as_deref(), Some(field), "{asked}");
         }
     }

@@ -8,67 +8,59 @@ use super::{
 };
 use crate::{
     control::{
-        ControlError, ErrorKind, FaultChange, FaultNotified, FaultNotify, Happening, NotifySeverity, NotifyTarget,
-        NotifyVia, Response,
+        ControlError, ErrorKind, FaultChange, FaultNotified, FaultNotify, Happening, NotifyPlan, NotifyTarget, Response,
     },
     fault::Place,
-    mce::Kind,
     memory::PAGE,
 };
 use devices::{
-    apei::{Apei, Cper, InjectionStatus, MAX_WAITING, MemoryError, Severity, Source},
+    apei::{Apei, Cper, InjectionStatus, MAX_WAITING, MemoryError, Severity, Source, Target},
     nvdimm::media::{ErrorSource, LINE, Mark},
     units::{Gpa, GpaRange},
 };
 
 impl Running {
     pub(super) fn notify(&mut self, asked: &FaultNotify) -> Result<Begun, ControlError> {
-        let target = match asked.target()? {
-            NotifyTarget::Processor(apic_id) => {
-                let known = self.parts.checks.ports.iter().any(|port| port.apic_id() == apic_id);
-                if !known {
-                    let error = ControlError::new(ErrorKind::NotFound, format!("there is no processor {apic_id}"));
-                    return Err(error.field("vcpu").hint("`describe` lists their APIC ids"));
-                }
-                Err(apic_id)
+        match asked.plan()? {
+            NotifyPlan::Bank(kind, memory) => {
+                let gpa = self.seen_by_guest(&self.find(&memory)?)?;
+                self.room_for_pending()?;
+                let number = self.halt.ask_notice(Notice::new(kind, asked.severity, gpa));
+                Ok(Begun::Until(Goal::Noticed(number), FAULT_LIMIT))
             }
-            NotifyTarget::Memory(memory) => Ok(self.seen_by_guest(&self.find(&memory)?)?),
-        };
-        let source = match asked.via {
-            NotifyVia::Ghes => Source::Notified,
-            NotifyVia::GhesPolled => Source::Polled,
-            NotifyVia::MachineCheck => {
-                let gpa =
-                    target.map_err(|_| ControlError::new(ErrorKind::Internal, "a machine check without memory"))?;
-                return self.notify_by_bank(asked.severity, gpa);
+            NotifyPlan::Firmware(source, severity, target) => {
+                let (gpa, vcpu, mut error) = match target {
+                    NotifyTarget::Memory(memory) => {
+                        let gpa = self.seen_by_guest(&self.find(&memory)?)?;
+                        (Some(gpa.0), None, self.memory_error(severity, gpa))
+                    }
+                    NotifyTarget::Processor(apic_id) => {
+                        self.check_processor(apic_id)?;
+                        (None, Some(apic_id), Cper::processor(severity, apic_id))
+                    }
+                };
+                error.threshold_exceeded = asked.threshold_exceeded;
+                let apei = self.apei()?;
+                apei.report(source, &error).map_err(full)?;
+                let waiting = apei.waiting(source);
+                self.note_notified(gpa, vcpu);
+                Ok(Begun::Done(Response::FaultNotified(FaultNotified {
+                    via: asked.via,
+                    severity: asked.severity,
+                    gpa,
+                    vcpu,
+                    waiting,
+                })))
             }
-        };
-        let severity = match asked.severity {
-            NotifySeverity::Corrected => Severity::Corrected,
-            NotifySeverity::Recoverable | NotifySeverity::Deferred => Severity::Recoverable,
-            NotifySeverity::Fatal => Severity::Fatal,
-        };
-        let mut error = match target {
-            Ok(gpa) => self.memory_error(severity, gpa, LINE),
-            Err(apic_id) => Cper::processor(severity, apic_id),
-        };
-        error.threshold_exceeded = asked.threshold_exceeded;
-        let apei = self.apei()?;
-        apei.report(source, &error).map_err(full)?;
-        let waiting = apei
-            .sources()
-            .iter()
-            .find(|info| info.source == source)
-            .map_or(0, |info| info.waiting);
-        let gpa = target.ok().map(|gpa| gpa.0);
-        self.note_notified(gpa, target.err());
-        Ok(Begun::Done(Response::FaultNotified(FaultNotified {
-            via: asked.via,
-            severity: asked.severity,
-            gpa,
-            vcpu: target.err(),
-            waiting,
-        })))
+        }
+    }
+
+    fn check_processor(&self, apic_id: u32) -> Result<(), ControlError> {
+        if self.parts.checks.ports.iter().any(|port| port.apic_id() == apic_id) {
+            return Ok(());
+        }
+        let error = ControlError::new(ErrorKind::NotFound, format!("there is no processor {apic_id}"));
+        Err(error.field("vcpu").hint("`describe` lists their APIC ids"))
     }
 
     fn note_notified(&self, gpa: Option<u64>, vcpu: Option<u32>) {
@@ -103,13 +95,12 @@ impl Running {
     }
 
     /// A memory error with all that the platform knows of its place.
-    fn memory_error(&self, severity: Severity, gpa: Gpa, granule: u64) -> Cper {
+    fn memory_error(&self, severity: Severity, gpa: Gpa) -> Cper {
         let place = self.guest_place(GpaRange::new(gpa, LINE), &Default::default());
         let error = MemoryError {
             gpa,
-            granule,
+            granule: LINE,
             node: place.node.and_then(|node| node.try_into().ok()),
-            handle: None,
         };
         let mut error = Cper::memory(severity, error);
         error.fru_text = place.nvdimm.or(place.name).or(place.kind);
@@ -145,24 +136,12 @@ impl Running {
     pub(super) fn tell_of(&self, ranges: &[GpaRange]) {
         let Some(apei) = &self.parts.apei else { return };
         for gpa in self.pages_to_tell(ranges) {
-            let error = self.memory_error(Severity::Recoverable, gpa, LINE);
+            let error = self.memory_error(Severity::Recoverable, gpa);
             match apei.report(Source::Notified, &error) {
                 Ok(()) => self.note_notified(Some(gpa.0), None),
                 Err(error) => tracing::warn!(at = %gpa, "the guest is not told of an error: {error}"),
             }
         }
-    }
-
-    fn notify_by_bank(&mut self, severity: NotifySeverity, gpa: Gpa) -> Result<Begun, ControlError> {
-        self.room_for_pending()?;
-        let kind = match severity {
-            NotifySeverity::Corrected => Kind::Corrected,
-            NotifySeverity::Deferred => Kind::Ucna,
-            NotifySeverity::Recoverable => Kind::Srao,
-            NotifySeverity::Fatal => Kind::Fatal,
-        };
-        let number = self.halt.ask_notice(Notice::new(kind, severity, gpa));
-        Ok(Begun::Until(Goal::Noticed(number), FAULT_LIMIT))
     }
 
     /// How the notice of this number ends.
@@ -191,12 +170,16 @@ impl Running {
             return;
         };
         tracing::debug!(?injection, "the guest injects an error");
-        let Some(range) = injection.spoils() else {
-            return self.injected(InjectionStatus::Success);
+        let done = match (injection.target, injection.spoils()) {
+            (Target::Processor(Some(apic_id)), _) => self.check_processor(apic_id),
+            (_, Some(range)) => self.spoil(range),
+            (Target::Memory(range), None) => self.check_memory(range),
+            (Target::Processor(None), None) => Ok(()),
         };
-        match self.spoil(range) {
+        match done {
             // Done once loads meet it.
-            Ok(()) => self.halt.injecting = true,
+            Ok(()) if injection.spoils().is_some() => self.halt.injecting = true,
+            Ok(()) => self.injected(InjectionStatus::Success),
             Err(error) => {
                 tracing::warn!("the guest's injection is refused: {error}");
                 self.injected(InjectionStatus::Invalid);
