@@ -14,6 +14,7 @@ pub mod facts;
 pub mod guest;
 pub mod host;
 pub mod payload;
+pub mod poison;
 pub mod process;
 pub mod qemu;
 pub mod scratch;

@@ -1,154 +1,37 @@
 //! Bad memory that is not persistent, on real kernels: boot RAM, a memory device, pages of files, persistent memory
 //! as a node.
 
-use anyhow::{Context, Result, bail, ensure};
-use guest_tests::{Guest, GuestBuilder, Scratch, api::ApiClient, facts};
+use anyhow::{Result, bail, ensure};
+use guest_tests::{
+    GuestBuilder, Scratch,
+    api::ApiClient,
+    facts,
+    poison::{LINE, MEMORY, Machine, PAGE, Step, walk},
+};
 use serde_json::{Value, json};
 use std::{fs::File, time::Duration};
 
 const MIB: u64 = 1 << 20;
-/// Bytes of programs' memory, the page of it that goes bad, and the line in that page.
-const MEMORY: u64 = 64 << 10;
-const PAGE: u64 = 0x3000;
-const LINE: u64 = 0x40;
 /// What memprobe ends with after SIGBUS, and `si_code` of memory that the program has met.
 const SIGBUS: &str = "7";
 const MCEERR_AR: &str = "SIGBUS code 4 ";
 
-struct Machine {
-    guest: Guest,
-    api: ApiClient,
-    /// Programs so far: each has files of its own.
-    programs: u32,
-    /// Loads that became machine checks so far.
-    consumed: u64,
-    /// kB of `HardwareCorrupted` so far.
-    corrupted: u64,
-}
-
-/// A program in the guest that stops after it has told where its memory is.
-struct Program {
-    number: u32,
-    /// Guest physical address of [`PAGE`].
-    gpa: u64,
-}
-
-impl Machine {
-    fn start(kernel: &str, files: &Scratch) -> Result<Self> {
-        File::create(files.join("disk"))?.set_len(64 * MIB)?;
-        let guest = GuestBuilder::new(kernel)
-            .arg("--cpu", "vendor=AuthenticAMD,add=erms")
-            .arg("--api-socket", &files.text("api"))
-            .cpus("2")
-            .arg("--numa", "node=0,memory=1G")
-            .arg("--numa", "node=1,hotplug=1G")
-            .arg("--numa", "node=2")
-            .arg("--memory-slots", "4")
-            .arg("--disk", &files.text("disk"))
-            .nvdimm("size=524416K,id=pmem0,label=128K,node=2")
-            .cmdline("memhp_default_state=online_movable")
-            .hello_within(Duration::from_secs(240))
-            .start()?;
-        Ok(Self {
-            guest,
-            api: ApiClient::connect(&files.join("api"))?,
-            programs: 0,
-            consumed: 0,
-            corrupted: 0,
-        })
-    }
-
-    /// Starts memprobe with `memory`; after `first` it tells where its page is, and waits.
-    fn program(&mut self, launcher: &str, memory: &str, first: &str, then: &str) -> Result<Program> {
-        self.programs += 1;
-        let number = self.programs;
-        let steps = format!("{first} phys:{PAGE} stop {then}");
-        self.guest.check(&format!(
-            "mkfifo /tmp/go{number}; \
-             (({launcher} memprobe {memory} {steps} <> /tmp/go{number} > /tmp/out{number} 2>&1; echo $? > /tmp/rc{number}) \
-             > /dev/null 2>&1 < /dev/null &)"
-        ))?;
-        let line = self.guest.check(&format!(
-            "for n in $(seq 300); do grep phys /tmp/out{number} && exit 0; sleep 0.1; done; cat /tmp/out{number}; exit 1"
-        ))?;
-        let gpa = line.rsplit_once(": 0x").context(line.clone())?.1;
-        let gpa = u64::from_str_radix(gpa.trim(), 16)?;
-        ensure!(gpa != 0, "{line}");
-        Ok(Program { number, gpa })
-    }
-
-    /// Lets a program go on; what it ends with, and what it said since.
-    fn go_on(&mut self, program: &Program) -> Result<(String, String)> {
-        let number = program.number;
-        let all = self.guest.check(&format!(
-            "echo > /tmp/go{number}; for n in $(seq 300); do test -s /tmp/rc{number} && break; sleep 0.1; done; \
-             cat /tmp/rc{number}; sed -n '/phys/,$p' /tmp/out{number} | sed 1d"
-        ))?;
-        let (code, said) = all.split_once('\n').unwrap_or((&all, ""));
-        Ok((code.to_owned(), said.to_owned()))
-    }
-
-    fn faults(&mut self) -> Result<Value> {
-        self.api.get("/faults")
-    }
-
-    /// Makes a line of a program's page bad, in memory of this kind and on this node.
-    fn inject(&mut self, program: &Program, kind: &str, node: u64) -> Result<()> {
-        let gpa = program.gpa + LINE;
-        let told = self
-            .api
-            .done("POST", "/faults", Some(&json!({"gpa": gpa, "dry-run": true})))?;
-        let place = &told["places"][0];
-        ensure!(
-            (&place["kind"], &place["node"], &place["load"]) == (&json!(kind), &json!(node), &json!("machine-check")),
-            "{told}"
-        );
-        let done = self.api.done("POST", "/faults", Some(&json!({"gpa": gpa})))?;
-        ensure!(done["places"] == told["places"], "{done}, told {told}");
-        Ok(())
-    }
-
-    /// Nothing more has become a machine check than was expected, and the kernel has lost so many pages.
-    fn met(&mut self, consumed: u64, pages: u64) -> Result<()> {
-        self.consumed += consumed;
-        self.corrupted += 4 * pages;
-        let (wanted, faults) = (self.consumed, self.faults()?);
-        ensure!(faults["counts"]["consumed"] == wanted, "not {wanted}: {faults}");
-        let lost = self.lost()?;
-        ensure!(lost == self.corrupted, "{lost} kB are lost, not {}", self.corrupted);
-        Ok(())
-    }
-
-    /// Begins to count anew from what there is.
-    fn count_again(&mut self) -> Result<()> {
-        let faults = self.faults()?;
-        self.consumed = faults["counts"]["consumed"].as_u64().context("no count")?;
-        self.corrupted = self.lost()?;
-        Ok(())
-    }
-
-    /// kB of pages that the kernel has taken out of use.
-    fn lost(&mut self) -> Result<u64> {
-        let text = self
-            .guest
-            .check("sed -n 's/HardwareCorrupted: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")?;
-        text.parse().context(text)
-    }
-
-    /// The kernel's own word on a page.
-    fn verdict(&mut self, gpa: u64) -> Result<String> {
-        self.guest.check(&format!(
-            "dmesg | sed -n 's/.*Memory failure: {:#x}: recovery action for //p' | tail -n 1",
-            gpa >> 12
-        ))
-    }
-
-    fn state(&mut self, gpa: u64) -> Result<String> {
-        let faults = self.faults()?;
-        let all = facts::list(&faults, "faults")?;
-        let found = all.iter().find(|fault| fault["gpa"] == gpa);
-        Ok(facts::text(found.with_context(|| faults.to_string())?, "state")?.to_owned())
-    }
+fn start(kernel: &str, files: &Scratch) -> Result<Machine> {
+    File::create(files.join("disk"))?.set_len(64 * MIB)?;
+    let guest = GuestBuilder::new(kernel)
+        .arg("--cpu", "vendor=AuthenticAMD,add=erms")
+        .arg("--api-socket", &files.text("api"))
+        .cpus("2")
+        .arg("--numa", "node=0,memory=1G")
+        .arg("--numa", "node=1,hotplug=1G")
+        .arg("--numa", "node=2")
+        .arg("--memory-slots", "4")
+        .arg("--disk", &files.text("disk"))
+        .nvdimm("size=524416K,id=pmem0,label=128K,node=2")
+        .cmdline("memhp_default_state=online_movable")
+        .hello_within(Duration::from_secs(240))
+        .start()?;
+    Ok(Machine::new(guest, ApiClient::connect(&files.join("api"))?))
 }
 
 /// A program that loads a bad line of its own memory is killed, the page taken out of use, and nobody else suffers.
@@ -260,7 +143,7 @@ fn memory_device(m: &mut Machine) -> Result<()> {
     let gone = m.api.memory(&json!({"remove": {"id": "hot"}}))?;
     ensure!(gone.is_ok(), "{gone:?}");
     // The kernel forgets the pages that it lost with them.
-    m.corrupted = m.lost()?;
+    m.forgot_pages()?;
     let faults = m.faults()?;
     let left = facts::list(&faults, "faults")?;
     ensure!(
@@ -310,8 +193,6 @@ fn persistent_memory_as_a_node(m: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-type Step = fn(&mut Machine) -> Result<()>;
-
 /// What happens to one machine, in this order; a step that fails does not keep the others from being tried.
 const STEPS: [(&str, Step); 5] = [
     ("boot RAM", |m| program_meets_it(m, "RAM", 0)),
@@ -323,16 +204,8 @@ const STEPS: [(&str, Step); 5] = [
 
 fn bad_memory(kernel: &str) -> Result<()> {
     let files = Scratch::new("poison-ram")?;
-    let mut m = Machine::start(kernel, &files)?;
-    let mut failures = vec![];
-    for (name, step) in STEPS {
-        if let Err(error) = step(&mut m) {
-            let log = m.guest.check("dmesg | tail -n 12")?;
-            failures.push(format!("{name}: {error:#}\n{log}"));
-            m.count_again()?;
-        }
-    }
-    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    let mut m = start(kernel, &files)?;
+    walk(&mut m, &STEPS)?;
     let log = m.guest.check("dmesg | grep -E 'WARNING:|BUG:|Oops' || true")?;
     ensure!(log.is_empty(), "{log}");
     m.guest.power_off()?;

@@ -6,9 +6,14 @@
 use super::{HostChoice, chosen, is_nested, measure::statistics, measured, publish};
 use anyhow::{Context, Result, ensure};
 use clap::Args as ClapArgs;
-use guest_tests::{Guest, GuestBuilder, Scratch, api::ApiClient, facts};
+use guest_tests::{
+    GuestBuilder, Scratch,
+    api::ApiClient,
+    facts,
+    poison::{LINE, MEMORY, Machine, PAGE},
+};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
@@ -113,7 +118,7 @@ pub(super) fn measure(plan: &Path) -> Result<()> {
 
 fn machine(kernel: &str, past: Past, report: &mut Report) -> Result<()> {
     let files = Scratch::new("bench")?;
-    let mut guest = GuestBuilder::new(kernel)
+    let guest = GuestBuilder::new(kernel)
         .timeout(900)
         .memory("1G")
         .arg("--cpu", "vendor=AuthenticAMD")
@@ -124,32 +129,33 @@ fn machine(kernel: &str, past: Past, report: &mut Report) -> Result<()> {
         .arg("--api-socket", &files.text("api"))
         .hello_within(Duration::from_secs(240))
         .start()?;
-    let mut client = ApiClient::connect(&files.join("api"))?;
-    let pid = client.get("/vm")?["pid"].as_u64().context("no pid")?;
-    guest.check(&format!(
+    let mut m = Machine::new(guest, ApiClient::connect(&files.join("api"))?);
+    let pid = m.api.get("/vm")?["pid"].as_u64().context("no pid")?;
+    m.guest.check(&format!(
         "dd if=/dev/urandom of=/tmp/data bs=1M count={MIB} 2>/dev/null && {WORK}"
     ))?;
     match past {
         Past::Clean => {}
         Past::Mended => {
-            many(&mut client, pid, report)?;
-            mend(&mut client)?;
+            many(&mut m.api, pid, report)?;
+            mend(&mut m.api)?;
         }
-        Past::Bad => inject(&mut client, SOME)?,
+        Past::Bad => inject(&mut m.api, SOME)?,
     }
     let pid = u32::try_from(pid)?;
     let exits = || Ok::<_, anyhow::Error>(*statistics(pid)?.get("VM exits").context("no exits")?);
     let (before, begun) = (exits()?, Instant::now());
-    guest.check(&format!("{WORK}; {WORK}; {WORK}; {WORK}"))?;
+    m.guest.check(&format!("{WORK}; {WORK}; {WORK}; {WORK}"))?;
     report.work.push(Work {
         past,
         ns: nanos(begun.elapsed()),
         exits: exits()? - before,
     });
     if past == Past::Clean {
-        loads(&mut guest, &mut client, report)?;
+        loads(&mut m, report)?;
     }
-    guest.end(0, |client| client.power_off(Instant::now() + Duration::from_secs(60)))?;
+    m.guest
+        .end(0, |client| client.power_off(Instant::now() + Duration::from_secs(60)))?;
     Ok(())
 }
 
@@ -188,24 +194,16 @@ fn mend(client: &mut ApiClient) -> Result<()> {
 }
 
 /// Programs that load a bad line of their own memory.
-fn loads(guest: &mut Guest, client: &mut ApiClient, report: &mut Report) -> Result<()> {
-    for n in 0..LOADS {
-        guest.check(&format!(
-            "mkfifo /tmp/go{n}; ((memprobe anon 65536 phys:12288 stop load:12352 <> /tmp/go{n} > /tmp/out{n} 2>&1; echo $? > /tmp/rc{n}) \
-             > /dev/null 2>&1 < /dev/null &)"
-        ))?;
-        let line = guest.check(&format!(
-            "for n in $(seq 300); do grep phys /tmp/out{n} && exit 0; sleep 0.1; done; exit 1"
-        ))?;
-        let gpa = line.rsplit_once(": 0x").context(line.clone())?.1;
-        let gpa = u64::from_str_radix(gpa.trim(), 16)? + 64;
-        client.done("POST", "/faults", Some(&json!({ "gpa": gpa })))?;
-        let code = guest.check(&format!(
-            "echo > /tmp/go{n}; for n in $(seq 300); do test -s /tmp/rc{n} && break; sleep 0.1; done; cat /tmp/rc{n}"
-        ))?;
-        ensure!(code == "7", "memprobe ended with {code}, not with SIGBUS");
-        let counts: Value = client.get("/faults")?["counts"].clone();
-        report.latency_us.push(facts::number(&counts, "last_latency_us")?);
+fn loads(m: &mut Machine, report: &mut Report) -> Result<()> {
+    for _ in 0..LOADS {
+        let program = m.program("", &format!("anon {MEMORY}"), "", &format!("load:{}", PAGE + LINE))?;
+        m.inject(&program, "RAM", 0)?;
+        let (code, said) = m.go_on(&program)?;
+        ensure!(code == "7", "memprobe ended with {code}, not with SIGBUS: {said}");
+        let faults = m.faults()?;
+        report
+            .latency_us
+            .push(facts::number(&faults["counts"], "last_latency_us")?);
     }
     Ok(())
 }
