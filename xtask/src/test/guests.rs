@@ -16,11 +16,11 @@ const MOST_RETRIES: usize = 5;
 const MEMORY_OF_A_HOST: u64 = 7 << 30;
 
 /// Runs `executables` there.
-pub fn run(tier: Tier, place: Place, executables: &[Executable], filter: Option<&str>) -> Result<Tally> {
+pub fn run(tier: Tier, place: Place, executables: &[Executable]) -> Result<Tally> {
     if executables.is_empty() {
         return Ok(Tally::default());
     }
-    let shift = Shift::new(tier, place, executables, filter)?;
+    let shift = Shift::new(tier, place, executables)?;
     let workers = match place {
         Place::Here => 1,
         Place::Nested => hosts_at_once().min(executables.len()),

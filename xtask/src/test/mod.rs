@@ -66,7 +66,7 @@ impl Tier {
         Self::Fuzz,
     ];
 
-    /// Those that test executables belong to by their names, `linux_boot` to the tier `linux`.
+    /// Those that test executables belong to by their names, `linux` and `linux_host` to the tier `linux`.
     const BY_NAME: [Self; 4] = [Self::Payload, Self::Nested, Self::Linux, Self::Kernel];
 
     /// As in the table.
@@ -86,7 +86,7 @@ impl Tier {
     pub fn of(executable: &str) -> Self {
         let named = |tier: &Self| {
             let rest = executable.strip_prefix(tier.name());
-            rest.is_some_and(|rest| rest.starts_with('_'))
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
         };
         Self::BY_NAME.into_iter().find(named).unwrap_or(Self::Unit)
     }
@@ -136,8 +136,8 @@ fn found_nothing(rows: &[(&str, Tally)]) -> bool {
 /// What is said when a filter leaves nothing to run.
 fn no_such_test(filter: &str) -> String {
     format!(
-        "error: no test's name contains '{filter}', and that is not a pass; hint: the filter is looked for in the names of test \
-         functions, not of files\n"
+        "error: no test's name contains '{filter}', and that is not a pass; hint: the filter is looked for in the names of tests, \
+         `module::function`\n"
     )
 }
 
@@ -192,25 +192,30 @@ fn run_tier(tier: Tier, args: &Args, all: &[Executable]) -> Result<Tally> {
             if place == host::Place::Nested {
                 images::build_default()?;
             }
-            guests::run(tier, place, &ours, filter)
+            guests::run(tier, place, &modules(&ours, filter)?)
         }
         Tier::Nested => {
             images::build_default()?;
-            guests::run(tier, host::Place::Here, &ours, filter)
+            guests::run(tier, host::Place::Here, &modules(&ours, filter)?)
         }
         Tier::Linux | Tier::Kernel => {
-            if tier == Tier::Kernel {
-                if !kernels::wanted(&ours, filter)? {
-                    return Ok(Tally::default());
-                }
+            let modules = modules(&ours, filter)?;
+            // Compiling takes minutes.
+            if tier == Tier::Kernel && !modules.is_empty() {
                 kernels::ensure()?;
             }
             images::build_default()?;
             let (place, line) = host::check(&daxvisor)?.for_kernels(args.host)?;
             println!("{line}");
-            guests::run(tier, place, &ours, filter)
+            guests::run(tier, place, &modules)
         }
     }
+}
+
+/// What is run one by one.
+fn modules(programs: &[Executable], filter: Option<&str>) -> Result<Vec<Executable>> {
+    let modules = programs.iter().map(|program| program.modules(filter));
+    Ok(modules.collect::<Result<Vec<_>>>()?.concat())
 }
 
 #[cfg(test)]
@@ -243,9 +248,10 @@ mod tests {
 
     #[test]
     fn executables_belong_to_tiers_by_name() {
-        assert_eq!(Tier::of("payload_mailbox"), Tier::Payload);
-        assert_eq!(Tier::of("linux_boot"), Tier::Linux);
-        assert_eq!(Tier::of("kernel_patches"), Tier::Kernel);
+        assert_eq!(Tier::of("payload"), Tier::Payload);
+        assert_eq!(Tier::of("linux"), Tier::Linux);
+        assert_eq!(Tier::of("linuxes"), Tier::Unit);
+        assert_eq!(Tier::of("kernel"), Tier::Kernel);
         assert_eq!(Tier::of("nested_host"), Tier::Nested);
         assert_eq!(Tier::of("acpi_tables"), Tier::Unit);
         assert_eq!(Tier::of("vmm"), Tier::Unit);

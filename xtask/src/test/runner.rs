@@ -28,8 +28,6 @@ pub struct Args {
 pub struct List {
     /// All that may be named.
     pub executables: Vec<Executable>,
-    /// Only tests whose name contains this.
-    pub filter: Option<String>,
     /// For all of them together.
     pub limit_seconds: u64,
     /// One test at a time.
@@ -67,10 +65,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Runs one; says how it failed.
 fn run_one(executable: &Executable, list: &List, deadline: Instant) -> Result<Option<String>> {
     let mut command = Command::new(&executable.path);
-    command
-        .args(&list.filter)
-        .current_dir(&executable.folder)
-        .stdin(Stdio::null());
+    if !executable.tests.is_empty() {
+        command.arg("--exact").args(&executable.tests);
+    }
+    command.current_dir(&executable.folder).stdin(Stdio::null());
     command.env("CARGO_MANIFEST_DIR", &executable.folder);
     // Symbols are read over 9p in the nested host: a backtrace there costs more than the test, and says less than the panic.
     command.env("RUST_BACKTRACE", "0");

@@ -67,7 +67,7 @@ fn nextest(filter: Option<&str>) -> Command {
         "slow",
     ]);
     // Whatever has a tier of its own is not ours.
-    let others = Tier::BY_NAME.map(|tier| format!("binary(/^{}_/)", tier.name()));
+    let others = Tier::BY_NAME.map(|tier| format!("binary(/^{}(_|$)/)", tier.name()));
     command.args(["-E", &format!("not (kind(test) & ({}))", others.join(" | "))]);
     command.args(filter);
     command

@@ -72,6 +72,7 @@ mod tests {
             kind: "test".to_owned(),
             path: PathBuf::new(),
             folder: PathBuf::new(),
+            tests: Vec::new(),
         }
     }
 

@@ -38,12 +38,11 @@ pub struct Shift {
 
 impl Shift {
     /// Of these programs.
-    pub fn new(tier: Tier, place: Place, executables: &[Executable], filter: Option<&str>) -> Result<Self> {
+    pub fn new(tier: Tier, place: Place, executables: &[Executable]) -> Result<Self> {
         let scratch = workspace::scratch(tier.name())?;
         let list = scratch.join("tests.json");
         let content = List {
             executables: executables.to_vec(),
-            filter: filter.map(str::to_owned),
             limit_seconds: LIMIT.as_secs(),
             serial: tier == Tier::Nested,
         };

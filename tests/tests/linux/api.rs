@@ -251,7 +251,7 @@ fn every_route_is_exercised_on_a_running_guest() -> Result<()> {
     let ended = guest.wait()?;
     ensure!(ended.code == 0, "exit code {}: {}", ended.code, ended.stderr);
     let seen = contract::seen();
-    // The stream has no end that could be checked; the others end machines, those of other tests (linux_reboot.rs).
+    // The stream has no end that could be checked; the others end machines, those of other tests (linux/reboot.rs).
     let left_out = ["GET /events", "POST /vm/shutdown", "POST /vm/reboot"];
     let missing: Vec<_> = contract::operations()
         .into_iter()
@@ -290,7 +290,7 @@ fn memory_comes_and_goes(guest: &mut Guest, client: &mut ApiClient) -> Result<()
     let removed = done(client, removing)?;
     ensure!(removed["result"]["len"] == 128 << 20, "{removed}");
     expect_grow_alone(client, json!([0, 0, false]))?;
-    // nested_devdax.rs has a node of its host to give away; this one has files alone.
+    // nested/devdax.rs has a node of its host to give away; this one has files alone.
     let range = json!({"file": "/proc/cpuinfo", "as": "memory", "size": "128M", "node": 1});
     let refused = client.refused("POST", "/dax-ranges", Some(&range))?;
     ensure!(refused == (422, "invalid-request".to_owned()), "{refused:?}");

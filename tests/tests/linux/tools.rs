@@ -1,6 +1,6 @@
 //! ndctl's verbs, each on a DIMM of its own and on the DIMMs of an interleave set: exit codes and JSON.
 //!
-//! Errors and scrubs have their own page of both (linux_ars.rs), firmware activation and thresholds too (linux_health.rs).
+//! Errors and scrubs have their own page of both (linux/ars.rs), firmware activation and thresholds too (linux/health.rs).
 
 use anyhow::{Context, Result, ensure};
 use guest_tests::{Guest, GuestBuilder, Scratch, facts};

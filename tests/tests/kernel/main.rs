@@ -1,0 +1,3 @@
+//! Kernels that are compiled here, with and without a patch.
+
+mod patches;

@@ -1,0 +1,34 @@
+//! Linux guests, through the agent: a module for each subject, and each module is run by itself.
+
+mod apei;
+mod api;
+mod ars;
+mod boot;
+mod console;
+mod disk;
+mod durable;
+mod durable_sets;
+mod ends;
+mod health;
+mod hotadd;
+mod kmem;
+mod limits;
+mod memory;
+mod memory_limit;
+mod numa;
+mod nvdimm;
+mod poison;
+mod poison_ram;
+mod powercut;
+mod qemu;
+mod random;
+mod ranges;
+mod reboot;
+mod regions;
+mod runner;
+mod security;
+mod tools;
+mod virtio_mem;
+mod virtio_pmem;
+mod xen;
+mod xen_guest;
