@@ -32,6 +32,8 @@ const QUESTIONS: usize = 200;
 const IDLE: Duration = Duration::from_secs(5);
 /// From the start to the agent's hello, on any host.
 const BOOT: Duration = Duration::from_secs(90);
+/// For one round, by the clock of whoever waits.
+const ROUND: Duration = Duration::from_secs(1200);
 /// For one answer.
 const ANSWER: Duration = Duration::from_secs(20);
 
@@ -55,7 +57,9 @@ pub struct Report {
 
 /// Runs the rounds where KVM is, and shows what came of them.
 pub fn run(plan: &Plan, kernel: &str, rounds: u32, nested: bool, json: &Path) -> Result<()> {
-    let flags: Option<&[&str]> = nested.then_some(&["--icount"]);
+    let limit = (ROUND * rounds).as_secs().to_string();
+    let flags = ["--icount", "--timeout", &limit];
+    let flags = nested.then_some(&flags[..]);
     let plan = (plan, kernel, rounds);
     let mut report: Report = measured(&plan, &plan.0.daxvisor, flags, "measure-hotplug")?;
     report.kind = match nested {
@@ -70,7 +74,8 @@ pub fn measure(plan: &Path) -> Result<()> {
     let (plan, kernel, rounds): (Plan, String, u32) = serde_json::from_slice(&fs::read(plan)?)?;
     let staged = Staged::new(&plan)?;
     let (mut rows, mut idle_ns) = (vec![], vec![]);
-    for _ in 0..rounds {
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}: questions to daxvisor");
         let guest = Guest::start(&staged, Vmm::Daxvisor)?;
         let mut client = Client::connect(&guest.socket, Some(ANSWER))?;
         for path in ["/vm/state", "/vm", "/nvdimms"] {
@@ -83,6 +88,7 @@ pub fn measure(plan: &Path) -> Result<()> {
         }
         idle_ns.push(guest.idle("api")?);
         drop(guest);
+        eprintln!("round {round} of {rounds}: questions to QEMU");
         let guest = Guest::start(&staged, Vmm::QemuQ35)?;
         let mut monitor = Monitor::connect(&guest.socket)?;
         for command in ["query-status", "query-memory-devices", "query-version"] {
@@ -90,7 +96,10 @@ pub fn measure(plan: &Path) -> Result<()> {
             rows.push(series(Vmm::QemuQ35, command.to_owned(), ask)?);
         }
         drop(guest);
-        rows.extend(memory::measure(&kernel)?);
+        for vmm in [Vmm::Daxvisor, Vmm::QemuQ35] {
+            eprintln!("round {round} of {rounds}: memory devices of {vmm}");
+            rows.extend(memory::measure(vmm, &kernel)?);
+        }
     }
     let kind = String::new();
     println!("{}", serde_json::to_string(&Report { kind, rows, idle_ns })?);
