@@ -13,6 +13,7 @@ pub mod contract;
 pub mod facts;
 pub mod guest;
 pub mod host;
+pub mod matrix;
 pub mod payload;
 pub mod poison;
 pub mod process;

@@ -1,6 +1,11 @@
 //! A machine with bad memory, and programs in it that load where they are told (memprobe).
 
-use crate::{Guest, api::ApiClient, facts};
+use crate::{
+    Guest,
+    api::ApiClient,
+    facts,
+    matrix::{self, Outcome},
+};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -17,6 +22,8 @@ pub struct Machine {
     pub guest: Guest,
     /// Its machine's API.
     pub api: ApiClient,
+    /// Name of its kernel.
+    pub kernel: String,
     /// Programs so far: each has files of its own.
     programs: u32,
     /// Loads that became machine checks so far.
@@ -31,6 +38,8 @@ pub struct Program {
     number: u32,
     /// Guest physical address of its page.
     pub gpa: u64,
+    /// Offset of the page in its memory.
+    pub at: u64,
 }
 
 /// How a program ended: its exit code, and what it has said since it went on.
@@ -38,21 +47,32 @@ pub type End = (String, String);
 
 impl Machine {
     /// Nothing is bad in it yet.
-    pub fn new(guest: Guest, api: ApiClient) -> Self {
+    pub fn new(kernel: &str, guest: Guest, api: ApiClient) -> Self {
         Self {
             guest,
             api,
+            kernel: kernel.to_owned(),
             programs: 0,
             consumed: 0,
             corrupted: 0,
         }
     }
 
-    /// Starts memprobe with `memory`; after `first` it tells where its page is, and waits.
+    /// A cell of the matrix, on this kernel.
+    pub fn saw(&self, row: &str, outcome: Outcome) -> Result<()> {
+        matrix::saw(row, &self.kernel, outcome)
+    }
+
+    /// A program whose page is at [`PAGE`].
     pub fn program(&mut self, launcher: &str, memory: &str, first: &str, then: &str) -> Result<Program> {
+        self.program_at(launcher, memory, PAGE, first, then)
+    }
+
+    /// Starts memprobe with `memory`; after `first` it tells where the page at the offset `at` is, and waits.
+    pub fn program_at(&mut self, launcher: &str, memory: &str, at: u64, first: &str, then: &str) -> Result<Program> {
         self.programs += 1;
         let number = self.programs;
-        let steps = format!("{first} phys:{PAGE} stop {then}");
+        let steps = format!("{first} phys:{at} stop {then}");
         self.guest.check(&format!(
             "mkfifo /tmp/go{number}; \
              (({launcher} memprobe {memory} {steps} <> /tmp/go{number} > /tmp/out{number} 2>&1; echo $? > /tmp/rc{number}) \
@@ -64,14 +84,30 @@ impl Machine {
         let gpa = line.rsplit_once(": 0x").context(line.clone())?.1;
         let gpa = u64::from_str_radix(gpa.trim(), 16)?;
         ensure!(gpa != 0, "{line}");
-        Ok(Program { number, gpa })
+        Ok(Program { number, gpa, at })
     }
 
     /// Lets a program go on to its end.
     pub fn go_on(&mut self, program: &Program) -> Result<End> {
+        self.release(&[*program])?;
+        self.end_of(program)
+    }
+
+    /// Lets programs go on, at once.
+    pub fn release(&mut self, programs: &[Program]) -> Result<()> {
+        let words: Vec<_> = programs
+            .iter()
+            .map(|one| format!("echo > /tmp/go{}", one.number))
+            .collect();
+        self.guest.check(&words.join("; "))?;
+        Ok(())
+    }
+
+    /// Waits for the end of a program that goes on.
+    pub fn end_of(&mut self, program: &Program) -> Result<End> {
         let number = program.number;
         let all = self.guest.check(&format!(
-            "echo > /tmp/go{number}; for n in $(seq 300); do test -s /tmp/rc{number} && break; sleep 0.1; done; \
+            "for n in $(seq 300); do test -s /tmp/rc{number} && break; sleep 0.1; done; \
              cat /tmp/rc{number}; sed -n '/phys/,$p' /tmp/out{number} | sed 1d"
         ))?;
         let (code, said) = all.split_once('\n').unwrap_or((&all, ""));
@@ -110,12 +146,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Begins to count anew from what there is.
-    pub fn count_again(&mut self) -> Result<()> {
+    /// Begins to count anew from what there is; how many loads became machine checks since the last count.
+    pub fn count_again(&mut self) -> Result<u64> {
         let faults = self.faults()?;
+        let before = self.consumed;
         self.consumed = faults["counts"]["consumed"].as_u64().context("no count")?;
         self.corrupted = self.lost()?;
-        Ok(())
+        Ok(self.consumed.saturating_sub(before))
     }
 
     /// The kernel has forgotten lost pages, with the memory that they were of.
@@ -147,6 +184,53 @@ impl Machine {
         let found = all.iter().find(|fault| fault["gpa"] == gpa);
         Ok(facts::text(found.with_context(|| faults.to_string())?, "state")?.to_owned())
     }
+
+    /// A flag of the kernel's page at `gpa` (include/uapi/linux/kernel-page-flags.h).
+    pub fn page_flag(&mut self, gpa: u64, bit: u32) -> Result<bool> {
+        let text = self.guest.check(&format!(
+            "dd if=/proc/kpageflags bs=8 skip={} count=1 2>/dev/null | od -An -v -tx8",
+            gpa >> 12
+        ))?;
+        let flags = u64::from_str_radix(text.trim(), 16).with_context(|| text.clone())?;
+        Ok(flags >> bit & 1 == 1)
+    }
+
+    /// Waits until a node has memory.
+    pub fn node_has_memory(&mut self, node: u64) -> Result<()> {
+        self.guest.check(&format!(
+            "for n in $(seq 100); do test $(sed -n 's/.*MemFree: *\\([0-9]*\\) kB/\\1/p' \
+             /sys/devices/system/node/node{node}/meminfo 2>/dev/null || echo 0) -gt 65536 && exit 0; sleep 0.1; done; \
+             cat /sys/devices/system/node/has_memory; exit 1"
+        ))?;
+        Ok(())
+    }
+}
+
+/// A program that loads a bad line of its own memory is killed, the page taken out of use, and nobody else suffers; a cell of the
+/// matrix.
+pub fn program_meets_it(m: &mut Machine, row: &str, kind: &str, node: u64) -> Result<()> {
+    let launcher = format!("numactl --membind={node}");
+    let memory = format!("anon {MEMORY}");
+    let loads = format!("load:{PAGE} load:{}", PAGE + LINE);
+    let victim = m.program(&launcher, &memory, "", &loads)?;
+    let other = m.program(&launcher, &memory, "", &format!("{loads} vector:{}", PAGE + 2 * LINE))?;
+    m.inject(&victim, kind, node)?;
+    ensure!(m.state(victim.gpa + LINE)? == "latent");
+    m.met(0, 0)?;
+    let end = m.go_on(&victim)?;
+    let wanted = format!("load {PAGE:#x}: {:#x}\n", PAGE + 1);
+    ensure!(end.1.starts_with(&wanted), "{end:?}");
+    m.saw(row, Outcome::of(&end, &victim))?;
+    m.met(1, 1)?;
+    ensure!(m.state(victim.gpa + LINE)? == "known");
+    let verdict = m.verdict(victim.gpa)?;
+    ensure!(verdict.ends_with("Recovered"), "{verdict}");
+    let (code, said) = m.go_on(&other)?;
+    ensure!(
+        code == "0" && said.contains(&format!("load {PAGE:#x}: {:#x}", PAGE + 1)),
+        "{code}: {said}"
+    );
+    m.met(0, 0)
 }
 
 /// Steps of one machine, in this order; one that fails does not keep the others from being tried.

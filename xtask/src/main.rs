@@ -14,6 +14,7 @@ mod demo;
 mod docs;
 mod host;
 mod images;
+mod matrix;
 mod packages;
 mod process;
 mod test;
@@ -36,6 +37,8 @@ enum Verb {
     Bench(bench::Args),
     /// Run ndctl's own tests against daxvisor's firmware, and write docs/conformance.md
     Conformance(conformance::Args),
+    /// Run the tests of bad memory, and write docs/poison-matrix.md from what their guests did
+    PoisonMatrix(matrix::Args),
     /// Rewrite the golden files with what the code makes now
     Bless,
     /// Fetch and build the guest kernels, their initramfs and the nested host
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Conformance(args) => conformance::run(&args),
+        Verb::PoisonMatrix(args) => matrix::run(&args),
         Verb::Bless => bless::run(),
         Verb::Images(args) => images::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::RunTests(args) => test::runner::run(&args),

@@ -25,16 +25,16 @@ fn start(kernel: &str, files: &Scratch) -> Result<Machine> {
         .cmdline("panic=1 module_blacklist=pvpanic,pvpanic_mmio")
         .hello_within(Duration::from_secs(240))
         .start()?;
-    booted(guest, files)
+    booted(kernel, guest, files)
 }
 
 /// A guest that has just booted, with the interfaces where its programs find them.
-fn booted(mut guest: Guest, files: &Scratch) -> Result<Machine> {
+fn booted(kernel: &str, mut guest: Guest, files: &Scratch) -> Result<Machine> {
     guest.check(
         "mount -t debugfs none /sys/kernel/debug 2>/dev/null; modprobe einj && \
          mount -t pstore none /sys/fs/pstore 2>/dev/null; test -d /sys/kernel/debug/apei/einj",
     )?;
-    Ok(Machine::new(guest, ApiClient::connect(&files.join("api"))?))
+    Ok(Machine::new(kernel, guest, ApiClient::connect(&files.join("api"))?))
 }
 
 /// A program with memory of its own.
@@ -216,7 +216,7 @@ fn einj(m: &mut Machine) -> Result<()> {
 fn fatal(mut m: Machine, files: &Scratch) -> Result<Machine> {
     let gpa = program(&mut m, "")?.gpa;
     notify(&mut m, &json!({"gpa": gpa, "severity": "fatal"}))?;
-    let mut m = booted(m.guest.again()?, files)?;
+    let mut m = booted(&m.kernel, m.guest.again()?, files)?;
     let log = m
         .guest
         .check("dmesg | grep -A40 'BERT: Error records from previous boot'")?;

@@ -18,6 +18,7 @@ mod memory_limit;
 mod numa;
 mod nvdimm;
 mod poison;
+mod poison_kinds;
 mod poison_ram;
 mod powercut;
 mod qemu;

@@ -2,7 +2,11 @@
 
 use agent_protocol::ExitStatus;
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, Scratch, api::ApiClient};
+use guest_tests::{
+    Guest, GuestBuilder, Scratch,
+    api::ApiClient,
+    matrix::{self, Outcome},
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -23,6 +27,7 @@ const MCEERR_AR: u64 = 4;
 const ADRERR: u64 = 2;
 
 struct Machine {
+    kernel: String,
     guest: Guest,
     api: ApiClient,
     /// Where the guest sees the first byte of the namespace's data.
@@ -62,11 +67,16 @@ impl Machine {
         let data = u64::from_str_radix(data.trim_start_matches("0x"), 16)?;
         let api = ApiClient::connect(&files.join("api"))?;
         Ok(Self {
+            kernel: kernel.to_owned(),
             guest,
             api,
             data,
             sector,
         })
+    }
+
+    fn saw(&self, row: &str, outcome: Outcome) -> Result<()> {
+        matrix::saw(row, &self.kernel, outcome)
     }
 
     /// Makes the line of the file at `offset` bad, unknown to the guest.
@@ -177,6 +187,7 @@ fn program_meets_it(m: &mut Machine, step: &str, again: u64) -> Result<()> {
         code == MCEERR_AR && at <= MAPPED && MAPPED < at + bytes && bytes == 4096,
         "{said}"
     );
+    m.saw("pmem-map", Outcome::Killed { lsb: 12 })?;
     let faults = m.faults()?;
     ensure!(
         faults["counts"]["consumed"] == 1 && faults["faults"][0]["state"] == "known" && faults["pages"] == 1,
@@ -189,8 +200,14 @@ fn program_meets_it(m: &mut Machine, step: &str, again: u64) -> Result<()> {
     ensure!(list[0]["badblock_count"] == 1 && list[0]["badblocks"] == bad, "{list}");
     // What is known is not met again: the kernel does not hand the page out.
     ensure!(m.read(MAPPED & !0xfff)? == Some(EIO));
+    m.saw("pmem-read-known", Outcome::Eio)?;
     let (status, said) = m.touch(&format!("load:{MAPPED}"))?;
     ensure!(status == SIGBUS && sigbus(&said)?.0 == again, "{said}");
+    let outcome = match again {
+        ADRERR => Outcome::NotHandedOut,
+        _ => Outcome::Killed { lsb: 12 },
+    };
+    m.saw("pmem-map-again", outcome)?;
     let (status, said) = m.touch("load:0x2ff8 load:0x4000")?;
     ensure!(status == FINE, "{said}");
     ensure!(m.consumed()? == 1);
@@ -204,6 +221,7 @@ fn kernel_meets_it(m: &mut Machine) -> Result<()> {
     ensure!(m.consumed()? == 2, "the copy met the line");
     ensure!(first == Some(EFAULT), "{first:?}");
     ensure!(m.read(READ)? == Some(EIO), "and now it is known");
+    m.saw("pmem-read", Outcome::Efault)?;
     ensure!(m.consumed()? == 2);
     let sectors = [MAPPED, READ].map(|at| format!("{} 1", m.sector_of(at)));
     ensure!(m.badblocks()? == sectors.join("\n"));
@@ -236,7 +254,8 @@ fn cleared(m: &mut Machine) -> Result<()> {
     let reads = (m.read(MAPPED & !0xfff)?, m.read(READ)?);
     ensure!(reads == (None, None), "{reads:?}");
     ensure!(m.consumed()? == 2);
-    Ok(())
+    m.saw("pmem-write", Outcome::Good)?;
+    m.saw("pmem-clear", Outcome::Good)
 }
 
 /// `step` meets the line at [`MAPPED`]; who touches its page after that has SIGBUS with the code `again`.

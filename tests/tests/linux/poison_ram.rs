@@ -6,15 +6,13 @@ use guest_tests::{
     GuestBuilder, Scratch,
     api::ApiClient,
     facts,
-    poison::{LINE, MEMORY, Machine, PAGE, Step, walk},
+    matrix::Outcome,
+    poison::{LINE, MEMORY, Machine, PAGE, Step, program_meets_it, walk},
 };
 use serde_json::{Value, json};
 use std::{fs::File, time::Duration};
 
 const MIB: u64 = 1 << 20;
-/// What memprobe ends with after SIGBUS, and `si_code` of memory that the program has met.
-const SIGBUS: &str = "7";
-const MCEERR_AR: &str = "SIGBUS code 4 ";
 
 fn start(kernel: &str, files: &Scratch) -> Result<Machine> {
     File::create(files.join("disk"))?.set_len(64 * MIB)?;
@@ -31,35 +29,7 @@ fn start(kernel: &str, files: &Scratch) -> Result<Machine> {
         .cmdline("memhp_default_state=online_movable")
         .hello_within(Duration::from_secs(240))
         .start()?;
-    Ok(Machine::new(guest, ApiClient::connect(&files.join("api"))?))
-}
-
-/// A program that loads a bad line of its own memory is killed, the page taken out of use, and nobody else suffers.
-fn program_meets_it(m: &mut Machine, kind: &str, node: u64) -> Result<()> {
-    let launcher = format!("numactl --membind={node}");
-    let memory = format!("anon {MEMORY}");
-    let loads = format!("load:{PAGE} load:{}", PAGE + LINE);
-    let victim = m.program(&launcher, &memory, "", &loads)?;
-    let other = m.program(&launcher, &memory, "", &format!("{loads} vector:{}", PAGE + 2 * LINE))?;
-    m.inject(&victim, kind, node)?;
-    ensure!(m.state(victim.gpa + LINE)? == "latent");
-    m.met(0, 0)?;
-    let (code, said) = m.go_on(&victim)?;
-    let wanted = format!("load {PAGE:#x}: {:#x}\n{MCEERR_AR}offset {PAGE:#x} lsb 12", PAGE + 1);
-    ensure!(
-        (code.as_str(), said.as_str()) == (SIGBUS, wanted.as_str()),
-        "{code}: {said}"
-    );
-    m.met(1, 1)?;
-    ensure!(m.state(victim.gpa + LINE)? == "known");
-    let verdict = m.verdict(victim.gpa)?;
-    ensure!(verdict.ends_with("Recovered"), "{verdict}");
-    let (code, said) = m.go_on(&other)?;
-    ensure!(
-        code == "0" && said.contains(&format!("load {PAGE:#x}: {:#x}", PAGE + 1)),
-        "{code}: {said}"
-    );
-    m.met(0, 0)
+    Ok(Machine::new(kernel, guest, ApiClient::connect(&files.join("api"))?))
 }
 
 /// Two programs share a page: the first load is the machine check, and the second finds the page taken away.
@@ -73,11 +43,12 @@ fn page_is_met_twice(m: &mut Machine) -> Result<()> {
     let two = m.program("", &memory, &first, &then)?;
     ensure!(one.gpa == two.gpa, "{:#x} {:#x}", one.gpa, two.gpa);
     m.inject(&one, "RAM", 0)?;
-    for program in [one, two] {
-        let (code, said) = m.go_on(&program)?;
-        ensure!(code == SIGBUS && said.starts_with(MCEERR_AR), "{code}: {said}");
-    }
-    m.met(1, 1)
+    let end = m.go_on(&one)?;
+    ensure!(Outcome::of(&end, &one) == (Outcome::Killed { lsb: 12 }), "{end:?}");
+    m.met(1, 1)?;
+    let end = m.go_on(&two)?;
+    m.saw("ram-shared", Outcome::of(&end, &two))?;
+    m.met(0, 0)
 }
 
 /// A page of a file that the disk has as well is read again, and the program sees nothing; one that the disk does not have
@@ -106,6 +77,7 @@ fn pages_of_files(m: &mut Machine) -> Result<()> {
         verdict.starts_with("clean") && verdict.ends_with("Recovered"),
         "{verdict}"
     );
+    m.saw("cache-clean", Outcome::ReadAgain)?;
 
     m.guest.check("echo 100000 > /proc/sys/vm/dirty_writeback_centisecs")?;
     let memory = format!("map /disk/clean {MEMORY}");
@@ -123,7 +95,7 @@ fn pages_of_files(m: &mut Machine) -> Result<()> {
     m.guest
         .check("xfs_io -c 'pwrite -q -S 0x11 0 4096' -c fsync /disk/clean")?;
     ensure!(m.go_on(&writer)?.0 == "0");
-    Ok(())
+    m.saw("cache-dirty", Outcome::Eio)
 }
 
 /// A memory device that the guest has added, and gives back with the errors that are in it.
@@ -136,7 +108,7 @@ fn memory_device(m: &mut Machine) -> Result<()> {
     m.guest.check(
         "for n in $(seq 100); do grep -q 1 /sys/devices/system/node/has_memory && exit 0; sleep 0.1; done; exit 1",
     )?;
-    program_meets_it(m, "memory device", 1)?;
+    program_meets_it(m, "dimm-program", "memory device", 1)?;
     // One that the kernel has not met, in the same device.
     let free = start + 96 * MIB;
     m.api.done("POST", "/faults", Some(&json!({"gpa": free})))?;
@@ -151,7 +123,7 @@ fn memory_device(m: &mut Machine) -> Result<()> {
             .all(|fault| !(start..start + 128 * MIB).contains(&fault["gpa"].as_u64().unwrap_or(0))),
         "{faults}"
     );
-    Ok(())
+    m.saw("dimm-gone", Outcome::GivenBack)
 }
 
 /// Persistent memory as a node: what a scrub finds and a clear mends before it is put online harms nobody afterwards.
@@ -183,7 +155,8 @@ fn persistent_memory_as_a_node(m: &mut Machine) -> Result<()> {
     m.guest
         .check("numactl --membind=2 memprobe anon 0x8000000 load:0 vector:0x7fff000")?;
     m.met(0, 0)?;
-    program_meets_it(m, "NVDIMM", 2)?;
+    m.saw("node-mended", Outcome::Fine)?;
+    program_meets_it(m, "node-program", "NVDIMM", 2)?;
     let faults = m.faults()?;
     let left: Vec<&Value> = facts::list(&faults, "faults")?
         .iter()
@@ -193,9 +166,9 @@ fn persistent_memory_as_a_node(m: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// What happens to one machine, in this order; a step that fails does not keep the others from being tried.
+/// What happens to one machine, in this order.
 const STEPS: [(&str, Step); 5] = [
-    ("boot RAM", |m| program_meets_it(m, "RAM", 0)),
+    ("boot RAM", |m| program_meets_it(m, "ram-program", "RAM", 0)),
     ("a page met twice", page_is_met_twice),
     ("pages of files", pages_of_files),
     ("a memory device", memory_device),

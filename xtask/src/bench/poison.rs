@@ -129,7 +129,7 @@ fn machine(kernel: &str, past: Past, report: &mut Report) -> Result<()> {
         .arg("--api-socket", &files.text("api"))
         .hello_within(Duration::from_secs(240))
         .start()?;
-    let mut m = Machine::new(guest, ApiClient::connect(&files.join("api"))?);
+    let mut m = Machine::new(kernel, guest, ApiClient::connect(&files.join("api"))?);
     let pid = m.api.get("/vm")?["pid"].as_u64().context("no pid")?;
     m.guest.check(&format!(
         "dd if=/dev/urandom of=/tmp/data bs=1M count={MIB} 2>/dev/null && {WORK}"

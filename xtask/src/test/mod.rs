@@ -13,8 +13,8 @@ pub mod unit;
 
 pub use tally::Tally;
 
-use crate::{check, host, images, packages, process, workspace};
-use anyhow::Result;
+use crate::{check, host, images, matrix, packages, process, workspace};
+use anyhow::{Context, Result, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use executables::Executable;
 use std::{process::ExitCode, time::Instant};
@@ -207,7 +207,11 @@ fn run_tier(tier: Tier, args: &Args, all: &[Executable]) -> Result<Tally> {
             images::build_default()?;
             let (place, line) = host::check(&daxvisor)?.for_kernels(args.host)?;
             println!("{line}");
-            guests::run(tier, place, &modules)
+            let mut tally = guests::run(tier, place, &modules)?;
+            if tier == Tier::Linux && filter.is_none() {
+                matrix::check(&mut tally)?;
+            }
+            Ok(tally)
         }
     }
 }
@@ -216,6 +220,22 @@ fn run_tier(tier: Tier, args: &Args, all: &[Executable]) -> Result<Tally> {
 fn modules(programs: &[Executable], filter: Option<&str>) -> Result<Vec<Executable>> {
     let modules = programs.iter().map(|program| program.modules(filter));
     Ok(modules.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// Builds everything and runs the Linux tests whose names contain `filter`.
+pub fn linux(filter: &str, host: host::Choice) -> Result<Tally> {
+    let args = Args {
+        tiers: vec![Tier::Linux],
+        filter: Some(filter.to_owned()),
+        host,
+        fuzz_seconds: 0,
+    };
+    let (executables, prepared) = prepare(&args);
+    let executables = executables.filter(|_| prepared.failed == 0);
+    let executables = executables.context("the tests cannot be built")?;
+    let tally = run_tier(Tier::Linux, &args, &executables)?;
+    ensure!(tally.total() > 0, "{}", no_such_test(filter));
+    Ok(tally)
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ impl Reader {
         if let Some((_, retry)) = line.split_once("RETRY: ") {
             self.tally.retries.push(retry.trim().to_owned());
         }
+        if let Some((_, cell)) = line.split_once("CELL: ") {
+            self.tally.cells.push(cell.trim().to_owned());
+        }
         match self.speaker {
             Speaker::Libtest => self.libtest(line.trim()),
             Speaker::Nextest => self.nextest(line.trim()),
@@ -125,7 +128,7 @@ mod tests {
     fn retries_are_counted_wherever_they_stand_in_a_line() {
         let tally = read(
             Speaker::Libtest,
-            "RETRY: a guest: lost (retry 1 of this test program)\ntest a ... RETRY: b guest: lost\ntest a ... ok\n\
+            "RETRY: a guest: lost (retry 1 of this test program)\ntest a ... RETRY: b guest: lost\ntest a ... CELL: {}\nok\n\
              test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         );
         assert_eq!((tally.passed, tally.failed), (1, 0));
@@ -133,6 +136,7 @@ mod tests {
             tally.retries,
             ["a guest: lost (retry 1 of this test program)", "b guest: lost"]
         );
+        assert_eq!(tally.cells, ["{}"]);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct Tally {
     pub failures: Vec<String>,
     /// What was tried a second time because the host had failed it, and why.
     pub retries: Vec<String>,
+    /// Cells of the poison matrix that tests have seen, as they wrote them.
+    pub cells: Vec<String>,
 }
 
 impl Tally {
@@ -29,6 +31,7 @@ impl Tally {
         self.failed += other.failed;
         self.failures.extend(other.failures);
         self.retries.extend(other.retries);
+        self.cells.extend(other.cells);
     }
 
     /// Counts one failure and prints why.
