@@ -115,6 +115,9 @@ impl Host for Machine<'_> {
     fn set_upcall_vector(&mut self, vector: u8) -> bool {
         vector == 0 || vector >= 0x10
     }
+    fn apic_id(&self, vcpu: u32) -> Option<u32> {
+        (vcpu < 2).then_some(vcpu)
+    }
     fn raise(&mut self, port: u32, vcpu: u32) {
         assert!((1..4096).contains(&port) && vcpu < 2);
     }
@@ -133,6 +136,8 @@ fuzz_target!(|data: &[u8]| {
     };
     let mut domain = Domain::new(Plan {
         version: "4.17".parse().expect("a version"),
+        // Either domain.
+        initial: data.len() % 2 == 0,
         vcpus: 2,
         boot: vec![0..BOOT],
         maximum: MAXIMUM,

@@ -10,7 +10,7 @@
 //! caller to have the others brought out of the guest, and each thread does its own in [`Xen::do_errands`] before it goes on.
 
 use crate::{
-    config::{Limits, VmConfig},
+    config::{Limits, VmConfig, XenConfig},
     hv::{HvError, Hypercall, Vcpu, Vm},
     layout::{self, Layout, map::Report},
     memory::{Stage, Window, limits::DomainMemory},
@@ -18,7 +18,7 @@ use crate::{
 use devices::{
     GuestMemory,
     units::{ByteSize, Gpa, GpaRange},
-    xen::{Answer, Area, BadAddress, Call, Domain, Guest, Host, Plan, Version, abi::PAGE},
+    xen::{Answer, Area, BadAddress, Call, Domain, Guest, Host, Plan, abi::PAGE},
 };
 use std::{
     collections::BTreeMap,
@@ -71,14 +71,15 @@ struct State {
 }
 
 /// What the domain is made of, from what the machine is and is to have.
-pub fn plan(config: &VmConfig, layout: &Layout, version: Version, limits: &Limits) -> Plan {
+pub fn plan(config: &VmConfig, layout: &Layout, xen: &XenConfig, limits: &Limits) -> Plan {
     let pages = |range: &GpaRange| range.start.0 / PAGE..range.end().0 / PAGE;
     let mut boot: Vec<_> = layout.ram.iter().map(|region| pages(&region.range)).collect();
     boot.sort_by_key(|range| range.start);
     let maximum = limits.static_max.max(layout.ram_size());
     let map = layout.e820().into_iter();
     Plan {
-        version,
+        version: xen.version,
+        initial: xen.dom0,
         vcpus: config.cpus.count.into(),
         boot,
         maximum: maximum.0 / PAGE,
@@ -244,7 +245,7 @@ struct Hands<'a> {
 impl Hands<'_> {
     /// The vCPU of that number does it: now, if it is the one that calls.
     fn on(&self, number: u32, errand: Errand) -> bool {
-        match (self.caller, self.apic_id(number)) {
+        match (self.caller, self.processor(number)) {
             (Some((vcpu, caller)), _) if caller == number => errand.run(vcpu),
             (_, Some(apic_id)) => {
                 self.xen.leave_errand(apic_id, errand);
@@ -254,7 +255,7 @@ impl Hands<'_> {
         }
     }
 
-    fn apic_id(&self, number: u32) -> Option<u32> {
+    fn processor(&self, number: u32) -> Option<u32> {
         self.xen.vcpus.get(number as usize).copied()
     }
 }
@@ -358,9 +359,13 @@ impl Host for Hands<'_> {
         told(self.xen.vm.set_upcall_vector(vector))
     }
 
+    fn apic_id(&self, vcpu: u32) -> Option<u32> {
+        self.processor(vcpu)
+    }
+
     fn raise(&mut self, port: u32, vcpu: u32) {
         // KVM knows vCPUs by their APIC ids.
-        if let Some(apic_id) = self.apic_id(vcpu) {
+        if let Some(apic_id) = self.processor(vcpu) {
             told(self.xen.vm.send_event(port, apic_id));
         }
     }

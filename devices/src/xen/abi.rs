@@ -9,11 +9,15 @@ use zerocopy::{
 pub const PAGE: u64 = 4096;
 /// The domain that calls, whatever its number.
 pub const DOMID_SELF: u16 = 0x7ff0;
-/// Number of the guest's domain.
+/// Number of a domain that is not the first.
 pub const DOMID: u16 = 1;
+/// Number of the first domain.
+pub const DOM0: u16 = 0;
 
 /// Hypercalls that are answered, or not answered without a word (`xen.h`).
 pub mod hypercall {
+    /// The platform, for the first domain.
+    pub const PLATFORM_OP: u64 = 7;
     /// Memory of the domain.
     pub const MEMORY_OP: u64 = 12;
     /// What hypervisor this is.
@@ -30,6 +34,8 @@ pub mod hypercall {
     pub const SCHED_OP: u64 = 29;
     /// Event channels.
     pub const EVENT_CHANNEL_OP: u64 = 32;
+    /// Interrupts and devices of the platform.
+    pub const PHYSDEV_OP: u64 = 33;
     /// Hardware virtual machines.
     pub const HVM_OP: u64 = 34;
 }
@@ -44,6 +50,8 @@ pub enum Errno {
     NoEntry = 2,
     /// No such domain.
     NoDomain = 3,
+    /// Not in this version of the interface.
+    Access = 13,
     /// Bad address.
     Fault = 14,
     /// Taken.
@@ -286,6 +294,58 @@ pub struct GrantVersion {
     pub padding: U16,
     /// Answer.
     pub version: U32,
+}
+
+/// What `xen_platform_op` begins with.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PlatformOp {
+    /// Which.
+    pub command: U32,
+    /// Of the interface.
+    pub version: U32,
+}
+
+/// `xenpf_enter_acpi_sleep`, behind [`PlatformOp`].
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AcpiSleep {
+    /// For the control registers.
+    pub values: [U16; 2],
+    /// S-state.
+    pub state: U32,
+    /// Which registers.
+    pub flags: U32,
+}
+
+/// `xenpf_pcpuinfo`, behind [`PlatformOp`].
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ProcessorInfo {
+    /// Which.
+    pub number: U32,
+    /// Answer: the highest number.
+    pub highest: U32,
+    /// Answer.
+    pub flags: U32,
+    /// Answer.
+    pub apic_id: U32,
+    /// Answer: `_UID`.
+    pub acpi_id: U32,
+}
+
+/// `physdev_setup_gsi`.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SetupGsi {
+    /// Which.
+    pub gsi: U32,
+    /// 0: edge, 1: level.
+    pub triggering: u8,
+    /// 0: active high, 1: low.
+    pub polarity: u8,
+    /// To the alignment.
+    pub padding: [u8; 2],
 }
 
 const _: () = assert!(size_of::<MemoryReservation>() == 32);

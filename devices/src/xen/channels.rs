@@ -2,8 +2,8 @@
 
 use super::{
     Call, Context, Domain, Done, Errno,
-    abi::{AllocUnbound, BindInterdomain, BindIpi, BindVcpu, BindVirq, DOMID, PAGE, PortStatus, shared_info},
-    events::{Bound, PORTS, Sent, is_self},
+    abi::{AllocUnbound, BindInterdomain, BindIpi, BindVcpu, BindVirq, PAGE, PortStatus, shared_info},
+    events::{Bound, PORTS, Sent},
 };
 use crate::units::Gpa;
 use zerocopy::little_endian::{U16, U32};
@@ -74,7 +74,7 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
         }
         10 => {
             let domid: U16 = context.get(at)?;
-            if !is_self(domid.get()) {
+            if !domain.is_self(domid.get()) {
                 return Err(Errno::Perm);
             }
             for port in domain.events.reset() {
@@ -124,14 +124,14 @@ fn unmask(domain: &Domain, port: u32, context: &mut Context<'_>) -> Done {
 }
 
 fn status(domain: &Domain, asked: &mut PortStatus) -> Result<(), Errno> {
-    if !is_self(asked.domid.get()) {
+    if !domain.is_self(asked.domid.get()) {
         return Err(Errno::Perm);
     }
     let (bound, vcpu) = domain.events.look(asked.port.get()).ok_or(Errno::Invalid)?;
     let (status, about) = match bound {
         Bound::Free => (0, [0, 0]),
         Bound::Unbound { remote } => (1, [remote.into(), 0]),
-        Bound::Loop { port } => (2, [DOMID.into(), port]),
+        Bound::Loop { port } => (2, [domain.domid.into(), port]),
         Bound::Virq(virq) => (4, [virq, 0]),
         Bound::Ipi => (5, [0, 0]),
         // Port 0 of the first domain's: it is none that the guest can name.

@@ -1,6 +1,6 @@
 //! Event channels by the 2-level ABI: which port is bound to what. Which of them are pending is in the shared information page.
 
-use super::abi::{DOMID, DOMID_SELF, Errno};
+use super::abi::{DOMID_SELF, Errno};
 
 /// Ports of a 64-bit domain (`EVTCHN_2L_NR_CHANNELS`); port 0 is none.
 pub const PORTS: u32 = 4096;
@@ -57,6 +57,7 @@ struct Port {
 /// Event channels of the domain.
 #[derive(Debug)]
 pub struct EventChannels {
+    domid: u16,
     vcpus: u32,
     /// By number; what is beyond the end is free.
     ports: Vec<Port>,
@@ -67,15 +68,16 @@ const FREE: Port = Port {
     vcpu: 0,
 };
 
-/// Whether `domid` is the guest's own.
-pub fn is_self(domid: u16) -> bool {
-    domid == DOMID_SELF || domid == DOMID
-}
-
 impl EventChannels {
-    /// None is bound.
-    pub fn new(vcpus: u32) -> Self {
-        Self { vcpus, ports: vec![] }
+    /// Of the domain called `domid`; none is bound.
+    pub fn new(domid: u16, vcpus: u32) -> Self {
+        let ports = vec![];
+        Self { domid, vcpus, ports }
+    }
+
+    /// Whether `domid` is the domain's own.
+    pub fn is_self(&self, domid: u16) -> bool {
+        domid == DOMID_SELF || domid == self.domid
     }
 
     fn port(&self, port: u32) -> Port {
@@ -127,7 +129,7 @@ impl EventChannels {
 
     /// A new port that `remote` may bind to.
     pub fn alloc_unbound(&mut self, domid: u16, remote: u16) -> Result<u32, Errno> {
-        if !is_self(domid) {
+        if !self.is_self(domid) {
             return Err(Errno::Perm);
         }
         self.bind(Bound::Unbound { remote }, 0)
@@ -135,12 +137,12 @@ impl EventChannels {
 
     /// A new port at the other end of another domain's: there is no other domain.
     pub fn bind_interdomain(&mut self, remote: u16, remote_port: u32) -> Result<u32, Errno> {
-        if !is_self(remote) {
+        if !self.is_self(remote) {
             return Err(Errno::NoDomain);
         }
         let other = self.port(remote_port);
         match other.bound {
-            Bound::Unbound { remote } if is_self(remote) => {}
+            Bound::Unbound { remote } if self.is_self(remote) => {}
             _ => return Err(Errno::Invalid),
         }
         let port = self.bind(Bound::Loop { port: remote_port }, 0)?;
@@ -168,7 +170,7 @@ impl EventChannels {
             Bound::Free => return Err(Errno::Invalid),
             Bound::Loop { port: other } => {
                 let left = self.port(other);
-                let bound = Bound::Unbound { remote: DOMID };
+                let bound = Bound::Unbound { remote: self.domid };
                 self.set(other, Port { bound, ..left });
             }
             Bound::Unbound { .. } | Bound::Virq(_) | Bound::Ipi | Bound::Store => {}
@@ -215,11 +217,11 @@ impl EventChannels {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::abi::DOMID, *};
 
     #[test]
     fn ports_are_bound_once_and_the_lowest_free_one_comes_first() {
-        let mut events = EventChannels::new(2);
+        let mut events = EventChannels::new(DOMID, 2);
         assert_eq!(events.bind_virq(0, 1), Ok(1));
         assert_eq!(events.bind_virq(0, 1), Err(Errno::Exists));
         assert_eq!(events.bind_virq(0, 0), Ok(2));
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn two_ports_of_one_domain_notify_each_other_until_one_is_closed() {
-        let mut events = EventChannels::new(2);
+        let mut events = EventChannels::new(DOMID, 2);
         assert_eq!(events.alloc_unbound(7, DOMID_SELF), Err(Errno::Perm));
         let first = events.alloc_unbound(DOMID_SELF, DOMID).unwrap();
         assert_eq!(events.send(first), Ok(Sent::Nowhere));
@@ -271,7 +273,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_ports_than_the_abi_has() {
-        let mut events = EventChannels::new(1);
+        let mut events = EventChannels::new(DOMID, 1);
         for port in 1..PORTS {
             assert_eq!(events.bind_ipi(0), Ok(port));
         }

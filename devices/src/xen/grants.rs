@@ -3,7 +3,6 @@
 use super::{
     Call, Context, Domain, Done, Errno,
     abi::{GrantSetup, GrantSize, GrantVersion},
-    events::is_self,
     memory::{MAX_FRAMES, Special},
 };
 use zerocopy::little_endian::{U32, U64};
@@ -28,7 +27,12 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
         2 => setup(domain, at, context),
         6 => {
             let mut asked: GrantSize = context.get(at)?;
-            asked.status = if is_self(asked.domid.get()) { OKAY } else { BAD_DOMAIN }.into();
+            asked.status = if domain.is_self(asked.domid.get()) {
+                OKAY
+            } else {
+                BAD_DOMAIN
+            }
+            .into();
             asked.frames = domain.memory.grant_frames().into();
             asked.most = MAX_FRAMES.into();
             context.put(at, &asked).map(|()| 0)
@@ -44,7 +48,7 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
         }
         _ => {
             let mut asked: GrantVersion = context.get(at)?;
-            if !is_self(asked.domid.get()) {
+            if !domain.is_self(asked.domid.get()) {
                 return Err(Errno::Perm);
             }
             asked.version = VERSION.into();
@@ -57,7 +61,7 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
 fn setup(domain: &Domain, at: u64, context: &Context<'_>) -> Done {
     let mut asked: GrantSetup = context.get(at)?;
     let wanted = asked.frames.get();
-    asked.status = match (is_self(asked.domid.get()), wanted <= MAX_FRAMES) {
+    asked.status = match (domain.is_self(asked.domid.get()), wanted <= MAX_FRAMES) {
         (false, _) => BAD_DOMAIN,
         (true, false) => GENERAL_ERROR,
         (true, true) => OKAY,

@@ -2,8 +2,7 @@
 
 use super::{
     Call, Context, Domain, Done, Errno, Host, Refused,
-    abi::{AddToPhysmap, DOMID, DOMID_SELF, MapEntry, MemoryMap, MemoryReservation, PAGE, RemoveFromPhysmap},
-    events::is_self,
+    abi::{AddToPhysmap, MapEntry, MemoryMap, MemoryReservation, PAGE, RemoveFromPhysmap},
     reservation::Reservation,
 };
 use crate::units::Gpa;
@@ -176,21 +175,23 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
     match operation {
         1 => change(domain, at, context, give),
         6 => populate(domain, at, context),
-        3 => count(at, context, domain.reservation().current()),
-        4 => count(at, context, domain.reservation().maximum()),
+        3 => count(domain, at, context, domain.reservation().current()),
+        4 => count(domain, at, context, domain.reservation().maximum()),
         7 => add(domain, at, context),
         15 => remove(domain, at, context),
         9 => memory_map(&domain.memory.map, at, context),
-        // The machine's map is for the first domain, and exchanging pages for those whose addresses are the machine's.
+        // The machine's map is the first domain's own, and nobody else's to see.
+        10 if domain.is_initial() => memory_map(&domain.memory.map, at, context),
         10 => Err(Errno::Perm),
+        // For those whose addresses are the machine's.
         11 => Err(Errno::NotSupported),
         _ => Err(Errno::NoCall),
     }
 }
 
-fn count(at: u64, context: &Context<'_>, pages: u64) -> Done {
+fn count(domain: &Domain, at: u64, context: &Context<'_>, pages: u64) -> Done {
     let domid: U16 = context.get(at)?;
-    if !is_self(domid.get()) {
+    if !domain.is_self(domid.get()) {
         return Err(Errno::NoDomain);
     }
     i64::try_from(pages).map_err(|_| Errno::Invalid)
@@ -217,7 +218,7 @@ fn take(memory: &mut Memory, firsts: &[u64], order: u32, context: &mut Context<'
 /// Changes the reservation by a list of extents; the answer is how many of them were done.
 fn change(domain: &mut Domain, at: u64, context: &mut Context<'_>, how: Change) -> Done {
     let asked: MemoryReservation = context.get(at)?;
-    if ![DOMID_SELF, DOMID].contains(&asked.domid.get()) {
+    if !domain.is_self(asked.domid.get()) {
         return Err(Errno::NoDomain);
     }
     let order = asked.order.get();
@@ -264,7 +265,7 @@ fn add(domain: &mut Domain, at: u64, context: &mut Context<'_>) -> Done {
     const SHARED_INFO: u32 = 0;
     const GRANT_TABLE: u32 = 1;
     let asked: AddToPhysmap = context.get(at)?;
-    if !is_self(asked.domid.get()) {
+    if !domain.is_self(asked.domid.get()) {
         return Err(Errno::NoDomain);
     }
     let index = u32::try_from(asked.index.get()).map_err(|_| Errno::Invalid)?;
@@ -280,7 +281,7 @@ fn add(domain: &mut Domain, at: u64, context: &mut Context<'_>) -> Done {
 
 fn remove(domain: &mut Domain, at: u64, context: &mut Context<'_>) -> Done {
     let asked: RemoveFromPhysmap = context.get(at)?;
-    if !is_self(asked.domid.get()) {
+    if !domain.is_self(asked.domid.get()) {
         return Err(Errno::NoDomain);
     }
     if domain.memory.unplace(asked.page.get(), context.host).is_none() {

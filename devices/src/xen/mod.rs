@@ -11,24 +11,30 @@
 //! | `grants.rs` | `grant_table_op` |
 //! | `version.rs` | `xen_version` |
 //! | `store/` | none: rings in a page, and an event channel |
-//! | here | `hvm_op`, `vcpu_op`, `sched_op`, `console_io` |
+//! | `console.rs` | `console_io` |
+//! | `vcpus.rs` | `vcpu_op` |
+//! | `dom0.rs` | `platform_op`, `physdev_op` |
+//! | here | `hvm_op`, `sched_op` |
 
 pub mod abi;
 mod channels;
+mod console;
+mod dom0;
 pub mod events;
 mod grants;
 mod memory;
 pub mod pages;
 pub mod reservation;
 pub mod store;
+mod vcpus;
 mod version;
 
 pub use memory::MAX_FRAMES;
 pub use version::Version;
 
 use crate::{Effect, units::Gpa};
-use abi::{Errno, HvmParam, PAGE, RegisterVcpuInfo, hypercall, shared_info};
-use events::{Bound, EventChannels, is_self};
+use abi::{DOM0, DOMID, Errno, HvmParam, PAGE, hypercall, shared_info};
+use events::{Bound, EventChannels};
 use memory::{Memory, Special};
 use std::{collections::BTreeSet, ops::Range};
 use store::Store;
@@ -36,10 +42,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Calls that get a warning of their own.
 const MAX_COMPLAINTS: usize = 32;
-/// Bytes of a line of the hypervisor's console.
-const MAX_LINE: usize = 256;
-/// Bytes of the hypervisor's console that one call writes at most.
-const MAX_WRITE: u64 = 4096;
 
 /// A hypercall as the processor made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +149,8 @@ pub trait Host {
     fn set_timer_port(&mut self, vcpu: u32, port: u32) -> bool;
     /// Events are told by this interrupt vector; 0: they are not. False: they cannot be.
     fn set_upcall_vector(&mut self, vector: u8) -> bool;
+    /// APIC id of a vCPU; none: there is no such vCPU.
+    fn apic_id(&self, vcpu: u32) -> Option<u32>;
     /// Makes a port pending and tells its vCPU.
     fn raise(&mut self, port: u32, vcpu: u32);
 }
@@ -180,12 +184,14 @@ type Serve = fn(&mut Domain, &Call, &mut Context<'_>) -> Done;
 const CALLS: &[(u64, Serve)] = &[
     (hypercall::MEMORY_OP, memory::serve),
     (hypercall::XEN_VERSION, version::serve),
-    (hypercall::CONSOLE_IO, Domain::console_io),
+    (hypercall::CONSOLE_IO, console::serve),
     (hypercall::GRANT_TABLE_OP, grants::serve),
-    (hypercall::VCPU_OP, Domain::vcpu_op),
+    (hypercall::VCPU_OP, vcpus::serve),
     (hypercall::SCHED_OP, Domain::sched_op),
     (hypercall::EVENT_CHANNEL_OP, channels::serve),
     (hypercall::HVM_OP, Domain::hvm_op),
+    (hypercall::PLATFORM_OP, dom0::platform_op),
+    (hypercall::PHYSDEV_OP, dom0::physdev_op),
 ];
 
 /// What a domain is made of.
@@ -193,6 +199,8 @@ const CALLS: &[(u64, Serve)] = &[
 pub struct Plan {
     /// What Xen says it is.
     pub version: Version,
+    /// It is the first domain.
+    pub initial: bool,
     /// vCPUs.
     pub vcpus: u32,
     /// Pages of boot RAM, ascending ranges.
@@ -210,6 +218,7 @@ pub struct Plan {
 /// The guest's domain.
 pub struct Domain {
     version: Version,
+    domid: u16,
     vcpus: u32,
     memory: Memory,
     events: EventChannels,
@@ -220,7 +229,7 @@ pub struct Domain {
     store: Store,
     store_page: u64,
     store_port: u32,
-    line: Vec<u8>,
+    console: console::Lines,
     told: BTreeSet<(u64, u64)>,
     /// Pages that it had when it was last refused some.
     refused_at: Option<u64>,
@@ -237,9 +246,11 @@ impl Domain {
         let memory = Memory::new(plan.boot, plan.maximum, plan.map);
         // Linux takes what it did not find of it for memory that it cannot see: more than the boot map has would be too much.
         let found = kib(memory.reservation().current());
-        let mut events = EventChannels::new(plan.vcpus);
+        let domid = if plan.initial { DOM0 } else { DOMID };
+        let mut events = EventChannels::new(domid, plan.vcpus);
         Self {
             version: plan.version,
+            domid,
             vcpus: plan.vcpus,
             memory,
             store: Store::new(plan.store, "guest", plan.vcpus, found, kib(plan.target)),
@@ -250,10 +261,19 @@ impl Domain {
             upcall: 0,
             shared_info: None,
             moved: BTreeSet::new(),
-            line: vec![],
+            console: console::Lines::default(),
             told: BTreeSet::new(),
             refused_at: None,
         }
+    }
+
+    /// Whether it is the first domain.
+    pub fn is_initial(&self) -> bool {
+        self.domid == DOM0
+    }
+
+    fn is_self(&self, domid: u16) -> bool {
+        self.events.is_self(domid)
     }
 
     /// Memory of the domain.
@@ -346,66 +366,6 @@ impl Domain {
             bits,
             "the guest makes a hypercall that is not there"
         );
-    }
-
-    fn console_io(&mut self, call: &Call, context: &mut Context<'_>) -> Done {
-        const WRITE: u64 = 0;
-        let [operation, count, at, ..] = call.args;
-        if operation != WRITE {
-            return Err(Errno::NoCall);
-        }
-        let len = usize::try_from(count.min(MAX_WRITE)).unwrap_or_default();
-        let mut text = vec![0; len];
-        context.guest.read(at, &mut text)?;
-        for byte in text {
-            if byte == b'\n' || self.line.len() >= MAX_LINE {
-                let line = String::from_utf8_lossy(&self.line).into_owned();
-                tracing::info!(line, "hypervisor console");
-                self.line.clear();
-            }
-            if (b' '..0x7f).contains(&byte) {
-                self.line.push(byte);
-            }
-        }
-        Ok(0)
-    }
-
-    fn vcpu_op(&mut self, call: &Call, context: &mut Context<'_>) -> Done {
-        const REGISTER_RUNSTATE: u64 = 5;
-        /// It was never started.
-        const STOP_PERIODIC_TIMER: u64 = 7;
-        const REGISTER_VCPU_INFO: u64 = 10;
-        const REGISTER_TIME: u64 = 13;
-        let [operation, vcpu, at, ..] = call.args;
-        let vcpu = u32::try_from(vcpu).ok().filter(|vcpu| *vcpu < self.vcpus);
-        let vcpu = vcpu.ok_or(Errno::NoEntry)?;
-        match operation {
-            REGISTER_VCPU_INFO => self.move_vcpu_info(vcpu, at, context),
-            REGISTER_RUNSTATE => place_area(vcpu, Area::Runstate, at, context),
-            REGISTER_TIME => place_area(vcpu, Area::Time, at, context),
-            STOP_PERIODIC_TIMER => Ok(0),
-            _ => Err(Errno::NoCall),
-        }
-    }
-
-    fn move_vcpu_info(&mut self, vcpu: u32, at: u64, context: &mut Context<'_>) -> Done {
-        let asked: RegisterVcpuInfo = context.get(at)?;
-        let (page, offset) = (asked.page.get(), u64::from(asked.offset.get()));
-        let fits = offset <= PAGE - shared_info::VCPU_INFO && offset.is_multiple_of(8);
-        if !fits || self.moved.contains(&vcpu) || !self.reservation().has(page) {
-            return Err(Errno::Invalid);
-        }
-        let to = Gpa(page * PAGE + offset);
-        // Whatever came meanwhile is looked for at the new place.
-        let mut info = [0; 16];
-        info[0] = 1;
-        info[shared_info::PENDING_SELECTOR..].fill(0xff);
-        context.host.store(to, &info);
-        if !context.host.place_vcpu_info(vcpu, Some(to)) {
-            return Err(Errno::Invalid);
-        }
-        self.moved.insert(vcpu);
-        Ok(0)
     }
 
     fn sched_op(&mut self, call: &Call, context: &mut Context<'_>) -> Done {
@@ -502,7 +462,7 @@ impl Domain {
 
     fn param(&self, asked: &HvmParam) -> Result<u64, Errno> {
         use param::{CALLBACK, CONSOLE_PAGE, CONSOLE_PORT, COUNT, STORE_PAGE, STORE_PORT};
-        if !is_self(asked.domid.get()) {
+        if !self.is_self(asked.domid.get()) {
             return Err(Errno::Perm);
         }
         match asked.index.get() {
@@ -520,7 +480,7 @@ impl Domain {
         use param::{CALLBACK, COUNT};
         /// In the highest byte: how events are told. 2: by a vector of the local APIC.
         const VECTOR: u64 = 2;
-        if !is_self(asked.domid.get()) {
+        if !self.is_self(asked.domid.get()) {
             return Err(Errno::Perm);
         }
         let value = asked.value.get();
@@ -540,23 +500,6 @@ impl Domain {
             index if index < COUNT => Err(Errno::Perm),
             _ => Err(Errno::Invalid),
         }
-    }
-}
-
-/// Has an area of a vCPU written where the guest says, which is the address of an address.
-fn place_area(vcpu: u32, area: Area, at: u64, context: &mut Context<'_>) -> Done {
-    let at: zerocopy::little_endian::U64 = context.get(at)?;
-    if at.get() == 0 {
-        context.host.place_area(vcpu, area, None);
-        return Ok(0);
-    }
-    let first = context.guest.place(at.get())?;
-    let last = context.guest.place(at.get().wrapping_add(area.len() - 1))?;
-    let whole = last.0.checked_sub(first.0) == Some(area.len() - 1);
-    if whole && context.host.place_area(vcpu, area, Some(first)) {
-        Ok(0)
-    } else {
-        Err(Errno::Invalid)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The domain on a machine that is a few maps.
 
+mod dom0;
 mod events;
 mod memory;
 mod random;
@@ -140,6 +141,9 @@ impl Host for Notes {
         self.vector = vector;
         true
     }
+    fn apic_id(&self, vcpu: u32) -> Option<u32> {
+        (vcpu < 2).then(|| 4 * vcpu)
+    }
     fn raise(&mut self, port: u32, vcpu: u32) {
         self.raised.push((port, vcpu));
     }
@@ -149,9 +153,10 @@ const MAXIMUM: u64 = 2048;
 /// Page of the store's rings.
 const STORE: u64 = 900;
 
-fn domain() -> Domain {
+fn domain(initial: bool) -> Domain {
     Domain::new(Plan {
         version: "4.17".parse().unwrap(),
+        initial,
         vcpus: 2,
         boot: vec![0..512, 512..1024],
         maximum: MAXIMUM,
@@ -169,8 +174,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(domain(false))
+    }
+
+    fn of(domain: Domain) -> Self {
         Self {
-            domain: domain(),
+            domain,
             guest: Flat::new(),
             host: Notes::default(),
         }

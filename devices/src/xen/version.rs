@@ -65,6 +65,8 @@ impl<'de> Deserialize<'de> for Version {
 /// Features of the first word that a guest has (`features.h`): it may write its page tables; its pages are where it believes;
 /// events come by a vector; time goes on in a page; nodes can be named in memory operations; its pages are not the machine's.
 const FEATURES: u32 = 1 << 0 | 1 << 2 | 1 << 8 | 1 << 9 | 1 << 13 | 1 << 16;
+/// Beside them: it is the first domain.
+const FEATURE_DOM0: u32 = 1 << 11;
 
 /// Behind the version, as `/sys/hypervisor/version/extra` shows it.
 const EXTRA: &str = ".0-daxvisor";
@@ -95,6 +97,7 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
         6 => {
             let mut info: FeatureInfo = context.get(at)?;
             info.bits = match info.index.get() {
+                0 if domain.is_initial() => FEATURES | FEATURE_DOM0,
                 0 => FEATURES,
                 1 => 0,
                 _ => return Err(Errno::Invalid),

@@ -57,6 +57,10 @@ fn resident(guest: &mut Guest) -> Result<u64> {
 
 /// The kernel takes itself for a guest of Xen of that version, and has nothing to complain of.
 fn expect_xen(guest: &mut Guest, kernel: &str) -> Result<()> {
+    expect_xen_with_clock(guest, kernel, "xen")
+}
+
+fn expect_xen_with_clock(guest: &mut Guest, kernel: &str, expected: &str) -> Result<()> {
     let said = guest.check(
         "cd /sys/hypervisor && cat type guest_type version/major version/minor version/extra properties/capabilities",
     )?;
@@ -71,7 +75,7 @@ fn expect_xen(guest: &mut Guest, kernel: &str) -> Result<()> {
     ensure!(log.contains("Hypervisor detected: Xen HVM"), "{kernel}: {log}");
     ensure!(log.contains("Grant tables using version 1 layout"), "{kernel}: {log}");
     let clock = guest.check("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")?;
-    ensure!(clock == "xen", "{kernel}: the clock is {clock}");
+    ensure!(clock == expected, "{kernel}: the clock is {clock}");
     let (now, theirs) = (
         SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
         number(guest, "date +%s")?,
@@ -268,6 +272,63 @@ fn xen_guest_with_two_vcpus_balloons_while_both_work() -> Result<()> {
     ensure!(timers == "0\n1", "{timers}: {}", guest.check("cat /proc/interrupts")?);
     let complaints = guest.check("dmesg | grep -e 'BUG: ' -e 'WARNING: ' -e 'Call Trace' || true")?;
     ensure!(complaints.is_empty(), "{complaints}");
+    guest.power_off()?;
+    Ok(())
+}
+
+/// The kernel is the first domain: it asks for its memory map, finds its processors, and is switched off by Xen.
+#[test]
+fn xen_guest_is_the_initial_domain() -> Result<()> {
+    for kernel in ["debian-6.1-amd64", "debian-6.12-amd64"] {
+        let mut guest = GuestBuilder::new(kernel)
+            .memory("512M")
+            .cpus("2")
+            .arg("--xen", "version=4.17,dom0=on")
+            .nvdimm("size=64M,id=a")
+            .start()?;
+        // A domain that is never moved trusts the processor's clock.
+        expect_xen_with_clock(&mut guest, kernel, "tsc")?;
+        // Only the initial domain looks for the machine's processors.
+        let processors = guest.check("cd /sys/devices/system/xen_cpu && ls -d xen_cpu*; nproc")?;
+        ensure!(processors == "xen_cpu0\nxen_cpu1\n2", "{kernel}: {processors}");
+        // The start info has no map: this one is the hypervisor's.
+        let ends = guest.check("dmesg | grep -c 'BIOS-e820: .*-0x000000001fffffff. usable'")?;
+        ensure!(ends == "1", "{kernel}: {}", guest.check("dmesg | grep e820")?);
+        let nodes = guest.check("ls /sys/bus/nd/devices/ | grep -c '^nmem'")?;
+        ensure!(nodes == "1", "{kernel}: {nodes} NVDIMMs");
+        let all = current(&mut guest)?;
+        let target = all - 64 * MIB;
+        ensure!(
+            balloon(&mut guest, target)? == target,
+            "{kernel}: the target is not reached"
+        );
+        ensure!(
+            balloon(&mut guest, all)? == all,
+            "{kernel}: the memory does not come again"
+        );
+        guest.power_off()?;
+    }
+    Ok(())
+}
+
+/// RAM far apart, most of the addresses between empty.
+#[test]
+fn xen_guest_with_ram_at_a_terabyte_obeys_its_limit() -> Result<()> {
+    let kernel = "debian-6.12-amd64";
+    let mut guest = guest(kernel)
+        .arg("--memory-range", "start=512G,size=128M,type=ram,id=far")
+        .arg("--memory-range", "start=1020G,size=128M,type=ram,id=farther")
+        .start()?;
+    expect_xen(&mut guest, kernel)?;
+    let iomem = guest.check(
+        "grep -c -e '^8000000000-8007ffffff : System RAM' -e '^ff00000000-ff07ffffff : System RAM' /proc/iomem",
+    )?;
+    ensure!(iomem == "2", "{}", guest.check("cat /proc/iomem")?);
+    let all = current(&mut guest)?;
+    ensure!(all > 700 * MIB && all <= 768 * MIB, "{all} bytes");
+    let target = all - 256 * MIB;
+    ensure!(balloon(&mut guest, target)? == target, "the target is not reached");
+    ensure!(balloon(&mut guest, all)? == all, "the memory does not come again");
     guest.power_off()?;
     Ok(())
 }

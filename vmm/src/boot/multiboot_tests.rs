@@ -72,6 +72,7 @@ fn planned(e820: &[(GpaRange, u32)], modules: &[ModuleRequest<'_>]) -> Result<Bo
             cmdline: "console=com1",
             protocol: BootProtocol::Auto,
             rsdp: Gpa(0x10_0000),
+            initial_domain: false,
         },
     )
 }

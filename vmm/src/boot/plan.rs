@@ -42,6 +42,8 @@ pub struct BootRequest<'a> {
     pub protocol: BootProtocol,
     /// ACPI root pointer.
     pub rsdp: Gpa,
+    /// A PVH guest is Xen's first domain.
+    pub initial_domain: bool,
 }
 
 /// A module to hand over.
@@ -96,6 +98,8 @@ pub struct BootPlan {
     pub mirrored: Vec<GpaRange>,
     /// ACPI root pointer.
     pub rsdp: Gpa,
+    /// It is Xen's first domain, and asks Xen for its memory map.
+    pub initial_domain: bool,
 }
 
 /// Unpacks a bzImage when `boot` asks for it or the protocol needs it; takes up to a second for a large kernel.
@@ -191,6 +195,7 @@ pub fn plan(kernel: &Kernel, request: &BootRequest<'_>) -> Result<BootPlan, Boot
         e820: request.e820.to_vec(),
         mirrored: request.mirrored.to_vec(),
         rsdp: request.rsdp,
+        initial_domain: request.initial_domain && protocol == Protocol::Pvh,
     })
 }
 

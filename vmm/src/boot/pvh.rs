@@ -7,6 +7,9 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 /// Most memory ranges: Linux copies them into a zero page's table of 128.
 pub const MAX_RANGES: usize = 128;
+/// Flags of a first domain (`xen.h`).
+const PRIVILEGED: u32 = 1 << 0;
+const INITIAL_DOMAIN: u32 = 1 << 1;
 /// The module list follows the start info, the memory map follows a list of one module.
 const MODULES: u64 = PVH_INFO.0 + 0x40;
 const MEMORY_MAP: u64 = MODULES + 0x20;
@@ -29,6 +32,11 @@ where
         memmap_entries: u32::try_from(plan.e820.len()).unwrap_or(0),
         ..hvm_start_info::default()
     };
+    if plan.initial_domain {
+        // It asks the hypervisor for its memory map.
+        (info.memmap_paddr, info.memmap_entries) = (0, 0);
+        info.flags = PRIVILEGED | INITIAL_DOMAIN;
+    }
     if let Some(initrd) = plan.initrd {
         info.nr_modules = 1;
         info.modlist_paddr = MODULES;

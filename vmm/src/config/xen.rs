@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct XenConfig {
     /// Version that it says it has.
     pub version: Version,
+    /// The guest is the first domain.
+    #[serde(default)]
+    pub dom0: bool,
 }
 
 /// What is wrong with it.
@@ -97,7 +100,7 @@ mod tests {
         let problems = |change: fn(&mut VmConfig)| {
             let version = "4.17".parse().unwrap();
             let mut config = VmConfig {
-                xen: Some(XenConfig { version }),
+                xen: Some(XenConfig { version, dom0: false }),
                 ..VmConfig::default()
             };
             assert_eq!(config.entry().protocol, BootProtocol::Pvh);

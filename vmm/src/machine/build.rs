@@ -296,7 +296,7 @@ impl Machine {
             false => faults,
         });
         let xen = growth.config.xen.as_ref().map(|xen| {
-            let domain = crate::xen::plan(&growth.config, &growth.layout, xen.version, &growth.limits);
+            let domain = crate::xen::plan(&growth.config, &growth.layout, xen, &growth.limits);
             let apic_ids = topology.vcpus.iter().map(|place| place.apic_id.0).collect();
             Xen::new(
                 domain,

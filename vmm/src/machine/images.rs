@@ -61,6 +61,7 @@ impl Images {
                 cmdline: &cmdline(config, kvm)?,
                 protocol: config.entry().protocol,
                 rsdp,
+                initial_domain: config.xen.as_ref().is_some_and(|xen| xen.dom0),
             },
         )?;
         Ok(Self {

@@ -43,6 +43,9 @@ impl Host for Page {
     fn set_upcall_vector(&mut self, _: u8) -> bool {
         false
     }
+    fn apic_id(&self, _: u32) -> Option<u32> {
+        None
+    }
     fn raise(&mut self, _: u32, _: u32) {}
 }
 

@@ -51,6 +51,7 @@ fn boot(kernel: Kernel, config: &BootConfig, map: &[(GpaRange, u32)]) -> Booted 
         cmdline: "panic=-1",
         protocol: config.protocol,
         rsdp: Gpa(0x10_0000),
+        initial_domain: false,
     };
     let plan = plan(&kernel, &request).unwrap();
     // Two regions, as at a node boundary, right inside the second segment.
@@ -204,6 +205,43 @@ fn pvh_gets_its_start_info_modules_and_memory_map() {
     assert_eq!((range.addr, range.size, range.type_), (1 << 32, 1 << 30, 7));
 }
 
+fn small_request(map: &[(GpaRange, u32)]) -> BootRequest<'_> {
+    BootRequest {
+        e820: map,
+        limit: None,
+        mirrored: &[],
+        initrd_len: None,
+        modules: &[],
+        cmdline: "",
+        protocol: BootProtocol::Auto,
+        rsdp: Gpa(0x10_0000),
+        initial_domain: false,
+    }
+}
+
+#[test]
+fn the_first_domain_is_told_so_and_has_to_ask_for_its_memory_map() {
+    let kernel = prepare(in_memory(elf()), &BootConfig::default()).unwrap();
+    let map = map();
+    let memory = |protocol| {
+        let request = BootRequest {
+            protocol,
+            initial_domain: true,
+            ..small_request(&map)
+        };
+        let mem = GuestMemoryMmap::<devices::DeviceWrites>::from_ranges(&[(GuestAddress(0), 0x400_0000)]).unwrap();
+        load(&plan(&kernel, &request).unwrap(), &kernel, None, &[], &mem).unwrap();
+        mem
+    };
+    let mem = memory(BootProtocol::Pvh);
+    let info: hvm_start_info = mem.read_obj(GuestAddress(PVH_INFO.0)).unwrap();
+    assert_eq!((info.flags, info.memmap_entries, info.memmap_paddr), (3, 0, 0));
+    assert_eq!(info.rsdp_paddr, 0x10_0000);
+    let mem = memory(BootProtocol::Linux64);
+    let info: hvm_start_info = mem.read_obj(GuestAddress(PVH_INFO.0)).unwrap();
+    assert_eq!((info.magic, info.flags), (0, 0), "no other protocol knows of it");
+}
+
 #[test]
 fn descriptor_and_page_tables_are_in_memory() {
     let booted = boot(in_memory(elf()), &BootConfig::default(), &map());
@@ -237,17 +275,7 @@ fn pages_of_zeros_are_not_written() {
 fn a_file_that_shrank_or_memory_that_is_not_there_is_an_error() {
     let kernel = in_file(&elf());
     let map = map();
-    let request = BootRequest {
-        e820: &map,
-        limit: None,
-        mirrored: &[],
-        initrd_len: None,
-        modules: &[],
-        cmdline: "",
-        protocol: BootProtocol::Auto,
-        rsdp: Gpa(0),
-    };
-    let plan = plan(&kernel, &request).unwrap();
+    let plan = plan(&kernel, &small_request(&map)).unwrap();
     let small = GuestMemoryMmap::<devices::DeviceWrites>::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
     assert!(matches!(
         load(&plan, &kernel, None, &[], &small),

@@ -32,6 +32,7 @@ fn request(e820: &[(GpaRange, u32)]) -> BootRequest<'_> {
         cmdline: "quiet",
         protocol: BootProtocol::Auto,
         rsdp: Gpa(0x10_0000),
+        initial_domain: false,
     }
 }
 
