@@ -1,8 +1,9 @@
 //! Real Xen by multiboot, with a Debian kernel as its first domain: what dom0 makes of the machine's memory map and limits.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder};
-use std::time::Duration;
+use guest_tests::{Guest, GuestBuilder, Scratch, guest::program};
+use serde_json::Value;
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
 /// Xen writes its console character by character, and everything that dom0 does in its page tables is a hypercall.
 const HELLO: Duration = Duration::from_secs(420);
@@ -81,5 +82,52 @@ fn dom0_moves_its_p2m_list_away_from_reserved_ranges_and_takes_a_sparse_map() ->
         .lines()
         .any(|line| line.starts_with("(XEN)") && line.contains("000000ff00000000"));
     ensure!(far, "Xen says nothing of the far RAM: {console}");
+    Ok(())
+}
+
+/// docs/xen.md has the table of it.
+#[test]
+fn one_suite_gives_the_same_verdicts_under_xen_and_without_it() -> Result<()> {
+    let files = Scratch::new("xen-suite")?;
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(program()?)
+        .arg("test")
+        .arg(tests.join("suites/xen.toml"))
+        .args([
+            "--host",
+            "kvm",
+            "--no-skip",
+            "--jobs",
+            "1",
+            "--kernel",
+            "@debian-6.1-amd64:daxvisor",
+        ])
+        .args(["--kernel", "@xen-4.17-amd64,dom0=@debian-6.1-amd64:xen"])
+        .arg("--out")
+        .arg(files.join("out"))
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let results: Value = serde_json::from_slice(&fs::read(files.join("out/results.json"))?)?;
+    let mut table: BTreeMap<&str, [&str; 2]> = BTreeMap::new();
+    for result in results["results"].as_array().context("no results")? {
+        let scenario = result["scenario"].as_str().context("no scenario")?;
+        let at = usize::from(result["kernel"] == "xen");
+        table.entry(scenario).or_default()[at] = result["verdict"].as_str().unwrap_or_default();
+    }
+    let rows: Vec<_> = table
+        .iter()
+        .map(|(scenario, [ours, real])| format!("| `{scenario}` | {ours} | {real} |"))
+        .collect();
+    ensure!(
+        table.len() == 2 && table.values().all(|[ours, real]| ours == real && !ours.is_empty()),
+        "{}\n{said}{}",
+        rows.join("\n"),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let page = fs::read_to_string(tests.join("../docs/xen.md"))?;
+    for row in &rows {
+        ensure!(page.contains(row.as_str()), "docs/xen.md has no row {row}");
+    }
+    ensure!(output.status.success(), "{said}");
     Ok(())
 }

@@ -13,9 +13,10 @@ use super::{
     version,
 };
 use crate::{
-    config::{self, VmConfig},
+    config::{self, ModuleConfig, VmConfig},
     layout::map::Report,
 };
+use devices::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
@@ -26,6 +27,8 @@ use std::{
 
 /// Warnings of the kernel are for the console; the rest of its log would cost half of the boot.
 const CMDLINE: &str = "loglevel=5";
+/// What a real Xen gets beside the memory of its first domain.
+const HYPERVISOR_MEMORY: u64 = 1 << 30;
 /// Behind the deadlines of the case.
 const LATER: Duration = Duration::from_secs(60);
 /// Modules and files are looked for in one go.
@@ -98,22 +101,56 @@ impl Case {
             .iter()
             .filter_map(|n| n.size)
             .fold(0, |sum: u64, s| sum.saturating_add(s.0));
+        let hypervisor = self.kernel.hypervisor.as_ref().map_or(0, |_| HYPERVISOR_MEMORY);
         (
             machine.cpus.count.into(),
-            machine.ram().0.saturating_add(nvdimms).saturating_add(256 << 20),
+            machine
+                .ram()
+                .0
+                .saturating_add(nvdimms)
+                .saturating_add(256 << 20)
+                .saturating_add(hypervisor),
         )
     }
 
     /// The machine, with its files in `dir`.
     pub fn config(&self, dir: &Path) -> Result<VmConfig, String> {
         let mut config = self.ready.machine.clone();
-        config.kernel = Some(self.kernel.kernel.clone());
-        config.initrd = self.kernel.initrd.clone();
         let own = config.cmdline.take().unwrap_or_default();
-        config.cmdline = Some(format!("{CMDLINE} {own}").trim_end().to_owned());
+        let cmdline = Some(format!("{CMDLINE} {own}").trim_end().to_owned());
+        match &self.kernel.hypervisor {
+            Some(hypervisor) => self.put_under(hypervisor, cmdline, &mut config)?,
+            None => {
+                config.kernel = Some(self.kernel.kernel.clone());
+                config.initrd = self.kernel.initrd.clone();
+                config.cmdline = cmdline;
+            }
+        }
         let text = config::file::print(&config).map_err(|e| e.to_string())?;
         let text = text.replace(&format!("${{{DIR}}}"), &dir.display().to_string());
         toml::from_str(&text).map_err(|e: toml::de::Error| e.message().to_owned())
+    }
+
+    /// The machine is a real Xen's, and the scenario's is its first domain: with as much memory, of a machine that has more.
+    fn put_under(&self, hypervisor: &Path, cmdline: Option<String>, config: &mut VmConfig) -> Result<(), String> {
+        if !config.numa.is_empty() {
+            return Err(
+                "a machine with `numa` has no place under a hypervisor, which divides all of its memory".to_owned(),
+            );
+        }
+        let ram = config.ram();
+        config.memory.size = Some(ByteSize(ram.0.saturating_add(HYPERVISOR_MEMORY)));
+        config.limits.target.get_or_insert(ram);
+        // The real one takes its place.
+        config.xen = None;
+        config.kernel = Some(hypervisor.to_owned());
+        let file = self.kernel.kernel.clone();
+        config.module = vec![ModuleConfig { file, cmdline }];
+        let initrd = self.kernel.initrd.iter().cloned();
+        config
+            .module
+            .extend(initrd.map(|file| ModuleConfig { file, cmdline: None }));
+        Ok(())
     }
 
     /// What is known of it before it was run.

@@ -9,9 +9,11 @@ use std::{
     str::FromStr,
 };
 
-/// `PATH[:LABEL]` or `@NAME[:LABEL]`, as given.
+/// `[HYPERVISOR,dom0=]KERNEL[:LABEL]`, as given; both are a path or `@NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelArg {
+    /// The Xen whose first domain the kernel is: path, or `@NAME` of a hypervisor image.
+    pub hypervisor: Option<String>,
     /// Path, or `@NAME` of a guest image.
     pub kernel: String,
     /// What it is called in reports.
@@ -25,17 +27,28 @@ impl FromStr for KernelArg {
             Some((kernel, label)) if !label.contains('/') => (kernel, Some(label)),
             _ => (text, None),
         };
+        let (hypervisor, kernel) = match kernel.split_once(",dom0=") {
+            Some((hypervisor, kernel)) => (Some(hypervisor), kernel),
+            None => (None, kernel),
+        };
         let file = Path::new(kernel.trim_start_matches('@'))
             .file_name()
             .and_then(|n| n.to_str());
         let label = label.or(file).unwrap_or_default();
         let fine = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
-        if kernel.is_empty() || label.is_empty() || label.starts_with('.') || !label.chars().all(fine) {
+        if kernel.is_empty()
+            || hypervisor == Some("")
+            || label.is_empty()
+            || label.starts_with('.')
+            || !label.chars().all(fine)
+        {
             return Err(format!(
-                "'{text}' is no kernel: expected PATH, @NAME or one of them with :LABEL, a label of letters, digits, '-', '_', '.' and '+'"
+                "'{text}' is no kernel: expected PATH, @NAME or one of them with :LABEL, a label of letters, digits, '-', '_', '.' and '+', perhaps \
+                 behind HYPERVISOR,dom0="
             ));
         }
         Ok(Self {
+            hypervisor: hypervisor.map(str::to_owned),
             kernel: kernel.to_owned(),
             label: label.to_owned(),
         })
@@ -51,6 +64,8 @@ pub struct Kernel {
     pub kernel: PathBuf,
     /// For `initrd`; none: the image's own.
     pub initrd: Option<PathBuf>,
+    /// It runs as the first domain of this Xen.
+    pub hypervisor: Option<PathBuf>,
     /// `uname -r`, where the file tells it.
     pub release: Option<String>,
     /// Its symbols.
@@ -65,6 +80,7 @@ pub fn look(arg: &KernelArg, initrd: Option<&Path>, map: Option<&Path>) -> Kerne
         label: arg.label.clone(),
         kernel: PathBuf::from(&arg.kernel),
         initrd: initrd.map(Path::to_owned),
+        hypervisor: arg.hypervisor.as_ref().map(PathBuf::from),
         ..Kernel::default()
     };
     kernel.problem = fill(&mut kernel, arg, map).err();
@@ -99,10 +115,14 @@ fn fill(kernel: &mut Kernel, arg: &KernelArg, map: Option<&Path>) -> Result<(), 
             .kernels
             .iter()
             .find(|(_, image)| Some(&image.release) == kernel.release.as_ref());
-        let (name, _) = same
+        let (name, image) = same
             .or(manifest.kernels.first_key_value())
             .ok_or("there is no guest image; hint: run `cargo xtask images`")?;
-        kernel.initrd = Some(PathBuf::from(format!("@{name}")));
+        // As a module `@NAME` would be that image's kernel.
+        kernel.initrd = Some(match kernel.hypervisor {
+            Some(_) => image.initramfs.clone(),
+            None => PathBuf::from(format!("@{name}")),
+        });
     }
     Ok(())
 }
@@ -129,7 +149,14 @@ mod tests {
         );
         assert_eq!(label("a:b/bzImage"), ("a:b/bzImage".into(), "bzImage".into()));
         assert_eq!(label("/x/bzImage:patched"), ("/x/bzImage".into(), "patched".into()));
-        for bad in ["", ":x", "/", "a: b", "a:"] {
+        let under: KernelArg = "@xen-4.17-amd64,dom0=@debian-6.1-amd64:xen".parse().unwrap();
+        assert_eq!(
+            (under.hypervisor.as_deref(), &*under.kernel, &*under.label),
+            (Some("@xen-4.17-amd64"), "@debian-6.1-amd64", "xen")
+        );
+        let unnamed: KernelArg = "xen.gz,dom0=boot/vmlinuz".parse().unwrap();
+        assert_eq!((&*unnamed.kernel, &*unnamed.label), ("boot/vmlinuz", "vmlinuz"));
+        for bad in ["", ":x", "/", "a: b", "a:", ",dom0=a:x", "a,dom0=:x"] {
             assert!(bad.parse::<KernelArg>().is_err(), "{bad}");
         }
     }

@@ -62,7 +62,7 @@ pub(super) struct TestArgs {
     /// Suite files, or folders of them
     #[arg(value_name = "SUITE", required = true)]
     suites: Vec<PathBuf>,
-    /// Kernel to test, repeatable: PATH or @NAME, with :LABEL for reports
+    /// Kernel to test, repeatable: PATH or @NAME, with :LABEL for reports, and behind HYPERVISOR,dom0= as its first domain
     #[arg(long = "kernel", value_name = "KERNEL[:LABEL]")]
     kernels: Vec<KernelArg>,
     /// Initial RAM file system with the guest agent, for kernels given by path [default: that of a guest image]
