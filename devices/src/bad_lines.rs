@@ -2,6 +2,9 @@
 //!
 //! A device that reads one fails the request; what it stores there stays in a bad line. Whoever keeps the lines publishes them
 //! with [`BadLines::set`], and hears from [`BadLines::take_met`] which ones devices have met.
+//!
+//! A line can go bad under a device that reads it. Then the memory reads as zeros and [`BadLines::in_doubt`] says so until the line
+//! is among those that are published: the device puts back what it has taken, and tries again.
 
 use crate::units::{Gpa, GpaRange};
 use std::{
@@ -22,6 +25,7 @@ pub struct BadLines(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     any: AtomicBool,
+    doubt: Option<fn() -> bool>,
     /// Start, end; disjoint.
     runs: RwLock<BTreeMap<u64, u64>>,
     met: Mutex<Vec<Gpa>>,
@@ -29,6 +33,19 @@ struct Shared {
 }
 
 impl BadLines {
+    /// None, and no trust in what is read while `doubt` says so: lines that are bad by then are about to be published.
+    pub fn doubted(doubt: fn() -> bool) -> Self {
+        Self(Arc::new(Shared {
+            doubt: Some(doubt),
+            ..Shared::default()
+        }))
+    }
+
+    /// Whether what has just been read may be something else than what was there.
+    pub fn in_doubt(&self) -> bool {
+        self.0.doubt.is_some_and(|doubt| doubt())
+    }
+
     /// From now on these are bad, and nothing else. Disjoint, or one in the other's beginning.
     pub fn set(&self, runs: impl IntoIterator<Item = GpaRange>) {
         let runs: BTreeMap<u64, u64> = runs.into_iter().map(|run| (run.start.0, run.end().0)).collect();

@@ -21,6 +21,7 @@ pub use poison::Consumption;
 use crate::{
     fault::{Faults, Met},
     hv::{CoalescedPorts, Exit, Hypercall, Kick, PortWrite, Vcpu},
+    memory::lost,
     xen::Xen,
 };
 use devices::{Bus, Effect, units::Gpa, xen::Refused};
@@ -299,6 +300,8 @@ enum Next {
     NotEmulated(String),
     /// The guest calls its hypervisor.
     Hypercall(Hypercall),
+    /// The guest touches memory that the host has lost.
+    Struck,
 }
 
 /// The first effect that is one. Those of memory devices come alone: their registers are written one at a time.
@@ -379,6 +382,10 @@ const CROWDED: Duration = Duration::from_millis(1);
 
 fn run(platform: &Platform, mut vcpu: Vcpu) {
     let apic_id = vcpu.apic_id();
+    let Some(seat) = lost::Seat::take() else {
+        let why = "there are too many vCPUs in this process".to_owned();
+        return platform.report(Report::Failed { apic_id, why });
+    };
     // Whether it has met something that the machine's owner has not dealt with yet.
     let mut waits = false;
     let mut last = tables::Last::default();
@@ -401,12 +408,22 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
         if let Some(xen) = &platform.xen {
             xen.do_errands(&vcpu);
         }
-        let next = match vcpu.run() {
-            Ok(exit) => {
+        let inside = &mut vcpu;
+        let next = match seat.inside(move || inside.run()) {
+            Some(Ok(exit)) => {
                 platform.drain_collected();
                 platform.handle(apic_id, exit)
             }
-            Err(error) => Next::Report(Report::failed(apic_id, &error)),
+            Some(Err(error)) => Next::Report(Report::failed(apic_id, &error)),
+            None => {
+                // A thread of the monitor has touched what the host has lost.
+                thread::sleep(CROWDED);
+                continue;
+            }
+        };
+        let next = match next {
+            Next::Look if seat.take_struck() => Next::Struck,
+            next => next,
         };
         let report = match next {
             Next::Go => continue,
@@ -423,6 +440,7 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
                 None => continue,
             },
             Next::Report(report) => platform.explained(&vcpu, report),
+            Next::Struck => platform.struck(apic_id),
             Next::Poisoned(line) => platform.load_of_poison(&mut vcpu, line).unwrap_or_else(|failed| failed),
             Next::NotEmulated(why) => match platform.not_emulated(&mut vcpu, why) {
                 Ok(None) => continue,

@@ -34,7 +34,7 @@ pub enum ErrorSource {
     Host,
     /// The guest, through the platform's error injection (EINJ). Only clearing removes it.
     Einj,
-    /// The memory behind the DIMM. Only clearing removes it.
+    /// The memory behind it: the host has lost what it held. Only clearing removes it.
     Backing,
 }
 

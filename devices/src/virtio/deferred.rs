@@ -13,11 +13,18 @@ use super::{
     Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice, lock, queue::Chain, queue::Virtqueue,
 };
 use crate::GuestMemory;
-use std::sync::{Arc, Mutex, Weak};
+use std::{
+    sync::{Arc, Mutex, Weak},
+    thread,
+    time::Duration,
+};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryError};
 
 /// Bytes that may be under way, beyond which nothing more is taken until something is answered.
 pub const MAX_WEIGHT: usize = 16 << 20;
+
+/// Milliseconds that a worker waits while what it reads is in doubt.
+const DOUBT: u32 = 1000;
 
 /// What a device makes of its requests.
 pub trait Requests: Send + Sync + Sized + 'static {
@@ -209,7 +216,12 @@ impl<R: Requests> Deferred<R> {
             let Some(mut from) = queue.reader(mem, chain) else {
                 return Progress::Done;
             };
-            match self.requests.take(&mut from, room.len()) {
+            let taken = self.requests.take(&mut from, room.len());
+            if queue.in_doubt() {
+                queue.put_back();
+                return Progress::More;
+            }
+            match taken {
                 Taken::Work(work, heavy) => {
                     *in_flight += 1;
                     *weight += heavy;
@@ -231,6 +243,11 @@ impl<R: Requests> Deferred<R> {
         Progress::More
     }
 
+    fn in_doubt(&self) -> bool {
+        let state = lock(&self.state);
+        state.active.as_ref().is_some_and(|active| active.queue.in_doubt())
+    }
+
     fn finish(&self, epoch: u64, weight: usize, room: &Room, reply: &Reply) {
         let mut progress = self.with(|state, mem, orders| {
             if state.epoch != epoch {
@@ -244,7 +261,12 @@ impl<R: Requests> Deferred<R> {
             self.serve(state, mem, orders)
         });
         // Nobody else would go on: the driver was asked to be quiet.
-        while progress == Progress::More {
+        let mut patience = DOUBT;
+        while progress == Progress::More && patience > 0 {
+            if self.in_doubt() {
+                patience -= 1;
+                thread::sleep(Duration::from_millis(1));
+            }
             progress = self.with(|state, mem, orders| self.serve(state, mem, orders));
         }
     }

@@ -237,7 +237,8 @@ impl VirtioMmio {
         let Ok(index) = u16::try_from(value) else {
             return self.complain("notified a queue that does not exist", VIRTIO_MMIO_QUEUE_NOTIFY, value);
         };
-        while self.queue_notify(index) == Progress::More {}
+        // What is in doubt stays so while this thread is at work.
+        while self.queue_notify(index) == Progress::More && !self.bad_lines.in_doubt() {}
     }
 
     fn set_driver_features(&self, value: u32) {

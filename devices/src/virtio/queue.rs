@@ -83,7 +83,7 @@ impl Virtqueue {
 
     /// Takes the next chain: at least one buffer and no more than the queue has entries (virtio 1.2 2.7.5.3.1).
     pub fn pop<'m>(&mut self, mem: &'m Memory) -> Option<Chain<'m>> {
-        if !self.usable() || self.has_bad_rings() {
+        if !self.usable() || self.in_doubt() || self.has_bad_rings() {
             return None;
         }
         let next = match self.queue.iter(mem) {
@@ -93,7 +93,16 @@ impl Virtqueue {
                 None
             }
         };
-        let chain = next?;
+        let chain = self.whole(mem, next?);
+        if self.in_doubt() {
+            self.put_back();
+            return None;
+        }
+        chain
+    }
+
+    /// A chain that ends, and can be read.
+    fn whole<'m>(&mut self, mem: &'m Memory, chain: Chain<'m>) -> Option<Chain<'m>> {
         if self.has_bad_table(mem, chain.head_index()) {
             return None;
         }
@@ -107,6 +116,11 @@ impl Virtqueue {
             (_, false) => return Some(chain),
         }
         None
+    }
+
+    /// Whether what was read just now is to be put back and read again: see [`BadLines::in_doubt`].
+    pub fn in_doubt(&self) -> bool {
+        self.bad_lines.in_doubt()
     }
 
     /// The line that makes `chain` one whose device-readable buffers cannot all be read. The request fails, and is counted.
@@ -249,8 +263,11 @@ impl Virtqueue {
         })
     }
 
-    /// Stops the queue and asks for a reset of the device.
+    /// Stops the queue and asks for a reset of the device, unless the reason may be none.
     pub fn fail(&mut self, why: impl Display) {
+        if self.in_doubt() {
+            return;
+        }
         if !self.failed {
             self.failed = true;
             self.news = true;

@@ -10,6 +10,7 @@ mod durable;
 mod durable_sets;
 mod ends;
 mod health;
+mod host_errors;
 mod hotadd;
 mod kmem;
 mod limits;

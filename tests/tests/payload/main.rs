@@ -6,6 +6,7 @@ mod boot;
 mod end;
 mod fault;
 mod flush;
+mod host_errors;
 mod io;
 mod memory;
 mod nvdimm;

@@ -130,6 +130,8 @@ pub enum FaultChange {
     MetByDevice,
     /// It went with its memory device.
     Unplugged,
+    /// The host's own memory there is bad: what it held is lost.
+    Lost,
 }
 
 /// One bad range.
@@ -183,6 +185,9 @@ pub struct FaultCounts {
     /// Requests of virtio devices that failed because a device would have read a bad line.
     #[serde(default)]
     pub device_requests: u64,
+    /// Pages, or larger units, of the guest's memory that the host has lost.
+    #[serde(default)]
+    pub host_errors: u64,
     /// Microseconds from the last load of a bad line to its machine check.
     pub last_latency_us: Option<u64>,
 }

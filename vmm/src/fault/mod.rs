@@ -338,6 +338,12 @@ impl Faults {
         self.windows.at(gpa)
     }
 
+    /// The window with an address of this process in it, and the offset there.
+    pub fn behind(&self, address: usize) -> Option<(Arc<Window>, u64)> {
+        let mut all = self.windows.all().into_iter();
+        all.find_map(|window| window.offset_of(address).map(|offset| (window, offset)))
+    }
+
     /// The window of a hole with `gpa` in it.
     fn hole(&self, gpa: Gpa) -> Option<Arc<Window>> {
         let is_hole = self.is_hole(gpa);

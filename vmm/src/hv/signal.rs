@@ -7,7 +7,10 @@ use std::{
         atomic::{AtomicU8, Ordering},
     },
 };
-use vmm_sys_util::{eventfd::EventFd, signal::register_signal_handler};
+use vmm_sys_util::{
+    eventfd::EventFd,
+    signal::{SIGRTMIN, register_signal_handler},
+};
 
 /// Fires when the process is asked to end (SIGTERM, SIGINT, SIGHUP, SIGQUIT).
 static TERMINATE: OnceLock<EventFd> = OnceLock::new();
@@ -51,21 +54,31 @@ pub fn termination() -> io::Result<EventFd> {
 /// Runs `will` before the process dies of SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGABRT, says why in one sentence, and ends it.
 pub fn on_crash(will: fn()) -> io::Result<()> {
     extern "C" fn crash(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
-        if let Some(will) = LAST_WILL.get() {
-            will();
-        }
-        let why: &[u8] = if signal == libc::SIGBUS {
-            b"error: the memory behind the guest went away; hint: a backing file was truncated, its disk is full, or the host has a memory error\n"
-        } else {
-            b"error: the monitor crashed; this is a bug in daxvisor\n"
-        };
-        let _ = io::stderr().write_all(why);
-        // SAFETY: `_exit` is async-signal-safe and does not return.
-        unsafe { libc::_exit(CRASHED) }
+        die(signal)
     }
     let _ = LAST_WILL.set(will);
     for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT] {
         register_signal_handler(signal, crash).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
     }
     Ok(())
+}
+
+/// Says why in one sentence, and ends the process. For signal handlers.
+pub(crate) fn die(signal: libc::c_int) -> ! {
+    if let Some(will) = LAST_WILL.get() {
+        will();
+    }
+    let why: &[u8] = if signal == libc::SIGBUS {
+        b"error: the memory behind the guest went away; hint: a backing file was truncated, its disk is full, or the host has a memory error in what is not the guest's\n"
+    } else {
+        b"error: the monitor crashed; this is a bug in daxvisor\n"
+    };
+    let _ = io::stderr().write_all(why);
+    // SAFETY: `_exit` is async-signal-safe and does not return.
+    unsafe { libc::_exit(CRASHED) }
+}
+
+/// The signal that brings a vCPU thread out of the guest.
+pub(crate) fn kick() -> libc::c_int {
+    SIGRTMIN()
 }

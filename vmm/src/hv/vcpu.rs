@@ -1,6 +1,6 @@
 //! One virtual processor: initial state, running, and what made it stop.
 
-use super::{HvError, refused};
+use super::{HvError, refused, signal};
 use crate::{
     boot::{CpuState, SegmentRegister},
     cpuid::CpuidEntry,
@@ -13,7 +13,7 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::{fs::File, io, os::fd::AsRawFd, os::fd::BorrowedFd, thread::JoinHandle};
 use vm_memory::{FileOffset, MmapRegion, mmap::MmapRegionBuilder};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{Killable, register_signal_handler};
 
 /// A virtual processor. Lives on the thread that runs it.
 pub struct Vcpu {
@@ -482,19 +482,15 @@ pub trait Kick {
 impl<T> Kick for JoinHandle<T> {
     fn kick(&self) {
         // A thread that has ended needs no kick.
-        let _ = self.kill(kick_signal());
+        let _ = self.kill(signal::kick());
     }
-}
-
-fn kick_signal() -> libc::c_int {
-    SIGRTMIN()
 }
 
 /// To be called once before the first vCPU thread starts.
 pub fn install_kick_handler() -> io::Result<()> {
     /// Nothing to do: the signal's only purpose is to make KVM_RUN return EINTR.
     extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
-    register_signal_handler(kick_signal(), ignore).map_err(|e| io::Error::from_raw_os_error(e.errno()))
+    register_signal_handler(signal::kick(), ignore).map_err(|e| io::Error::from_raw_os_error(e.errno()))
 }
 
 fn kvm_segment_of(s: &SegmentRegister) -> kvm_segment {

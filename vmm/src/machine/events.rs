@@ -5,6 +5,7 @@
 
 mod clock;
 mod faults;
+mod host;
 mod inject;
 mod look;
 mod media;
@@ -30,6 +31,7 @@ use crate::{
     acpi::Table,
     control::{EventLog, Happening, Phase},
     layout::map,
+    memory::lost,
     vcpu::{Platform, Report, VcpuThreads},
     xen::Xen,
 };
@@ -167,6 +169,8 @@ struct Running {
 /// Runs until something ends the machine; then its threads have stopped. What is left of one that starts again comes with it.
 pub fn run(mut parts: Loop, threads: VcpuThreads) -> io::Result<(Outcome, Option<Kept>)> {
     let failed = |e: event_manager::Error| io::Error::other(e.to_string());
+    // The loop's own thread hears of what nobody has touched.
+    lost::install()?;
     let mut tick = TimerFd::new().map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
     tick.reset(TICK, Some(TICK))
         .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;

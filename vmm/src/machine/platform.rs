@@ -19,6 +19,7 @@ use crate::{
     fault::Faults,
     hv::{self, CoalescedPorts, Vcpu, Vm},
     layout::{self, Layout, ports},
+    memory::lost,
     vcpu::{Platform, Room},
     xen::Xen,
 };
@@ -143,7 +144,7 @@ impl Devices {
             mmio.insert(layout::FLUSH_HINTS, flush_hints.clone())?;
         }
         let VirtioDevices { models, agent, live } = virtio;
-        let bad_lines = BadLines::default();
+        let bad_lines = BadLines::doubted(lost::is_held);
         let mut virtio = Vec::new();
         for (device, (range, gsi)) in models.into_iter().zip(&layout.virtio) {
             let line = Arc::new(vm.irq_line(*gsi)?);

@@ -9,6 +9,7 @@ pub mod encrypted;
 pub mod flush;
 pub mod interleave;
 pub mod limits;
+pub mod lost;
 pub mod plain;
 pub mod pluggable;
 pub mod ram;

@@ -6,14 +6,16 @@
 //! [`Window::set_holes`] takes single pages away: the guest's accesses to them exit, and are carried out with
 //! [`Window::load`] and [`Window::store`] by whoever made the hole. Devices see the window whole.
 
-use super::{Access, GuestMapError, Mapping};
+use super::{Access, GuestMapError, Mapping, lost};
 use crate::hv::{MemorySlot, SlotFlags, Vm};
 use devices::{
     GuestMemory,
     units::{Gpa, GpaRange},
 };
+use rustix::fs::FallocateFlags;
 use std::{
     ops::Range,
+    os::fd::AsRawFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use vm_memory::{
@@ -30,6 +32,7 @@ pub struct Window {
     memory: GuestMemory,
     range: GpaRange,
     access: Access,
+    _watched: lost::Watched,
     // After the slot that refers to it.
     mapping: Arc<Mapping>,
 }
@@ -73,6 +76,7 @@ impl Window {
             memory: memory.clone(),
             range,
             access,
+            _watched: lost::watch(mapping.as_ptr() as usize, mapping.size()),
             mapping: Arc::new(mapping),
         };
         window.settle(&mut window.lock())?;
@@ -199,6 +203,57 @@ impl Window {
             rustix::mm::madvise(at.cast(), len, rustix::mm::Advice::LinuxDontNeed)?;
         }
         Ok(())
+    }
+
+    /// Offset of an address of this process; none: it is no memory of the window's.
+    pub fn offset_of(&self, address: usize) -> Option<u64> {
+        let offset = address.checked_sub(self.mapping.as_ptr() as usize)?;
+        (offset < self.mapping.size()).then_some(offset as u64)
+    }
+
+    /// Puts memory in place of the unit of `1 << lsb` bytes around `offset`, which the host has lost, as far as it is not there
+    /// again; its offsets. `replaced`: something of no file has been put there. No vCPU may be in the guest.
+    pub fn renew(&self, offset: u64, lsb: u32, replaced: bool) -> std::io::Result<Range<u64>> {
+        let size = 1_u64.checked_shl(lsb).unwrap_or(0).max(PAGE);
+        let start = offset / size * size;
+        let unit = start..start.saturating_add(size).min(self.mapping.size() as u64);
+        let invalid = |_| std::io::Error::from(std::io::ErrorKind::InvalidInput);
+        let len = usize::try_from(unit.end - unit.start).map_err(invalid)?;
+        let at = self
+            .mapping
+            .as_ptr()
+            .wrapping_add(usize::try_from(start).map_err(invalid)?);
+        let Some(file) = self.mapping.file_offset() else {
+            if !replaced && !lost::is_there(at) {
+                // SAFETY: a part of our own mapping. Guest memory is only ever accessed as volatile, so nothing in this process
+                // relies on what it holds.
+                unsafe { lost::put_zeros_at(at, len)? };
+            }
+            return Ok(unit);
+        };
+        let offset = file.start().saturating_add(start);
+        if replaced {
+            let (prot, flags) = (self.mapping.prot(), self.mapping.flags() | libc::MAP_FIXED);
+            let offset = libc::off_t::try_from(offset).map_err(std::io::Error::other)?;
+            // SAFETY: as above; the mapping is made once more, as it was.
+            let again = unsafe { libc::mmap(at.cast(), len, prot, flags, file.file().as_raw_fd(), offset) };
+            if again == libc::MAP_FAILED {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        if lost::is_there(at) {
+            return Ok(unit);
+        }
+        // A hole in a file is memory again as soon as it is touched.
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let punched = rustix::fs::fallocate(file.file(), flags, offset, len as u64);
+        if punched.is_err() || !lost::is_there(at) {
+            let start = Gpa(self.range.start.0.saturating_add(start));
+            tracing::warn!(at = %start, len, "what the guest stores there does not reach the backing in this run");
+            // SAFETY: as above.
+            unsafe { lost::put_zeros_at(at, len)? };
+        }
+        Ok(unit)
     }
 
     fn settle(&self, state: &mut State) -> Result<(), GuestMapError> {

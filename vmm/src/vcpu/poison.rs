@@ -52,6 +52,11 @@ impl Platform {
         Ok(self.met(apic_id, Consumption::Load(line, Instant::now())))
     }
 
+    /// The vCPU has touched what the host has lost: it does so again when that is an error of its own memory.
+    pub(super) fn struck(&self, apic_id: u32) -> Report {
+        self.met(apic_id, Consumption::Stale)
+    }
+
     /// Notes why the vCPU waits.
     fn met(&self, apic_id: u32, what: Consumption) -> Report {
         self.consumed().insert(apic_id, what);

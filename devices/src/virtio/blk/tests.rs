@@ -6,7 +6,11 @@ use crate::{
 };
 use std::{
     io,
-    sync::{PoisonError, mpsc},
+    sync::{
+        PoisonError,
+        atomic::{AtomicI32, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 use virtio_bindings::{virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET, virtio_mmio::VIRTIO_MMIO_CONFIG};
@@ -273,6 +277,33 @@ fn a_reset_drops_what_waits_and_waits_for_what_runs() {
     assert_eq!(driver.used(0), []);
     driver.start(0);
     assert_eq!(blk.in_flight(), 0);
+}
+
+#[test]
+fn what_goes_bad_while_it_is_read_is_put_back_until_it_is_among_the_bad_lines() {
+    /// Looks until there is doubt.
+    static LOOKS: AtomicI32 = AtomicI32::new(i32::MAX);
+    let lines = BadLines::doubted(|| LOOKS.fetch_sub(1, Ordering::SeqCst) <= 0);
+    let device = at_once();
+    let mut driver = Driver::up_with(device.clone(), 0, &lines);
+    for looks in 0_u8..3 {
+        let at = driver.text(&header(VIRTIO_BLK_T_OUT, 0));
+        let (out, status) = (driver.buffer(512), driver.buffer(64));
+        driver.put(status, &[9]);
+        driver.offer(0, &[at, Buffer::Read(out, 512), Buffer::Write(status, 1)]);
+        LOOKS.store(looks.into(), Ordering::SeqCst);
+        driver.notify(0);
+        assert_eq!((driver.bytes(status, 1), device.in_flight()), (vec![9], 0), "{looks}");
+        assert_eq!(driver.status() & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
+        LOOKS.store(i32::MAX, Ordering::SeqCst);
+        lines.set([GpaRange::new(Gpa(out / 64 * 64), 64)]);
+        driver.notify(0);
+        assert_eq!(
+            (driver.bytes(status, 1), lines.count()),
+            (vec![FAILED], u64::from(looks) + 1)
+        );
+        lines.set([]);
+    }
 }
 
 #[test]

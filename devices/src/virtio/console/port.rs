@@ -137,7 +137,7 @@ impl Port {
                 let Some(mut from) = queue.reader(mem, chain) else {
                     return Progress::Done;
                 };
-                if !self.give(&mut from, &mut left) {
+                if !self.give(queue, &mut from, &mut left) {
                     queue.put_back();
                     match self.blocked {
                         true => return Progress::Done,
@@ -152,7 +152,7 @@ impl Port {
     }
 
     /// Gives the part of a chain that the sink does not have; whether that was all of it.
-    fn give(&mut self, from: &mut Reader<'_>, left: &mut usize) -> bool {
+    fn give(&mut self, queue: &Virtqueue, from: &mut Reader<'_>, left: &mut usize) -> bool {
         // A guest that shrank the chain behind our back has nothing more to say in it.
         let Ok(mut from) = from.split_at(self.sent) else {
             return true;
@@ -161,6 +161,9 @@ impl Port {
         loop {
             // Reading from checked memory into a slice has no way to fail.
             let n = from.read(&mut piece).unwrap_or(0);
+            if queue.in_doubt() {
+                return false;
+            }
             if n == 0 {
                 return true;
             }

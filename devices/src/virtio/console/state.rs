@@ -103,6 +103,10 @@ impl State {
             };
             let mut message = Header::new_zeroed();
             let whole = from.read_exact(message.as_mut_bytes()).is_ok();
+            if queue.in_doubt() {
+                queue.put_back();
+                return Progress::More;
+            }
             queue.complete(mem, head, 0);
             if (!whole || !self.hear(message, mem))
                 && let Some(count) = self.complaints.hit()
@@ -151,6 +155,9 @@ impl State {
         while let Some((number, message)) = self.due() {
             let bytes = self.encode(number, message);
             let Some(queue) = self.control(CONTROL_RX) else { return };
+            if queue.in_doubt() {
+                return;
+            }
             let Some(chain) = queue.pop(mem) else {
                 match queue.listen(mem) {
                     true => continue,

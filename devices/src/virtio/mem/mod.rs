@@ -237,7 +237,12 @@ impl State {
             let (Some(mut from), Some(mut to)) = (queue.reader(mem, chain.clone()), queue.writer(mem, chain)) else {
                 return Progress::Done;
             };
-            let Some(request) = parse(&mut from) else {
+            let request = parse(&mut from);
+            if queue.in_doubt() {
+                queue.put_back();
+                return Progress::More;
+            }
+            let Some(request) = request else {
                 queue.fail(format_args!("a request has less than {REQUEST} bytes"));
                 return Progress::Done;
             };

@@ -204,6 +204,7 @@ pub(super) fn change(change: FaultChange, gpa: Option<u64>, len: u64, ranges: u6
         FaultChange::Consumed => "loaded and answered by a machine check",
         FaultChange::MetByDevice => "read by a device, whose request failed",
         FaultChange::Unplugged => "gone with their memory device",
+        FaultChange::Lost => "lost by the host",
     };
     format!("memory error: {len:#x} bytes{many} {place} {what}{whose}")
 }
@@ -277,13 +278,17 @@ fn list(reply: &FaultList) -> String {
         0 => String::new(),
         n => format!(", to {n} more they are not"),
     };
+    let host = match reply.counts.host_errors {
+        0 => String::new(),
+        n => format!("; errors of the host's own memory: {n}"),
+    };
     let latency = reply.counts.last_latency_us;
     let latency = latency.map_or_else(String::new, |us| format!(", the last one after {us} us"));
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
         "accesses to {} pages are caught{left}; loads that became machine checks: {}{latency}; accesses carried out: {}; requests \
-         of devices that failed: {}",
+         of devices that failed: {}{host}",
         reply.pages, reply.counts.consumed, reply.counts.carried, reply.counts.device_requests
     );
     for storm in &reply.storms {

@@ -52,7 +52,7 @@ pub(super) struct Halt {
     complained: bool,
     /// Changes of the lines up to which the holes are right.
     seen: Option<u64>,
-    counts: FaultCounts,
+    pub(super) counts: FaultCounts,
     /// A consumption waits for other vCPUs' handlers.
     crowded: bool,
     /// The last machine check that all vCPUs took.
@@ -77,16 +77,25 @@ pub(super) struct Notice {
     severity: NotifySeverity,
     gpa: Gpa,
     done: Option<Result<FaultNotified, ControlError>>,
+    /// Nobody asks how it ends.
+    of_nobody: bool,
 }
 
 impl Notice {
     pub(super) fn new(kind: Kind, severity: NotifySeverity, gpa: Gpa) -> Self {
-        let done = None;
         Self {
             kind,
             severity,
             gpa,
-            done,
+            done: None,
+            of_nobody: false,
+        }
+    }
+
+    pub(super) fn of_nobody(self) -> Self {
+        Self {
+            of_nobody: true,
+            ..self
         }
     }
 }
@@ -164,7 +173,7 @@ impl Running {
         }
         self.hear_of_devices();
         let waiting = !self.parts.platform.consumptions().is_empty() || self.halt.has_notices();
-        let waiting = waiting && !self.halt.crowded;
+        let waiting = waiting && !self.halt.crowded || self.has_lost();
         if self.halt.seen == changes && !waiting {
             // Whoever waits for others to get on is looked at again with the next event; there is one every tick.
             self.halt.crowded = false;
@@ -200,7 +209,9 @@ impl Running {
 
     /// Every vCPU stands.
     fn act_on_faults(&mut self) {
+        let lost = self.take_lost();
         self.dig();
+        self.check_caught(&lost);
         if let Err(error) = self.give_machine_checks().and_then(|()| self.give_notices()) {
             let why = format!("{error}: {}", error.source);
             let met = self.parts.platform.consumptions();
@@ -370,8 +381,21 @@ impl Running {
                 vcpu: Some(apic_id),
                 waiting: 0,
             }));
+            if notice.of_nobody {
+                let done = self.halt.take_notice(number);
+                self.end_notice_of_nobody(done);
+            }
         }
         Ok(())
+    }
+
+    fn end_notice_of_nobody(&self, done: Option<Result<FaultNotified, ControlError>>) {
+        match done {
+            Some(Ok(told)) => self.note_notified(told.gpa, told.vcpu),
+            // Whoever touches it learns of it.
+            Some(Err(error)) => tracing::debug!("the guest is not told of an error: {error}"),
+            None => {}
+        }
     }
 
     /// Who hears of a machine check.

@@ -63,7 +63,7 @@ impl Running {
         Err(error.field("vcpu").hint("`describe` lists their APIC ids"))
     }
 
-    fn note_notified(&self, gpa: Option<u64>, vcpu: Option<u32>) {
+    pub(super) fn note_notified(&self, gpa: Option<u64>, vcpu: Option<u32>) {
         self.note(Happening::Fault {
             change: FaultChange::Notified,
             gpa,

@@ -1,0 +1,277 @@
+//! Errors of the host's own memory under a guest: the host's kernel is told that a page behind it is bad, and the guest sees what it
+//! would see on a server.
+
+use anyhow::{Context, Result, ensure};
+use guest_tests::{
+    GuestBuilder, Scratch,
+    api::ApiClient,
+    facts,
+    matrix::Outcome,
+    poison::{LINE, MEMORY, Machine, PAGE, Program},
+};
+use rustix::process::{
+    MachineCheckMemoryCorruptionKillPolicy as Policy, set_machine_check_memory_corruption_kill_policy,
+};
+use serde_json::{Value, json};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+const KERNEL: &str = "debian-6.12-amd64";
+const MIB: u64 = 1 << 20;
+const RAM: u64 = 512 * MIB;
+const WHOLE: u64 = 4096;
+const NVDIMM: u64 = 128 * MIB;
+/// Time for what comes by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// When the monitor hears of an error that nobody has touched.
+#[derive(Clone, Copy, PartialEq)]
+enum Notice {
+    Never,
+    AtOnce,
+}
+
+fn start(notice: Notice, files: &Scratch) -> Result<Machine> {
+    File::create(files.join("disk"))?.set_len(64 * MIB)?;
+    let builder = GuestBuilder::new(KERNEL)
+        .arg("--cpu", "vendor=AuthenticAMD,add=erms")
+        .arg("--api-socket", &files.text("api"))
+        .cpus("2")
+        .memory("512M")
+        .arg("--apei", "on")
+        .arg("--disk", &files.text("disk"))
+        .nvdimm("size=128M,id=pmem0")
+        .hello_within(Duration::from_secs(240));
+    // The monitor is a child of this thread, and does not change what it inherits.
+    if notice == Notice::Never {
+        set_machine_check_memory_corruption_kill_policy(Some(Policy::Late))?;
+    }
+    let guest = builder.start();
+    set_machine_check_memory_corruption_kill_policy(None)?;
+    Ok(Machine::new(KERNEL, guest?, ApiClient::connect(&files.join("api"))?))
+}
+
+/// The monitor as its host sees it.
+struct Monitor {
+    pid: u64,
+    /// Where the guest's first byte of RAM is in it.
+    ram: u64,
+}
+
+impl Monitor {
+    fn of(m: &mut Machine) -> Result<Self> {
+        let pid = facts::number(&m.api.get("/vm")?, "pid")?;
+        Ok(Self {
+            pid,
+            ram: mapping(pid, RAM, "")?,
+        })
+    }
+
+    /// The host's kernel takes the page at `address` for bad, as after an error that its hardware tells of.
+    fn lose(&self, address: u64) -> Result<()> {
+        let pagemap = File::open(format!("/proc/{}/pagemap", self.pid))?;
+        let mut entry = [0; 8];
+        pagemap.read_exact_at(&mut entry, address / WHOLE * 8)?;
+        let entry = u64::from_le_bytes(entry);
+        let frame = entry & ((1 << 55) - 1);
+        ensure!(
+            entry >> 63 == 1 && frame != 0,
+            "{address:#x} is not in the host's memory: {entry:#x}"
+        );
+        let bad = Path::new("/sys/devices/system/memory/hard_offline_page");
+        fs::write(bad, format!("{:#x}", frame * WHOLE)).with_context(|| format!("{} takes no page", bad.display()))
+    }
+
+    fn lose_page_of(&self, program: &Program) -> Result<()> {
+        self.lose(self.ram + program.gpa)
+    }
+}
+
+/// Start of the monitor's one mapping of so many bytes, of a file of this name.
+fn mapping(pid: u64, len: u64, name: &str) -> Result<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let found = maps.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+        (end - start == len && words.nth(4).unwrap_or_default().contains(name)).then_some(start)
+    });
+    let found: Vec<u64> = found.collect();
+    ensure!(
+        found.len() == 1,
+        "{} mappings of {len:#x} bytes in\n{maps}",
+        found.len()
+    );
+    Ok(found[0])
+}
+
+/// The bad ranges within a page: length, state and source of each.
+fn ranges(m: &mut Machine, gpa: u64) -> Result<Vec<(u64, String, String)>> {
+    let faults = m.faults()?;
+    let all = facts::list(&faults, "faults")?.iter();
+    let ours = all.filter(|fault| fault["gpa"].as_u64().is_some_and(|at| (gpa..gpa + WHOLE).contains(&at)));
+    ours.map(|fault: &Value| {
+        Ok((
+            facts::number(fault, "len")?,
+            facts::text(fault, "state")?.to_owned(),
+            facts::text(fault, "source")?.to_owned(),
+        ))
+    })
+    .collect()
+}
+
+/// The whole page is bad, by the host's hardware, with so many bytes of it known.
+fn page_is_lost(m: &mut Machine, gpa: u64, known: u64) -> Result<()> {
+    let ranges = ranges(m, gpa)?;
+    let sum = |wanted: &str| -> u64 {
+        let some = ranges
+            .iter()
+            .filter(|(_, state, source)| state == wanted && source == "backing");
+        some.map(|(len, ..)| len).sum()
+    };
+    ensure!(
+        (sum("known"), sum("latent")) == (known, WHOLE - known),
+        "{known} bytes should be known: {ranges:?}"
+    );
+    Ok(())
+}
+
+/// Waits until the whole page is bad and known, without anybody having touched it.
+fn page_becomes_known(m: &mut Machine, gpa: u64) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = page_is_lost(m, gpa, WHOLE) {
+        ensure!(Instant::now() < deadline, "{error}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn program(m: &mut Machine, then: &str) -> Result<Program> {
+    m.program("", &format!("anon {MEMORY}"), "", then)
+}
+
+/// A program that loads from the page has SIGBUS, and everybody else goes on.
+fn a_load(m: &mut Machine, monitor: &Monitor) -> Result<()> {
+    let loads = format!("load:{}", PAGE + LINE);
+    let (victim, other) = (program(m, &loads)?, program(m, &loads)?);
+    monitor.lose_page_of(&victim)?;
+    ensure!(ranges(m, victim.gpa)?.is_empty(), "somebody has told");
+    m.met(0, 0)?;
+    let end = m.go_on(&victim)?;
+    ensure!(Outcome::of(&end, &victim) == (Outcome::Killed { lsb: 12 }), "{end:?}");
+    m.met(1, 1)?;
+    page_is_lost(m, victim.gpa, LINE)?;
+    ensure!(m.go_on(&other)?.0 == "0");
+    m.met(0, 0)
+}
+
+/// A store is done, and the page stays bad.
+fn a_store(m: &mut Machine, monitor: &Monitor) -> Result<()> {
+    let victim = program(m, &format!("store:{PAGE} load:{PAGE}"))?;
+    monitor.lose_page_of(&victim)?;
+    let end = m.go_on(&victim)?;
+    ensure!(Outcome::of(&end, &victim) == (Outcome::Killed { lsb: 12 }), "{end:?}");
+    m.met(1, 1)?;
+    page_is_lost(m, victim.gpa, LINE)
+}
+
+/// A disk that would have to read the page fails its request.
+fn a_device(m: &mut Machine, monitor: &Monitor) -> Result<()> {
+    // Of a file: the guest, which does not know, would give a program's page to the next one.
+    m.guest.check(&format!(
+        "modprobe virtio_blk && for n in $(seq 100); do test -b /dev/vda && break; sleep 0.1; done; \
+         mkdir -p /shared && mount -t tmpfs none /shared && dd if=/dev/urandom of=/shared/file bs={MEMORY} count=1 2>/dev/null"
+    ))?;
+    let memory = format!("map /shared/file {MEMORY}");
+    let write = format!("dwrite:{PAGE},{WHOLE},/dev/vda");
+    let writer = m.program("", &memory, &format!("load:{PAGE}"), &write)?;
+    monitor.lose_page_of(&writer)?;
+    let (code, said) = m.go_on(&writer)?;
+    ensure!(code == "1" && said.contains("(errno 5)"), "{code}: {said}");
+    let faults = m.faults()?;
+    ensure!(faults["counts"]["device_requests"] == 1, "{faults}");
+    page_is_lost(m, writer.gpa, LINE)?;
+    m.met(0, 0)?;
+    // What is there is memory like any other when the error is cleared.
+    let page = json!({"gpa": writer.gpa, "len": WHOLE});
+    m.api.done("POST", "/faults/clear", Some(&page))?;
+    let writer = m.program("", &memory, &format!("load:{PAGE} store:{PAGE}"), &write)?;
+    let (code, said) = m.go_on(&writer)?;
+    ensure!(code == "0", "{code}: {said}");
+    m.met(0, 0)
+}
+
+/// Persistent memory: scrubs find what the host has lost, and `ndctl clear-errors` mends it.
+fn persistent_memory(m: &mut Machine, monitor: &Monitor) -> Result<()> {
+    m.guest.check(
+        "modprobe -a nfit nd_pmem; for n in $(seq 100); do test -b /dev/pmem0 && break; sleep 0.1; done; \
+         dd if=/dev/urandom of=/dev/pmem0 bs=1M count=4 oflag=direct 2>/dev/null; ndctl wait-scrub >/dev/null",
+    )?;
+    let map = m.api.get("/memory/map")?;
+    let spa = facts::number(facts::find(&map["map"], "kind", "NVDIMM")?, "start")?;
+    monitor.lose(mapping(monitor.pid, NVDIMM, "")? + MIB)?;
+    m.guest
+        .fails("dd if=/dev/pmem0 of=/dev/null bs=4096 skip=256 count=1 iflag=direct")?;
+    page_is_lost(m, spa + MIB, LINE)?;
+    m.guest
+        .check("ndctl start-scrub >/dev/null && ndctl wait-scrub >/dev/null")?;
+    page_is_lost(m, spa + MIB, WHOLE)?;
+    m.guest.check("ndctl clear-errors namespace0.0 >/dev/null && dd if=/dev/zero of=/dev/pmem0 bs=4096 seek=256 count=1 oflag=direct")?;
+    ensure!(ranges(m, spa + MIB)?.is_empty());
+    m.guest
+        .check("dd if=/dev/pmem0 of=/dev/null bs=1M count=4 iflag=direct")?;
+    m.count_again()?;
+    Ok(())
+}
+
+fn unharmed(m: Machine) -> Result<()> {
+    let mut guest = m.guest;
+    let log = guest.check("dmesg | grep -E 'WARNING:|BUG:|Oops' || true")?;
+    ensure!(log.is_empty(), "{log}");
+    guest.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn memory_that_the_host_has_lost_is_met_by_whoever_touches_it() -> Result<()> {
+    let files = Scratch::new("host-errors")?;
+    let mut m = start(Notice::Never, &files)?;
+    let monitor = Monitor::of(&mut m)?;
+    for (name, step) in [
+        ("a load", a_load as fn(&mut Machine, &Monitor) -> Result<()>),
+        ("a store", a_store),
+        ("a device", a_device),
+        ("persistent memory", persistent_memory),
+    ] {
+        step(&mut m, &monitor).with_context(|| name)?;
+    }
+    unharmed(m)
+}
+
+#[test]
+fn a_guest_is_told_of_memory_that_the_host_has_lost() -> Result<()> {
+    let files = Scratch::new("host-errors")?;
+    let mut m = start(Notice::AtOnce, &files)?;
+    let monitor = Monitor::of(&mut m)?;
+    let victim = program(&mut m, &format!("load:{}", PAGE + LINE))?;
+    monitor.lose_page_of(&victim)?;
+    page_becomes_known(&mut m, victim.gpa)?;
+    // Firmware has told, and the kernel has taken the page out of use, before anybody loads it.
+    let deadline = Instant::now() + PATIENCE;
+    while m.lost()? != 4 {
+        ensure!(Instant::now() < deadline, "the guest has not given the page up");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let (code, said) = m.go_on(&victim)?;
+    ensure!(code == "7" && said.contains("SIGBUS"), "{code}: {said}");
+    ensure!(
+        m.count_again()? == 0,
+        "a machine check, although the page was out of use"
+    );
+    unharmed(m)
+}
