@@ -1,5 +1,6 @@
-//! Any bytes are a virtqueue and its buffers: a disk, persistent memory and memory that grows take requests from it without
-//! a panic, never have more under way than they may, and the last never gives the guest more than was asked for.
+//! Any bytes are a virtqueue and its buffers: a disk, persistent memory, memory that grows and a network device take requests
+//! from it without a panic, never have more under way than they may, memory never gives the guest more than was asked for, and
+//! no frame is longer or shorter than a frame is.
 #![no_main]
 
 use devices::{
@@ -10,6 +11,7 @@ use devices::{
         blk::{Blk, BlkPlan, config::DiskFault},
         deferred::Reply,
         mem::{Media, Mem, MemPlan},
+        net::{MIN_FRAME, Net, NetPlan, Wire, config::Mac},
         pmem::Pmem,
     },
 };
@@ -73,12 +75,34 @@ fn disk(readonly: bool) -> Arc<Blk> {
     disk
 }
 
+/// Takes every frame, and has some of any length.
+struct Cable(u16);
+
+const FRAMES: NetPlan = NetPlan {
+    mac: Mac([2, 0, 0, 0, 0, 1]),
+    mtu: 68,
+};
+
+impl Wire for Cable {
+    fn send(&mut self, frame: &[u8]) -> bool {
+        assert!((MIN_FRAME..=FRAMES.max_frame()).contains(&frame.len()));
+        frame.len() % 2 == 0
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        self.0 = self.0.checked_sub(1)?;
+        buffer.fill(0x5a);
+        Some(usize::from(self.0))
+    }
+}
+
 fn device(choice: u8) -> Arc<dyn VirtioDevice> {
     let region = GpaRange {
         start: Gpa(0x1_0000_0000),
         len: 64 * BLOCK,
     };
-    match choice % 4 {
+    match choice % 5 {
+        4 => Arc::new(Net::new(FRAMES, choice % 2 == 0, Box::new(Cable(choice.into())))),
         0 => disk(false),
         1 => disk(true),
         2 => Pmem::at(region, Box::new(|order| order.run(|()| Reply::default()))),
@@ -105,12 +129,15 @@ fn bring_up(mmio: &VirtioMmio) {
     write(mmio, 0x24, 1);
     write(mmio, 0x20, 1);
     write(mmio, 0x70, 11);
-    write(mmio, 0x30, 0);
-    write(mmio, 0x38, ENTRIES.into());
-    for (register, address) in [(0x80, DESC), (0x90, AVAIL), (0xa0, USED)] {
-        write(mmio, register, address as u32);
+    // A second queue, where there is one, has the same chains: what is written into one is read out of the other.
+    for queue in [0, 1] {
+        write(mmio, 0x30, queue);
+        write(mmio, 0x38, ENTRIES.into());
+        for (register, address) in [(0x80, DESC), (0x90, AVAIL), (0xa0, USED)] {
+            write(mmio, register, address as u32);
+        }
+        write(mmio, 0x44, 1);
     }
-    write(mmio, 0x44, 1);
     write(mmio, 0x70, 15);
 }
 
@@ -145,11 +172,13 @@ fuzz_target!(|input: &[u8]| {
         .write_obj(lengths.len() as u16 / 2, GuestAddress(AVAIL + 2))
         .expect("the index");
     write(&mmio, 0x50, 0);
+    write(&mmio, 0x50, 1);
     // Whatever else the input is: raw descriptors, and an index that jumps.
     let _ = guest.write_slice(&content[..content.len().min(0x400)], GuestAddress(DESC));
     guest
         .write_obj(u16::from(*choice), GuestAddress(AVAIL + 2))
         .expect("the index");
+    write(&mmio, 0x50, 1);
     write(&mmio, 0x50, 0);
     mmio.reset();
 });

@@ -144,6 +144,9 @@ pub const TOOLS_PACKAGES: &[&str] = &[
     "keyutils",
     "kmod",
     "checkpolicy",
+    "iproute2",
+    "ibverbs-utils",
+    "ibverbs-providers",
 ];
 /// Dependencies that only maintainer scripts or unused programs need (name prefixes).
 pub const TOOLS_WITHOUT: &[&str] = &[
@@ -174,9 +177,19 @@ pub const PROGRAMS: &[&str] = &[
     "findmnt",
     "keyctl",
     "checkpolicy",
+    "ip",
+    "rdma",
+    "ibv_rc_pingpong",
+    "setpriv",
 ];
-/// Configuration that goes along, where it exists.
-pub const CONFIGURATION: &[&str] = &["etc/mke2fs.conf", "etc/ndctl.conf.d", "etc/ndctl"];
+/// Configuration that goes along, where it exists, and what programs load by name.
+pub const CONFIGURATION: &[&str] = &[
+    "etc/mke2fs.conf",
+    "etc/ndctl.conf.d",
+    "etc/ndctl",
+    "etc/libibverbs.d/rxe.driver",
+    "usr/lib/x86_64-linux-gnu/libibverbs/librxe-rdmav34.so",
+];
 
 /// A module by the name in its file, and whether an image without it is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,6 +235,11 @@ pub const GUEST_ON_DEMAND: &[Module] = &[
     Wanted("dm_linear"),
     Wanted("virtio_blk"),
     Wanted("virtio_net"),
+    Wanted("rdma_rxe"),
+    Wanted("ib_uverbs"),
+    // The checksum of RDMA packets.
+    Wanted("crc32_generic"),
+    Wanted("crc32_pclmul"),
     Wanted("virtio_pmem"),
     Wanted("virtio_mem"),
     Wanted("vmw_vsock_virtio_transport"),
@@ -249,6 +267,7 @@ pub const HOST_BOOT: &[Module] = &[
     Wanted("nd_pmem"),
     Wanted("device_dax"),
     Wanted("dax_pmem"),
+    Wanted("tun"),
 ];
 
 /// QEMU for the nested host: package, the first major version good enough, and the one we would rather not go below.

@@ -16,6 +16,7 @@ pub mod deferred;
 mod device;
 pub mod mem;
 pub mod mmio;
+pub mod net;
 pub mod pmem;
 pub mod queue;
 pub mod rng;

@@ -16,6 +16,7 @@ mod kmem;
 mod limits;
 mod memory;
 mod memory_limit;
+mod net;
 mod numa;
 mod nvdimm;
 mod poison;

@@ -14,8 +14,8 @@ use table::{KEYS, MEMORY, NVDIMM};
 
 use super::{
     BootConfig, ConfigError, DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle, DistanceConfig, InterleaveSetConfig,
-    LimitsConfig, MemoryDeviceConfig, MemoryRangeConfig, ModuleConfig, NumaConfig, NvdimmBusConfig, NvdimmConfig,
-    VirtioMemConfig, VirtioPmemConfig, VmConfig,
+    LimitsConfig, MemoryDeviceConfig, MemoryRangeConfig, ModuleConfig, NetConfig, NumaConfig, NvdimmBusConfig,
+    NvdimmConfig, VirtioMemConfig, VirtioPmemConfig, VmConfig,
     kv::{self, Shape},
 };
 use crate::control::DaxRange;

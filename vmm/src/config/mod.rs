@@ -38,6 +38,7 @@ pub use devices::{
     virtio::{
         blk::config::{DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle},
         config::{VirtioMemConfig, VirtioPmemConfig},
+        net::config::{Mac, NetConfig, NetWire},
     },
 };
 pub use error::ConfigError;
@@ -139,6 +140,9 @@ pub struct VmConfig {
     /// What is wrong with them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disk_fault: Vec<DiskFaultConfig>,
+    /// Network devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub net: Vec<NetConfig>,
     /// The first serial port.
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.

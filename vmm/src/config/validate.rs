@@ -1,5 +1,6 @@
 //! `VmConfig::validate`: every problem of the values themselves, without a look at the host.
 
+mod net;
 mod nvdimm;
 mod virtio;
 

@@ -1,6 +1,6 @@
 //! virtio devices of a configuration: their names, and their order, which is that of their transports.
 
-use super::VmConfig;
+use super::{Mac, VmConfig};
 use devices::units::ByteSize;
 
 /// A device of the configuration, by its position among those of its kind.
@@ -16,6 +16,8 @@ pub enum VirtioDeviceId {
     Mem(usize),
     /// A disk.
     Disk(usize),
+    /// A network device.
+    Net(usize),
 }
 
 impl VmConfig {
@@ -30,6 +32,7 @@ impl VmConfig {
             .chain(pmem)
             .chain(mem)
             .chain((0..self.disk.len()).map(VirtioDeviceId::Disk))
+            .chain((0..self.net.len()).map(VirtioDeviceId::Net))
             .collect()
     }
 
@@ -49,6 +52,18 @@ impl VmConfig {
     pub fn disk_name(&self, index: usize) -> String {
         let said = self.disk.get(index).and_then(|device| device.id.clone());
         said.unwrap_or_else(|| format!("disk{index}"))
+    }
+
+    /// What a network device is called.
+    pub fn net_name(&self, index: usize) -> String {
+        let said = self.net.get(index).and_then(|device| device.id.clone());
+        said.unwrap_or_else(|| format!("net{index}"))
+    }
+
+    /// The hardware address of a network device.
+    pub fn net_mac(&self, index: usize) -> Mac {
+        let said = self.net.get(index).and_then(|device| device.mac);
+        said.unwrap_or_else(|| Mac::of_position(index))
     }
 
     /// What a virtio-mem device is called.

@@ -46,8 +46,8 @@ pub use operation::{
     GuestAction, GuestStep, OperationInfo, OperationKind, OperationList, OperationResult, OperationState,
 };
 pub use virtio::{
-    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTarget, MemoryTargetInfo, VirtioInfo, VirtioMemInfo,
-    VirtioMemRequests, VirtioPmemInfo,
+    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTarget, MemoryTargetInfo, NetFrames, NetInfo, VirtioInfo,
+    VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
 };
 
 use crate::config::{MemoryDeviceConfig, NvdimmConfig};

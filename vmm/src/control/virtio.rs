@@ -69,6 +69,43 @@ pub struct VirtioInfo {
     pub mem: Vec<VirtioMemInfo>,
     /// Disks.
     pub disks: Vec<DiskInfo>,
+    /// Network devices.
+    #[serde(default)]
+    pub nets: Vec<NetInfo>,
+}
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetInfo {
+    /// Name.
+    pub id: String,
+    /// Hardware address.
+    pub mac: String,
+    /// Most bytes of a packet.
+    pub mtu: u16,
+    /// What it is connected to: `tap NAME`, or `link` and a name or path.
+    pub wire: String,
+    /// Whether the other end is there.
+    pub carrier: bool,
+    /// Whether a driver has the device.
+    pub driver: bool,
+    /// Frames to the guest.
+    pub received: NetFrames,
+    /// Frames of the guest.
+    pub sent: NetFrames,
+}
+
+/// Frames in one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetFrames {
+    /// Those that arrived.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those that were lost: no driver, a wire that was full or led nowhere, no buffer that was long enough.
+    pub dropped: u64,
+    /// Those of the guest that were no frames: their length, a memory error, an offload that was not agreed on.
+    pub malformed: u64,
 }
 
 /// A virtio-pmem device.
@@ -187,7 +224,31 @@ impl fmt::Display for VirtioInfo {
         for disk in &self.disks {
             write!(f, "{disk}")?;
         }
+        for net in &self.nets {
+            writeln!(f, "{net}")?;
+        }
         Ok(())
+    }
+}
+
+impl fmt::Display for NetInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            mac,
+            wire,
+            received,
+            sent,
+            ..
+        } = self;
+        let driver = if self.driver { "" } else { ", no driver" };
+        let carrier = if self.carrier { "" } else { ", no carrier" };
+        let lost = received.dropped.saturating_add(sent.dropped);
+        write!(
+            f,
+            "net {id}: {mac} on {wire}, {} frames in, {} out, {lost} lost, {} malformed{carrier}{driver}",
+            received.frames, sent.frames, sent.malformed
+        )
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     growth::Growth,
     hotplug,
     images::Images,
+    net::NetError,
     platform::Devices,
     ranges,
     restart::Kept,
@@ -115,6 +116,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: DeviceError,
+    },
+    /// A network device's wire.
+    #[error("network device {id} cannot be used")]
+    Net {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: NetError,
     },
     /// A virtio device's backing.
     #[error("virtio device {id} cannot be used")]

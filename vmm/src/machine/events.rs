@@ -248,6 +248,9 @@ impl MutEventSubscriber for Running {
         for ((_, _, bell), n) in p.doorbells.iter().zip(0..) {
             watch(bell.as_raw_fd(), Token::Doorbell(n));
         }
+        for (port, n) in p.live.nets.iter().zip(0..) {
+            watch(port.fd(), Token::Wire(n));
+        }
         if let Some(agent) = &p.agent {
             watch(agent.channel.listener_fd(), Token::AgentListener);
             watch(agent.room.as_raw_fd(), Token::AgentRoom);
@@ -311,6 +314,11 @@ impl MutEventSubscriber for Running {
                 }
             }
             Token::Calls => self.take_calls(),
+            Token::Wire(n) => {
+                if let Some(port) = self.parts.live.nets.get(n as usize) {
+                    port.attend();
+                }
+            }
             Token::Doorbell(n) => self.doorbell(n),
         }
         self.let_it_storm();

@@ -17,6 +17,7 @@ mod fault;
 mod growth;
 mod hotplug;
 mod images;
+mod net;
 mod nvdimm;
 mod operations;
 pub mod output;

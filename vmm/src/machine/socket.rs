@@ -2,7 +2,10 @@
 
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt::socket_peercred},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+        sockopt::socket_peercred,
+    },
     process::geteuid,
 };
 use std::{
@@ -16,6 +19,9 @@ use std::{
     },
     path::{Path, PathBuf},
 };
+
+/// Clients that may wait to be let in: as many as the host has them.
+const WAITING: i32 = -1;
 
 /// Why a socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,11 @@ pub struct Socket {
 impl Socket {
     /// Listens on `path` as the `what` socket, replacing one that nobody listens on.
     pub fn listen(what: &'static str, path: &Path) -> Result<Self, SocketError> {
+        Self::listen_for(SocketType::STREAM, what, path)
+    }
+
+    /// The same for connections of this type.
+    pub fn listen_for(kind: SocketType, what: &'static str, path: &Path) -> Result<Self, SocketError> {
         let failed = |e| SocketError::Listen(what, path.to_owned(), e);
         if let Ok(meta) = fs::symlink_metadata(path) {
             if !meta.file_type().is_socket() {
@@ -52,7 +63,7 @@ impl Socket {
             }
             fs::remove_file(path).map_err(failed)?;
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
+        let listener = listener(kind, path).map_err(|e| failed(e.into()))?;
         let meta = fs::symlink_metadata(path).map_err(failed)?;
         let socket = Self {
             listener,
@@ -79,6 +90,11 @@ impl Socket {
         self.listener.as_fd()
     }
 
+    /// Whether the file is still the one that was made here.
+    pub fn has_its_file(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.file)
+    }
+
     /// A waiting client, non-blocking; `None` when there is none (any more).
     pub fn accept(&self) -> Option<UnixStream> {
         let (stream, _) = self.listener.accept().ok()?;
@@ -88,10 +104,17 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.file) {
+        if self.has_its_file() {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn listener(kind: SocketType, path: &Path) -> rustix::io::Result<UnixListener> {
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, WAITING)?;
+    Ok(UnixListener::from(socket))
 }
 
 /// Whether nobody listens on a socket file. Never waits, also not for a listener whose queue is full.

@@ -5,6 +5,7 @@ use super::{
     channel::Channel,
     disk::{self, Disk},
     events::{AGENT_PORT, Agent},
+    net::{self, NetPort},
 };
 use crate::{
     config::{VirtioDeviceId, VmConfig, probe::BackingFacts},
@@ -50,6 +51,8 @@ pub struct LiveVirtio {
     pub mem: Vec<Arc<Mem>>,
     /// Disks.
     pub disks: Vec<Disk>,
+    /// Network devices, all there before the first of them runs.
+    pub nets: Vec<NetPort>,
     /// Threads that work for them, until the devices are gone.
     pub workers: Vec<JoinHandle<()>>,
 }
@@ -65,6 +68,7 @@ pub fn open(
     files: &mut BTreeMap<usize, Arc<File>>,
 ) -> Result<VirtioDevices, BuildError> {
     let mut devices = VirtioDevices::default();
+    devices.live.nets = net::open(config)?;
     for id in config.virtio_devices() {
         let model: Arc<dyn VirtioDevice> = match id {
             VirtioDeviceId::Entropy => entropy()?,
@@ -96,6 +100,12 @@ pub fn open(
                 let device = disk.device.clone();
                 devices.live.disks.push(disk);
                 device
+            }
+            VirtioDeviceId::Net(index) => {
+                let Some(port) = devices.live.nets.get(index) else {
+                    continue;
+                };
+                port.device.clone()
             }
         };
         devices.models.push(model);

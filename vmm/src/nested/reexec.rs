@@ -5,7 +5,7 @@ use super::{
     HostError, HostOptions, Outcome, RunOptions, StdinMode, plan_shares,
     run::{Offer, run_machine},
 };
-use crate::config::{ConsoleConfig, VmConfig};
+use crate::config::{ConsoleConfig, NetConfig, VmConfig};
 use crate::images;
 use crate::machine::{console::TERMINAL, socket::Socket};
 use rustix::{stdio::stdin, termios::isatty};
@@ -81,6 +81,7 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         ConsoleConfig::File(path) => Some(path.as_path()),
         _ => None,
     };
+    let links: Vec<_> = config.net.iter().filter_map(NetConfig::socket).collect();
     let written = config
         .nvdimm
         .iter()
@@ -92,6 +93,7 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .chain(config.disk.iter().map(|d| d.file.as_path()))
         .chain(config.virtual_disk.iter().filter_map(|d| d.file.as_deref()))
         .chain(console)
+        .chain(links.iter().map(PathBuf::as_path))
         .chain(config.agent_socket.as_deref());
     let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();
     folders.extend(written.filter_map(|file| needed_folder(&cwd, file, true)));

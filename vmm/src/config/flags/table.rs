@@ -419,6 +419,24 @@ pub const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "net",
+        value: "tap=NAME|link=NAME|link=PATH[,mac=ADDRESS][,mtu=N][,id=ID]",
+        help: "A network device. tap: an interface of this host; link=NAME: the other device of this machine that says so; \
+               link=PATH, with a slash in it: the device of another machine that says so, over a unix socket that the first of \
+               them makes [default: mtu=1500]",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.net, texts, KEYS, |at, old, new| {
+                same_name(at, "net", old.id.as_deref(), new.id.as_deref())
+            })
+        },
+        write: |c| {
+            let default = NetConfig::default();
+            let write = |device| kv::to_string(device, Some(&default), KEYS);
+            c.net.iter().map(write).collect()
+        },
+    },
+    Flag {
         name: "ars",
         value: "[scan-time=TIME][,records=N]",
         help: "Address range scrubs: how long a full one takes, and how many errors one result has room for, 1 to 2048 \

@@ -1,6 +1,6 @@
 //! What is said of virtio devices.
 
-use super::VmConfig;
+use super::{VmConfig, net};
 use crate::{
     config::{ConfigError, DiskConfig, DiskThrottle, NvdimmBacking, VirtioMemConfig, VirtioPmemConfig},
     layout::MAX_VIRTIO,
@@ -25,7 +25,8 @@ impl VmConfig {
         let pmem = (0..self.virtio_pmem.len()).map(|at| self.virtio_pmem_name(at));
         let mem = (0..self.virtio_mem.len()).map(|at| self.virtio_mem_name(at));
         let disks = (0..self.disk.len()).map(|at| self.disk_name(at));
-        for name in pmem.chain(mem).chain(disks) {
+        let nets = (0..self.net.len()).map(|at| self.net_name(at));
+        for name in pmem.chain(mem).chain(disks).chain(nets) {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
             if !(1..=32).contains(&name.len()) || !name.bytes().all(plain) {
                 let why = "is no name: expected 1 to 32 letters, digits, '-', '_' and '.'".to_owned();
@@ -72,6 +73,7 @@ impl VmConfig {
             let problem = fault.fault().problem();
             problems.extend(problem.map(|why| virtio(what(), why.to_owned())));
         }
+        net::check(self, problems);
         let count = self.virtio_devices().len();
         if count > MAX_VIRTIO {
             let why = format!(
@@ -82,7 +84,7 @@ impl VmConfig {
     }
 }
 
-fn virtio(what: String, why: String) -> ConfigError {
+pub(super) fn virtio(what: String, why: String) -> ConfigError {
     ConfigError::Virtio { what, why }
 }
 
@@ -165,11 +167,11 @@ fn check_mem(id: &str, device: &VirtioMemConfig, problems: &mut Vec<ConfigError>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::flags;
 
-    fn problems(args: &[(&str, &str)]) -> Vec<String> {
+    pub fn problems(args: &[(&str, &str)]) -> Vec<String> {
         let texts = |flag: &str| -> &'static [String] {
             let mine = args.iter().filter(|(f, _)| *f == flag);
             mine.map(|(_, text)| (*text).to_owned()).collect::<Vec<_>>().leak()

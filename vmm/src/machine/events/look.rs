@@ -134,6 +134,7 @@ fn entry(table: &crate::acpi::Table) -> TableEntry {
 /// virtio 1.2 section 5.
 fn virtio_name(kind: u32) -> &'static str {
     match kind {
+        1 => "network device",
         2 => "block device",
         3 => "console",
         4 => "entropy source",

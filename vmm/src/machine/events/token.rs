@@ -1,5 +1,7 @@
 //! What the machine's loop waits for, by name.
 
+use crate::layout::MAX_VIRTIO;
+
 /// What an event is about; carried as the epoll data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
@@ -14,6 +16,7 @@ pub(super) enum Token {
     AgentClient,
     AgentRoom,
     Calls,
+    Wire(u32),
     Doorbell(u32),
 }
 
@@ -32,13 +35,17 @@ const FIXED: [Token; 11] = [
     Token::Calls,
 ];
 
-/// The first doorbell's, behind those.
-const FIRST_BELL: u32 = 11;
+/// The first network device's, behind those; there are fewer than transports.
+const FIRST_WIRE: u32 = 11;
+/// The first doorbell's.
+const FIRST_BELL: u32 = FIRST_WIRE + 16;
+const _: () = assert!(MAX_VIRTIO == 16, "there is a place for each device's wire");
 
 impl Token {
     /// As it is carried.
     pub fn data(self) -> u32 {
         match self {
+            Self::Wire(n) => FIRST_WIRE + n,
             Self::Doorbell(n) => FIRST_BELL + n,
             fixed => FIXED
                 .iter()
@@ -50,9 +57,10 @@ impl Token {
 
     /// What was carried.
     pub fn of(data: u32) -> Self {
-        FIXED
-            .get(data as usize)
-            .copied()
-            .unwrap_or(Self::Doorbell(data.saturating_sub(FIRST_BELL)))
+        let fixed = FIXED.get(data as usize).copied();
+        fixed.unwrap_or_else(|| match data.checked_sub(FIRST_BELL) {
+            Some(n) => Self::Doorbell(n),
+            None => Self::Wire(data.saturating_sub(FIRST_WIRE)),
+        })
     }
 }

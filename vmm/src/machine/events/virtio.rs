@@ -4,11 +4,11 @@ use super::{Running, serve::End};
 use crate::{
     config::throttle_problem,
     control::{
-        ControlError, DiskFaultInfo, DiskInfo, DiskList, DiskRequest, ErrorKind, MemoryTargetInfo, OperationResult,
-        Response, VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
+        ControlError, DiskFaultInfo, DiskInfo, DiskList, DiskRequest, ErrorKind, MemoryTargetInfo, NetFrames, NetInfo,
+        OperationResult, Response, VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
     },
     layout::VirtioMemoryKind,
-    machine::{disk::Disk, growth::Growth},
+    machine::{disk::Disk, growth::Growth, net::NetPort},
     memory::limits::{self, Change},
 };
 use devices::{
@@ -16,6 +16,7 @@ use devices::{
     virtio::{
         blk::SECTOR,
         mem::{Mem, MemStatus},
+        net::{NetCounts, NetStatus},
     },
 };
 
@@ -142,6 +143,9 @@ impl Running {
         VirtioInfo {
             pmem: pmem.collect(),
             disks: self.disks(),
+            nets: (live.nets.iter().enumerate())
+                .map(|(index, port)| net_info(growth.config.net_name(index), port))
+                .collect(),
             mem: mem
                 .map(|(index, device)| mem_info(growth.config.virtio_mem_name(index), device))
                 .collect(),
@@ -187,6 +191,32 @@ fn mem_info(id: String, device: &Mem) -> VirtioMemInfo {
             busy: requests.busy,
             wrong: requests.wrong,
         },
+    }
+}
+
+fn net_info(id: String, port: &NetPort) -> NetInfo {
+    let plan = port.device.plan();
+    let NetStatus {
+        driver,
+        carrier,
+        received,
+        sent,
+    } = port.device.status();
+    let frames = |counts: NetCounts| NetFrames {
+        frames: counts.frames,
+        bytes: counts.bytes,
+        dropped: counts.dropped,
+        malformed: counts.malformed,
+    };
+    NetInfo {
+        id,
+        mac: plan.mac.to_string(),
+        mtu: plan.mtu,
+        wire: port.wire.clone(),
+        carrier,
+        driver,
+        received: frames(received),
+        sent: frames(sent),
     }
 }
 
