@@ -1,9 +1,15 @@
 //! Real Xen by multiboot, with a Debian kernel as its first domain: what dom0 makes of the machine's memory map and limits.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, Scratch, guest::program};
+use guest_tests::{Guest, GuestBuilder, Scratch, guest::program, host};
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
 
 /// Xen writes its console character by character, and everything that dom0 does in its page tables is a hypercall.
 const HELLO: Duration = Duration::from_secs(420);
@@ -85,39 +91,56 @@ fn dom0_moves_its_p2m_list_away_from_reserved_ranges_and_takes_a_sparse_map() ->
     Ok(())
 }
 
+/// The last lines of the console of a real Xen that was reset at its boot, by itself: seen once in some ten boots of nested hosts.
+fn reset_at_boot(results: &Value, out: &Path) -> Option<String> {
+    let lost = |result: &&Value| {
+        let reset = result["reason"]
+            .as_str()
+            .is_some_and(|why| why.starts_with("the guest reset"));
+        reset && result["kernel"] == "xen" && result["boot-seconds"].is_null()
+    };
+    let case = results["results"].as_array()?.iter().find(lost)?;
+    let console = out.join(case["folder"].as_str()?).join("console.log");
+    let lines = fs::read_to_string(console).unwrap_or_default();
+    let mut last: Vec<_> = lines.lines().rev().take(12).collect();
+    last.reverse();
+    Some(last.join("\n"))
+}
+
 /// docs/xen.md has the table of it.
 #[test]
 fn one_suite_gives_the_same_verdicts_under_xen_and_without_it() -> Result<()> {
     let files = Scratch::new("xen-suite")?;
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(program()?)
+    let out = files.join("out");
+    let mut command = Command::new(program()?);
+    command
         .arg("test")
         .arg(tests.join("suites/xen.toml"))
-        .args([
-            "--host",
-            "kvm",
-            "--no-skip",
-            "--jobs",
-            "1",
-            "--kernel",
-            "@debian-6.1-amd64:daxvisor",
-        ])
+        .args(["--host", "kvm", "--no-skip", "--jobs", "1"])
+        .args(["--kernel", "@debian-6.1-amd64:daxvisor"])
         .args(["--kernel", "@xen-4.17-amd64,dom0=@debian-6.1-amd64:xen"])
         .arg("--out")
-        .arg(files.join("out"))
-        .output()?;
+        .arg(&out);
+    let mut run = || -> Result<(Output, Value)> {
+        let output = command.output()?;
+        Ok((output, serde_json::from_slice(&fs::read(out.join("results.json"))?)?))
+    };
+    let (mut output, mut results) = run()?;
+    if let Some(last) = reset_at_boot(&results, &out) {
+        println!("{last}");
+        host::report_retry("a boot of Xen", "it was reset by itself");
+        (output, results) = run()?;
+    }
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let results: Value = serde_json::from_slice(&fs::read(files.join("out/results.json"))?)?;
     let mut table: BTreeMap<&str, [&str; 2]> = BTreeMap::new();
     for result in results["results"].as_array().context("no results")? {
         let scenario = result["scenario"].as_str().context("no scenario")?;
         let at = usize::from(result["kernel"] == "xen");
         table.entry(scenario).or_default()[at] = result["verdict"].as_str().unwrap_or_default();
     }
-    let rows: Vec<_> = table
-        .iter()
-        .map(|(scenario, [ours, real])| format!("| `{scenario}` | {ours} | {real} |"))
-        .collect();
+    let row = |(scenario, [ours, real]): (&&str, &[&str; 2])| format!("| `{scenario}` | {ours} | {real} |");
+    let rows: Vec<_> = table.iter().map(row).collect();
     ensure!(
         table.len() == 2 && table.values().all(|[ours, real]| ours == real && !ours.is_empty()),
         "{}\n{said}{}",
