@@ -9,12 +9,14 @@
 //! `phys:OFFSET` (prints the page's physical address), `stop` (waits for a line on standard input), `sleep:SECONDS`.
 //! `fill:OFFSET,LENGTH,SEED` and `check:OFFSET,LENGTH,SEED` write and compare words made of a number; `dread:OFFSET,LENGTH,FILE`
 //! and `dwrite:OFFSET,LENGTH,FILE` move pages from and to the begin of a file without the page cache; `splice:OFFSET,LENGTH`
-//! gives pages to a pipe and compares what comes out. Each of these prints `STEP: done`.
+//! gives pages to a pipe and compares what comes out; `register:OFFSET,LENGTH` registers memory with the first RDMA device until
+//! the program ends, and prints how much is `pinned:` then. Each of these prints `STEP: done`.
 //! A load prints `load OFFSET: VALUE`. SIGBUS prints `SIGBUS code CODE offset OFFSET lsb LSB`, the offset in the mapping,
 //! and ends the program with 7; with `early` the program asks to be told of errors before it meets them. Other failures end
 //! it with 1, a wrong command line with 2.
 
 mod pages;
+mod rdma;
 
 use std::{
     env,

@@ -1,6 +1,6 @@
-//! Steps that let the kernel take hold of a program's pages: direct I/O and gifts to a pipe.
+//! Steps that let the kernel take hold of a program's pages: direct I/O, gifts to a pipe, memory regions of RDMA devices.
 
-use crate::{PAGE, fail, number, wrong};
+use crate::{PAGE, fail, number, rdma, wrong};
 use std::{
     fs::OpenOptions,
     io::{self, PipeReader, PipeWriter, Read, pipe},
@@ -128,6 +128,10 @@ pub fn step(start: *mut u8, len: usize, verb: &str, operand: &str) -> bool {
         }
         ("dread", [offset, length, file]) => direct(&mut Part::parse(start, len, offset, length), file, false),
         ("dwrite", [offset, length, file]) => direct(&mut Part::parse(start, len, offset, length), file, true),
+        ("register", [offset, length]) => {
+            let part = Part::parse(start, len, offset, length);
+            rdma::register(part.at, part.len);
+        }
         ("splice", [offset, length]) => splice(&Part::parse(start, len, offset, length)),
         _ => return false,
     }
