@@ -59,7 +59,11 @@ fn in_nested_host() -> Result<Output> {
         command.arg("--share").arg(folder);
     }
     command.arg("--").arg(me);
-    command.args(["--exact", "a_device_dax_node_of_the_host_is_a_backing", "--nocapture"]);
+    command.args([
+        "--exact",
+        "devdax::a_device_dax_node_of_the_host_is_a_backing",
+        "--nocapture",
+    ]);
     command.output().context("cannot start the nested host")
 }
 

@@ -15,7 +15,7 @@ use std::{
 const FILES: &str = "DAXVISOR_TEST_FLUSH";
 /// What that half is to do: `store` or `find`.
 const TASK: &str = "DAXVISOR_TEST_FLUSH_TASK";
-const NAME: &str = "a_host_that_dies_keeps_what_was_flushed_and_nothing_that_was_not";
+const NAME: &str = "flush::a_host_that_dies_keeps_what_was_flushed_and_nothing_that_was_not";
 /// Exit code of a host that failed.
 const HOST_FAILED: i32 = 125;
 /// Where the record lies on raw DIMMs.
