@@ -9,7 +9,10 @@ use guest_tests::{
     poison::{MEMORY, Machine, PAGE, Program, Step, walk},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 const EINJ: &str = "/sys/kernel/debug/apei/einj";
 /// Error types of EINJ.
@@ -66,6 +69,19 @@ fn source_of(m: &mut Machine, name: &str) -> Result<Value> {
     Ok(facts::find(&faults["sources"], "source", name)?.clone())
 }
 
+/// The guest has read and acknowledged all that a source had, soon.
+fn all_read(m: &mut Machine, name: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let source = source_of(m, name)?;
+        if source["acknowledged"] == source["reported"] && source["waiting"] == 0 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{source}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// The kernel has found all four tables, and drives both sources.
 fn tables_are_taken(m: &mut Machine) -> Result<()> {
     let log = m.guest.check("dmesg | grep -E 'HEST|GHES|ERST|BERT'")?;
@@ -98,11 +114,7 @@ fn corrected(m: &mut Machine) -> Result<()> {
             "{told}"
         );
         log(m, &mark, &format!("ADDR {gpa:x}"))?;
-        let source = source_of(m, source)?;
-        ensure!(
-            source["acknowledged"] == source["reported"] && source["waiting"] == 0,
-            "{source}"
-        );
+        all_read(m, source)?;
     }
     ensure!(m.lost()? == before);
     let mark = marked(m, "threshold")?;
