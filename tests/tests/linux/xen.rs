@@ -102,9 +102,15 @@ fn reset_at_boot(results: &Value, out: &Path) -> Option<String> {
     let case = results["results"].as_array()?.iter().find(lost)?;
     let console = out.join(case["folder"].as_str()?).join("console.log");
     let lines = fs::read_to_string(console).unwrap_or_default();
-    let mut last: Vec<_> = lines.lines().rev().take(12).collect();
+    let mut last: Vec<_> = lines
+        .lines()
+        .rev()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .take(6)
+        .collect();
     last.reverse();
-    Some(last.join("\n"))
+    Some(last.join(" / "))
 }
 
 /// docs/xen.md has the table of it.
@@ -128,8 +134,7 @@ fn one_suite_gives_the_same_verdicts_under_xen_and_without_it() -> Result<()> {
     };
     let (mut output, mut results) = run()?;
     if let Some(last) = reset_at_boot(&results, &out) {
-        println!("{last}");
-        host::report_retry("a boot of Xen", "it was reset by itself");
+        host::report_retry("a boot of Xen", &format!("it was reset by itself, after: {last}"));
         (output, results) = run()?;
     }
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

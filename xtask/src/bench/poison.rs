@@ -70,6 +70,8 @@ enum Past {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Work {
     past: Past,
+    /// It was done before since the errors were made: KVM forgets its tables of the whole guest with each slot that goes.
+    settled: bool,
     ns: u64,
     exits: u64,
 }
@@ -144,13 +146,16 @@ fn machine(kernel: &str, past: Past, report: &mut Report) -> Result<()> {
     }
     let pid = u32::try_from(pid)?;
     let exits = || Ok::<_, anyhow::Error>(*statistics(pid)?.get("VM exits").context("no exits")?);
-    let (before, begun) = (exits()?, Instant::now());
-    m.guest.check(&format!("{WORK}; {WORK}; {WORK}; {WORK}"))?;
-    report.work.push(Work {
-        past,
-        ns: nanos(begun.elapsed()),
-        exits: exits()? - before,
-    });
+    for settled in [false, true] {
+        let (before, begun) = (exits()?, Instant::now());
+        m.guest.check(&format!("{WORK}; {WORK}; {WORK}; {WORK}"))?;
+        report.work.push(Work {
+            past,
+            settled,
+            ns: nanos(begun.elapsed()),
+            exits: exits()? - before,
+        });
+    }
     if past == Past::Clean {
         loads(&mut m, report)?;
     }
@@ -260,20 +265,28 @@ fn percent(part: u64, whole: u64) -> u64 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = |past, which: fn(&Work) -> u64| median(self.work.iter().filter(|work| work.past == past).map(which));
-        let (time, exits) = (of(Past::Clean, |w| w.ns), of(Past::Clean, |w| w.exits));
         writeln!(f, "{}; medians", self.kind)?;
-        writeln!(f, "reading {} MiB in a guest with    time       exits", 4 * MIB)?;
-        for past in [Past::Clean, Past::Mended, Past::Bad] {
-            let (ns, n) = (of(past, |w| w.ns), of(past, |w| w.exits));
-            let ratios = (percent(ns, time), percent(n, exits));
-            writeln!(
-                f,
-                "{past:<24} {:>9} us {n:>9}  {} % and {} % of the first",
-                ns / 1000,
-                ratios.0,
-                ratios.1
-            )?;
+        for (settled, when) in [(false, "for the first time"), (true, "again")] {
+            let of = |past, which: fn(&Work) -> u64| {
+                let same = self
+                    .work
+                    .iter()
+                    .filter(|work| work.past == past && work.settled == settled);
+                median(same.map(which))
+            };
+            let (time, exits) = (of(Past::Clean, |w| w.ns), of(Past::Clean, |w| w.exits));
+            writeln!(f, "reading {} MiB {when}, in a guest with", 4 * MIB)?;
+            for past in [Past::Clean, Past::Mended, Past::Bad] {
+                let (ns, n) = (of(past, |w| w.ns), of(past, |w| w.exits));
+                let ratios = (percent(ns, time), percent(n, exits));
+                writeln!(
+                    f,
+                    "{past:<24} {:>9} us {n:>9} exits  {} % and {} % of the first",
+                    ns / 1000,
+                    ratios.0,
+                    ratios.1
+                )?;
+            }
         }
         let bytes = median(self.injected_bytes.iter().copied());
         writeln!(
@@ -298,7 +311,12 @@ mod tests {
 
     #[test]
     fn a_report_compares_with_the_guest_that_never_had_an_error() {
-        let work = |past, ns, exits| Work { past, ns, exits };
+        let work = |past, ns, exits| Work {
+            past,
+            settled: true,
+            ns,
+            exits,
+        };
         let report = Report {
             kind: "x".into(),
             work: vec![
@@ -313,7 +331,7 @@ mod tests {
         };
         let text = report.to_string();
         assert!(
-            text.contains("errors elsewhere              3000 us       150  150 % and 150 % of the first"),
+            text.contains("errors elsewhere              3000 us       150 exits  150 % and 150 % of the first"),
             "{text}"
         );
         assert!(
