@@ -229,6 +229,8 @@ pub struct Lost {
     text: String,
     /// The kernel wrote nothing either: it got no further than its first instructions, or stands with interrupts off.
     silent: bool,
+    /// It was Xen, whose check of the timer failed: ten ticks are to come within a tenth of a second.
+    no_ticks: bool,
 }
 
 impl Lost {
@@ -236,10 +238,17 @@ impl Lost {
     /// line, and no sign tells it from a fault of ours: it is a guess, and retries are few. A guest that said anything at all has
     /// to explain itself.
     fn cause(&self) -> Option<String> {
-        (self.silent && host::is_emulated()).then(|| {
-            let first = self.text.lines().next().unwrap_or_default();
-            format!("lost without a word in an emulated host: {first}")
-        })
+        if !host::is_emulated() {
+            return None;
+        }
+        let first = self.text.lines().next().unwrap_or_default();
+        match (self.silent, self.no_ticks) {
+            (true, _) => Some(format!("lost without a word in an emulated host: {first}")),
+            (false, true) => Some(format!(
+                "the emulated host was too slow for Xen's check of the timer: {first}"
+            )),
+            (false, false) => None,
+        }
     }
 }
 
@@ -286,8 +295,15 @@ impl Guest {
                     let silent = said
                         .lines()
                         .all(|line| line.trim().is_empty() || line.contains(GOODBYE));
+                    let no_ticks = said.contains("IO-APIC + timer doesn't work");
                     let name = name.to_owned();
-                    Err(Lost { name, text, silent }.into())
+                    Err(Lost {
+                        name,
+                        text,
+                        silent,
+                        no_ticks,
+                    }
+                    .into())
                 } else {
                     Err(anyhow!(text))
                 }

@@ -91,7 +91,8 @@ fn dom0_moves_its_p2m_list_away_from_reserved_ranges_and_takes_a_sparse_map() ->
     Ok(())
 }
 
-/// The last lines of the console of a real Xen that was reset at its boot, by itself: seen once in some ten boots of nested hosts.
+/// The last lines of the console of a real Xen that was reset at its boot, by itself. Where the host is slow, one boot in some
+/// fifteen ends like that: Xen waits a tenth of a second for ten ticks of the timer, and panics ("IO-APIC + timer doesn't work").
 fn reset_at_boot(results: &Value, out: &Path) -> Option<String> {
     let lost = |result: &&Value| {
         let reset = result["reason"]
@@ -133,7 +134,10 @@ fn one_suite_gives_the_same_verdicts_under_xen_and_without_it() -> Result<()> {
         Ok((output, serde_json::from_slice(&fs::read(out.join("results.json"))?)?))
     };
     let (mut output, mut results) = run()?;
-    if let Some(last) = reset_at_boot(&results, &out) {
+    for _ in 0..2 {
+        let Some(last) = reset_at_boot(&results, &out) else {
+            break;
+        };
         host::report_retry("a boot of Xen", &format!("it was reset by itself, after: {last}"));
         (output, results) = run()?;
     }
