@@ -10,7 +10,8 @@
 //! have under way is bounded by number (the queue's size) and by [`MAX_WEIGHT`].
 
 use super::{
-    Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice, lock, queue::Chain, queue::Virtqueue,
+    Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice, lock,
+    queue::{Chain, Next, Virtqueue},
 };
 use crate::GuestMemory;
 use std::{
@@ -201,12 +202,10 @@ impl<R: Requests> Deferred<R> {
                 // The next answer goes on from here.
                 return Progress::Done;
             }
-            queue.quiet(mem);
-            let Some(chain) = queue.pop(mem) else {
-                match queue.listen(mem) {
-                    true => continue,
-                    false => return Progress::Done,
-                }
+            let chain = match queue.take_next(mem) {
+                Next::Chain(chain) => chain,
+                Next::LookAgain => continue,
+                Next::Nothing => return Progress::Done,
             };
             let room = Room::of(&chain);
             if queue.bad_line(&chain).is_some() {
@@ -315,8 +314,6 @@ impl<R: Requests> VirtioDevice for Deferred<R> {
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         copy_config(self.requests.config(), offset, data);
     }
-
-    fn write_config(&self, _offset: u64, _data: &[u8]) {}
 
     fn config_generation(&self) -> u32 {
         0

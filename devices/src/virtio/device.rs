@@ -28,8 +28,6 @@ pub trait VirtioDevice: Send + Sync {
     fn queue_max_sizes(&self) -> &[u16];
     /// Reads the device's configuration space; bytes beyond it stay as they are.
     fn read_config(&self, offset: u64, data: &mut [u8]);
-    /// Writes the device's configuration space; what is not writable is ignored.
-    fn write_config(&self, offset: u64, data: &[u8]);
     /// Changes whenever the configuration space does, under the same lock (virtio 1.2 section 2.5).
     fn config_generation(&self) -> u32;
     /// The driver is ready: the queues are the device's until [`Self::reset`].

@@ -398,9 +398,10 @@ impl BusDevice for VirtioMmio {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Effect {
-        if let Some(offset) = offset.checked_sub(u64::from(VIRTIO_MMIO_CONFIG)) {
-            self.device.write_config(offset, data);
-        } else if let (Some(register), Ok(data)) = (control_register(offset), <[u8; 4]>::try_from(data)) {
+        // Nothing in the configuration space of these devices can be written.
+        if offset < u64::from(VIRTIO_MMIO_CONFIG)
+            && let (Some(register), Ok(data)) = (control_register(offset), <[u8; 4]>::try_from(data))
+        {
             self.write_register(register, u32::from_le_bytes(data));
         }
         Effect::None

@@ -23,6 +23,16 @@ use vm_memory::{Bytes, GuestAddress};
 /// A chain of buffers in one state of guest memory.
 pub type Chain<'m> = DescriptorChain<&'m Memory>;
 
+/// What a look at a queue brought.
+pub enum Next<'m> {
+    /// This one.
+    Chain(Chain<'m>),
+    /// Nothing, and chains came meanwhile that nobody will notify of.
+    LookAgain,
+    /// Nothing; the driver will notify.
+    Nothing,
+}
+
 /// A virtqueue from the device's side.
 pub struct Virtqueue {
     queue: Queue,
@@ -99,6 +109,16 @@ impl Virtqueue {
             return None;
         }
         chain
+    }
+
+    /// The next chain, while the driver need not notify; when there is none, it is asked to.
+    pub fn take_next<'m>(&mut self, mem: &'m Memory) -> Next<'m> {
+        self.quiet(mem);
+        match self.pop(mem) {
+            Some(chain) => Next::Chain(chain),
+            None if self.listen(mem) => Next::LookAgain,
+            None => Next::Nothing,
+        }
     }
 
     /// A chain that ends, and can be read.

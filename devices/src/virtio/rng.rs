@@ -1,6 +1,9 @@
 //! Entropy device (virtio 1.2 section 5.4): fills what the guest asks for, up to [`PER_REQUEST`] bytes a request.
 
-use super::{Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice, Writer, lock, queue::Virtqueue};
+use super::{
+    Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice, Writer, lock,
+    queue::{Next, Virtqueue},
+};
 use crate::GuestMemory;
 use std::{
     io::{self, Write},
@@ -59,12 +62,10 @@ impl State {
         };
         let mut left = PER_TURN;
         for _ in 0..queue.size() {
-            queue.quiet(mem);
-            let Some(chain) = queue.pop(mem) else {
-                match queue.listen(mem) {
-                    true => continue,
-                    false => return Progress::Done,
-                }
+            let chain = match queue.take_next(mem) {
+                Next::Chain(chain) => chain,
+                Next::LookAgain => continue,
+                Next::Nothing => return Progress::Done,
             };
             let head = chain.head_index();
             let Some(mut to) = queue.writer(mem, chain) else {
@@ -119,8 +120,6 @@ impl VirtioDevice for Rng {
     }
 
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
-
-    fn write_config(&self, _offset: u64, _data: &[u8]) {}
 
     fn config_generation(&self) -> u32 {
         0

@@ -19,7 +19,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use super::{Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice, lock, queue::Virtqueue};
+use super::{
+    Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice, deferred::copy_config, lock, queue::Virtqueue,
+};
 use crate::GuestMemory;
 use port::Port;
 use state::receive_queue;
@@ -230,13 +232,8 @@ impl VirtioDevice for Console {
             &[0; 4],
         ]
         .concat();
-        let Some(space) = usize::try_from(offset).ok().and_then(|offset| space.get(offset..)) else {
-            return;
-        };
-        data.iter_mut().zip(space).for_each(|(to, from)| *to = *from);
+        copy_config(&space, offset, data);
     }
-
-    fn write_config(&self, _offset: u64, _data: &[u8]) {}
 
     fn config_generation(&self) -> u32 {
         lock(&self.state).generation

@@ -5,7 +5,10 @@
 //! to the queue with a note of how far it got, until [`Port::resume`].
 
 use super::{PortConfig, PortKind, PortSink, control::Announcement};
-use crate::virtio::{Memory, Progress, Reader, queue::Virtqueue};
+use crate::virtio::{
+    Memory, Progress, Reader,
+    queue::{Next, Virtqueue},
+};
 use std::io::{Read, Write};
 
 /// Bytes given to the sink at once.
@@ -124,12 +127,10 @@ impl Port {
             if self.blocked {
                 return Progress::Done;
             }
-            queue.quiet(mem);
-            let Some(chain) = queue.pop(mem) else {
-                match queue.listen(mem) {
-                    true => continue,
-                    false => return Progress::Done,
-                }
+            let chain = match queue.take_next(mem) {
+                Next::Chain(chain) => chain,
+                Next::LookAgain => continue,
+                Next::Nothing => return Progress::Done,
             };
             let head = chain.head_index();
             // What cannot be read is lost: there is no status in which it could be told.

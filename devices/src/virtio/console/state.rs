@@ -5,7 +5,10 @@ use super::{
     control::{self, Header, Message},
     port::Port,
 };
-use crate::virtio::{Interrupt, Memory, Progress, queue::Virtqueue};
+use crate::virtio::{
+    Interrupt, Memory, Progress,
+    queue::{Next, Virtqueue},
+};
 use std::io::{Read, Write};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -85,12 +88,10 @@ impl State {
             let Some(queue) = self.control(CONTROL_TX) else {
                 return Progress::Done;
             };
-            queue.quiet(mem);
-            let Some(chain) = queue.pop(mem) else {
-                match queue.listen(mem) {
-                    true => continue,
-                    false => return Progress::Done,
-                }
+            let chain = match queue.take_next(mem) {
+                Next::Chain(chain) => chain,
+                Next::LookAgain => continue,
+                Next::Nothing => return Progress::Done,
             };
             let head = chain.head_index();
             if queue.bad_line(&chain).is_some() {

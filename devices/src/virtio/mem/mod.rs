@@ -11,7 +11,10 @@
 mod blocks;
 
 use super::{
-    Activation, Interrupt, Memory, Progress, Reader, VirtioDevice, deferred::copy_config, lock, queue::Virtqueue,
+    Activation, Interrupt, Memory, Progress, Reader, VirtioDevice,
+    deferred::copy_config,
+    lock,
+    queue::{Next, Virtqueue},
 };
 use crate::{GuestMemory, units::GpaRange};
 use blocks::Blocks;
@@ -225,12 +228,10 @@ impl State {
             let Some(Active { queue, .. }) = &mut self.active else {
                 return Progress::Done;
             };
-            queue.quiet(mem);
-            let Some(chain) = queue.pop(mem) else {
-                match queue.listen(mem) {
-                    true => continue,
-                    false => return Progress::Done,
-                }
+            let chain = match queue.take_next(mem) {
+                Next::Chain(chain) => chain,
+                Next::LookAgain => continue,
+                Next::Nothing => return Progress::Done,
             };
             let head = chain.head_index();
             let unreadable = queue.bad_line(&chain).is_some();
@@ -390,8 +391,6 @@ impl VirtioDevice for Mem {
         ];
         copy_config(&words.map(u64::to_le_bytes).concat(), offset, data);
     }
-
-    fn write_config(&self, _offset: u64, _data: &[u8]) {}
 
     fn config_generation(&self) -> u32 {
         lock(&self.state).generation

@@ -13,8 +13,10 @@ pub mod config;
 mod tests;
 
 use super::{
-    Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice, deferred::copy_config, lock,
-    queue::Virtqueue,
+    Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice,
+    deferred::copy_config,
+    lock,
+    queue::{Next, Virtqueue},
 };
 use crate::GuestMemory;
 use config::Mac;
@@ -264,12 +266,10 @@ impl State {
             return Progress::Done;
         };
         for _ in 0..PER_TURN {
-            queue.quiet(mem);
-            let Some(chain) = queue.pop(mem) else {
-                match queue.listen(mem) {
-                    true => continue,
-                    false => return Progress::Done,
-                }
+            let chain = match queue.take_next(mem) {
+                Next::Chain(chain) => chain,
+                Next::LookAgain => continue,
+                Next::Nothing => return Progress::Done,
             };
             let head = chain.head_index();
             let taken = match queue.bad_line(&chain) {
@@ -362,8 +362,6 @@ impl VirtioDevice for Net {
         let space = [&self.plan.mac.0[..], words.as_flattened()].concat();
         copy_config(&space, offset, data);
     }
-
-    fn write_config(&self, _offset: u64, _data: &[u8]) {}
 
     fn config_generation(&self) -> u32 {
         lock(&self.state).generation
