@@ -3,7 +3,11 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+};
 
 /// A line of `/proc/iomem` that is memory: first and last address, name.
 pub type MemoryLine = (u64, u64, String);
@@ -35,6 +39,18 @@ pub fn planned_iomem(plan: &Value) -> Result<Vec<MemoryLine>> {
         .iter()
         .map(|l| line(l).with_context(|| format!("odd line of the plan: {l}")))
         .collect()
+}
+
+/// Bytes of a process that lie in memory, by a line of its status: `VmRSS`, `RssAnon`.
+pub fn resident(pid: u64, line: &str) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let mut values = status
+        .lines()
+        .filter_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+    let kib = values.next().and_then(|value| value.trim().strip_suffix(" kB"));
+    let kib: u64 = kib.with_context(|| format!("{path} has no {line}"))?.trim().parse()?;
+    Ok(kib << 10)
 }
 
 /// A list in an object.

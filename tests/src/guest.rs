@@ -1,7 +1,7 @@
 //! A guest under daxvisor with its agent.
 
 use crate::{
-    Ended, Scratch,
+    Ended, Scratch, facts,
     host::{self, Mark},
     process::{CONSOLE, Monitor},
 };
@@ -23,6 +23,8 @@ const HELLO: Duration = Duration::from_secs(180);
 const END: Duration = Duration::from_secs(40);
 /// The last that Linux says before it resets the machine, which may come after its agent has gone.
 const GOODBYE: &str = "reboot: ";
+/// What Xen says when its check of the timer fails, before it resets the machine.
+pub const NO_TICKS: &str = "IO-APIC + timer doesn't work";
 /// Exit code of a monitor whose guest triple-faulted.
 const TRIPLE_FAULT: i32 = 5;
 /// A monitor that only refuses or plans.
@@ -270,6 +272,12 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Memory of the monitor that is there, in bytes, that of the guest included.
+    pub fn resident(&self) -> Result<u64> {
+        let pid = u64::try_from(self.monitor.pid().as_raw_nonzero().get())?;
+        facts::resident(pid, "VmRSS")
+    }
+
     /// Waits until the guest of a monitor says hello.
     pub fn boot(mut monitor: Monitor, name: &str, limit: Duration) -> Result<Self> {
         let path = socket(monitor.folder().path());
@@ -290,12 +298,12 @@ impl Guest {
                     monitor.quote()
                 );
                 // The quote has waited for the end of a monitor that is going.
-                if hung || monitor.exit_code() == Some(TRIPLE_FAULT) {
-                    let said = monitor.folder().text_after(CONSOLE, before);
+                let said = monitor.folder().text_after(CONSOLE, before);
+                let no_ticks = said.contains(NO_TICKS);
+                if hung || no_ticks || monitor.exit_code() == Some(TRIPLE_FAULT) {
                     let silent = said
                         .lines()
                         .all(|line| line.trim().is_empty() || line.contains(GOODBYE));
-                    let no_ticks = said.contains("IO-APIC + timer doesn't work");
                     let name = name.to_owned();
                     Err(Lost {
                         name,

@@ -19,7 +19,7 @@ mod run;
 pub use code::{Code, code};
 pub use run::{Ended, Guest, Running, binary};
 
-use vmm::layout::{LAPIC, ports};
+use vmm::layout::{ABOVE_4G, LAPIC, ports};
 
 /// Where the payload's code is; the other addresses stand in interpreter.S as well.
 pub const CODE: u64 = 0x100_0000;
@@ -93,6 +93,17 @@ impl Script {
     /// Copies memory byte by byte.
     pub fn copy(self, to: u64, from: u64, len: u64) -> Self {
         self.step(8, to, from, len)
+    }
+
+    /// Says "on" and the first eight bytes of its first NVDIMM, leaves `mark` there, and resets the machine.
+    pub fn marks_and_resets(mark: u64) -> Self {
+        Self::new()
+            .tables()
+            .say("on")
+            .load(ABOVE_4G.0, 8)
+            .store(ABOVE_4G.0, 8, mark)
+            .output(ports::ACPI + 6, 1, 1)
+            .spin()
     }
 
     /// Goes round for ever.

@@ -1,6 +1,7 @@
 //! A payload through the binary, as a user would run it.
 
 use super::Program;
+use crate::api::ApiClient;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env, fs,
@@ -67,6 +68,14 @@ impl Guest {
     /// A file in the guest's folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Starts it and waits for its word "on"; with a client of the API socket `api` in its folder.
+    pub fn up(&self) -> (Running<'_>, ApiClient) {
+        let mut running = self.start();
+        running.wait_for("on");
+        let client = ApiClient::connect(&self.file("api")).expect("an API socket");
+        (running, client)
     }
 
     /// Starts it.

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, api::ApiClient, facts};
 use serde_json::{Value, json};
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -116,18 +116,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Resident memory of the monitor in bytes.
-    fn resident(&mut self) -> Result<u64> {
-        let pid = self.guest.monitor().pid().as_raw_nonzero();
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status
-            .lines()
-            .find_map(|l| l.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-        Ok(kib << 10)
-    }
-
     /// Fills memory of a node with the pages of a file.
     fn fill(&mut self, node: u64, mib: u64) -> Result<()> {
         self.guest.check(&format!(
@@ -176,16 +164,16 @@ fn kernel_policy_puts_devices_online_and_idle_ones_are_given_back() -> Result<()
     ensure!(sizes == [7 * BLOCK, 3 * BLOCK, 4 * BLOCK], "{sizes:?}");
     m.agrees()?;
     // What a guest stores in a device is the host's memory until it is given back.
-    let before = m.resident()?;
+    let before = m.guest.resident()?;
     m.fill(2, 256)?;
-    let full = m.resident()?;
+    let full = m.guest.resident()?;
     ensure!(full >= before + 200 * MIB, "{before} became {full}");
     m.unfill(2)?;
     for n in [1, 4, 7] {
         m.remove(&format!("eight{n}"))?;
     }
     ensure!(m.node_size(2)? == 0, "node 2 has {}", m.node_size(2)?);
-    let after = m.resident()?;
+    let after = m.guest.resident()?;
     ensure!(
         after + 200 * MIB <= full,
         "{full} became {after}: before there were {before}"

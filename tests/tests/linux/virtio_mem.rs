@@ -94,17 +94,6 @@ fn target(socket: &Path, size: &str) -> Result<Value> {
     Ok(operation["result"].clone())
 }
 
-/// Memory of the monitor that is there, in bytes.
-fn resident(guest: &mut Guest) -> Result<u64> {
-    let pid = guest.monitor().pid().as_raw_nonzero();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix(" kB"))
-        .context("no VmRSS")?;
-    Ok(kib.parse::<u64>()? << 10)
-}
-
 const MIB: u64 = 1 << 20;
 
 fn grows_and_shrinks(kernel: &str) -> Result<()> {
@@ -137,9 +126,9 @@ fn grows_and_shrinks(kernel: &str) -> Result<()> {
     );
     ensure!(facts::number(&asked["device"]["requests"], "plugs")? > 0, "{asked}");
     node_has(&mut guest, kernel, 1, 512 << 10)?;
-    let empty = resident(&mut guest)?;
+    let empty = guest.resident()?;
     guest.check("mkdir -p /t && mount -t tmpfs -o size=300m,mpol=bind:1 none /t && dd if=/dev/zero of=/t/a bs=1M count=256 2>/dev/null")?;
-    let full = resident(&mut guest)?;
+    let full = guest.resident()?;
     ensure!(
         full > empty + 240 * MIB,
         "{kernel}: {empty} bytes were resident, and {full} with 256 MiB used"
@@ -153,7 +142,7 @@ fn grows_and_shrinks(kernel: &str) -> Result<()> {
         "{kernel}: {asked}"
     );
     ensure!(facts::number(&asked["device"]["requests"], "unplugs")? > 0, "{asked}");
-    let after = resident(&mut guest)?;
+    let after = guest.resident()?;
     ensure!(
         after + 240 * MIB < full,
         "{kernel}: {full} bytes were resident, and {after} when all is unplugged"

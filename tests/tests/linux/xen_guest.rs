@@ -44,17 +44,6 @@ fn balloon(guest: &mut Guest, target: u64) -> Result<u64> {
     current(guest)
 }
 
-/// Memory of the monitor that is there, in bytes.
-fn resident(guest: &mut Guest) -> Result<u64> {
-    let pid = guest.monitor().pid().as_raw_nonzero();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix(" kB"))
-        .context("no VmRSS")?;
-    Ok(kib.parse::<u64>()? << 10)
-}
-
 /// The kernel takes itself for a guest of Xen of that version, and has nothing to complain of.
 fn expect_xen(guest: &mut Guest, kernel: &str) -> Result<()> {
     expect_xen_with_clock(guest, kernel, "xen")
@@ -99,14 +88,14 @@ fn obeys_its_limit(kernel: &str) -> Result<()> {
     guest.check(
         "mkdir -p /t && mount -t tmpfs -o size=300m none /t && dd if=/dev/zero of=/t/a bs=1M count=256 2>/dev/null",
     )?;
-    let full = resident(&mut guest)?;
+    let full = guest.resident()?;
     guest.check("umount /t; echo 3 > /proc/sys/vm/drop_caches")?;
     let target = all - 192 * MIB;
     ensure!(
         balloon(&mut guest, target)? == target,
         "{kernel}: the target is not reached"
     );
-    let small = resident(&mut guest)?;
+    let small = guest.resident()?;
     ensure!(
         small + 128 * MIB < full,
         "{kernel}: {full} bytes were resident, and {small} when 192 MiB were given back"

@@ -8,7 +8,6 @@ use std::{
     fs, thread,
     time::{Duration, Instant},
 };
-use vmm::layout::{ABOVE_4G, ports};
 
 /// What the guest leaves in its NVDIMM.
 const MARK: u64 = 0x6e65_7374_6564_2121;
@@ -17,14 +16,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn guest_that_resets_itself_starts_again_in_the_nested_host() {
-    let script = Script::new()
-        .tables()
-        .say("on")
-        .load(ABOVE_4G.0, 8)
-        .store(ABOVE_4G.0, 8, MARK)
-        .output(ports::ACPI + 6, 1, 1)
-        .spin();
-    let guest = Guest::new(&Program::new(script))
+    let guest = Guest::new(&Program::new(Script::marks_and_resets(MARK)))
         .flag("host", "nested")
         .flag("nvdimm", "size=16M")
         .flag("on-reset", "restart")

@@ -26,13 +26,6 @@ fn machine(script: Script, file: &Path) -> Guest {
         .flag("api-socket", "%/api")
 }
 
-fn started(guest: &Guest) -> (Running<'_>, ApiClient) {
-    let mut running = guest.start();
-    running.wait_for("on");
-    let client = ApiClient::connect(&guest.file("api")).expect("an API socket");
-    (running, client)
-}
-
 fn tell(file: &Path, word: u32) {
     let file = fs::File::options().write(true).open(file).expect("the backing");
     file.write_all_at(&word.to_le_bytes(), 0).expect("written");
@@ -77,7 +70,7 @@ fn a_source_tells_one_error_at_a_time_until_it_is_full() {
         .wait(PMEM, 2)
         .exit(5);
     let guest = machine(script, &file).flag("apei", "on");
-    let (mut running, mut client) = started(&guest);
+    let (mut running, mut client) = guest.up();
     assert_eq!(counts(&mut client, 0), [0, 0, 0]);
     let told = notify(&mut client, &json!({"gpa": RAM, "severity": "corrected"}));
     assert_eq!(
@@ -124,7 +117,7 @@ fn a_source_tells_one_error_at_a_time_until_it_is_full() {
 fn a_machine_check_that_cannot_be_taken_is_refused_and_without_firmware_nothing_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
     let guest = machine(Script::new().say("on").halt(), &dir.path().join("shared"));
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     for severity in ["recoverable", "fatal"] {
         let asked = json!({"gpa": RAM, "severity": severity, "via": "machine-check"});
         let answer = client.send("POST", "/faults/notify", Some(&asked)).expect("an answer");
@@ -217,7 +210,7 @@ fn a_guest_makes_its_own_memory_bad_and_no_other() {
     }
     let script = script.say("on").wait(PMEM, 1).exit(5);
     let guest = machine(script, &file).flag("apei", "on");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let list = client.get("/faults").expect("a list");
     let found: Vec<_> = list["faults"].as_array().expect("a list").iter().collect();
     let facts: Vec<_> = found

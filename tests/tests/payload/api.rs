@@ -39,13 +39,6 @@ fn socket(guest: &Guest) -> PathBuf {
     guest.file("api")
 }
 
-fn started(guest: &Guest) -> (Running<'_>, ApiClient) {
-    let mut running = guest.start();
-    running.wait_for("on");
-    let client = ApiClient::connect(&socket(guest)).expect("an API socket");
-    (running, client)
-}
-
 /// Looks at something, which must succeed.
 #[track_caller]
 fn get(client: &mut ApiClient, path: &str) -> Value {
@@ -80,7 +73,7 @@ fn limits_are_read_and_the_dynamic_ones_changed() {
     let guest = idle()
         .flag("memory", "128M")
         .flag("limits", "static-max=512M,dynamic-max=256M,dynamic-min=64M");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let before = get(&mut client, "/limits");
     let all = |max: &str, target: &str, min: &str| json!({"static-max": "512M", "dynamic-max": max, "target": target, "dynamic-min": min, "static-min": "64M"});
     assert_eq!(before["limits"], all("256M", "128M", "64M"));
@@ -122,7 +115,7 @@ fn machine_describes_itself() {
         .flag("nvdimm", "size=64M,id=first")
         .flag("nvdimm", "size=32M,label=0")
         .flag("api-socket", "%/api");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let mode = fs::metadata(socket(&guest)).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let machine = get(&mut client, "/vm");
@@ -165,7 +158,7 @@ fn machine_describes_itself() {
 #[test]
 fn paused_guest_stands_still_and_goes_on() {
     let guest = counting();
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let sent = || fs::metadata(guest.file("console")).expect("a console").len();
     let grows = |from: u64| {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -238,14 +231,14 @@ fn console_that_nobody_reads_stops_neither_the_api_nor_a_pause() {
 #[test]
 fn paused_machine_still_ends() {
     let guest = counting();
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     act(&mut client, "pause");
     running.signal(libc::SIGTERM);
     running.end().expect(143);
     assert!(!socket(&guest).exists());
 
     let guest = counting();
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     act(&mut client, "pause");
     quit(running, &mut client);
 }
@@ -253,7 +246,7 @@ fn paused_machine_still_ends() {
 #[test]
 fn one_connection_carries_many_requests_and_half_of_one_is_enough_for_answers() {
     let guest = idle();
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     for _ in 0..200 {
         assert_eq!(get(&mut client, "/nvdimms")["fit_generation"], 0);
     }
@@ -268,7 +261,7 @@ fn one_connection_carries_many_requests_and_half_of_one_is_enough_for_answers() 
 #[test]
 fn hostile_clients_hurt_nobody_else() {
     let guest = counting();
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let connect = || ApiClient::connect(&socket(&guest)).expect("a client");
 
     for nonsense in ["hello\r\n\r\n", "\u{0}\u{1}\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
@@ -345,7 +338,7 @@ fn bad_values_of_every_field_of_every_route_are_refused_and_change_nothing() {
         .flag("memory-slots", "4")
         .flag("nvdimm", "size=64M,id=first")
         .flag("api-socket", "%/api");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let before = snapshot(&mut client);
     let file = |name: &str| guest.file(name).to_string_lossy().into_owned();
     let posted = |path: &str, body: Value| contract::Bad {
@@ -435,7 +428,7 @@ fn bad_values_of_every_field_of_every_route_are_refused_and_change_nothing() {
 fn a_guest_that_never_answers_leaves_its_operation_unanswered() {
     let program = Program::new(Script::new().say("on").halt());
     let guest = Guest::new(&program).flag("nvdimm-bus", "0").flag("api-socket", "%/api");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let body = json!({"size": "64M", "id": "late"});
     let answer = client.send("POST", "/nvdimms", Some(&body)).expect("an answer");
     assert_eq!(answer.status, 202);
@@ -477,7 +470,7 @@ fn a_guest_that_never_answers_leaves_its_operation_unanswered() {
 #[test]
 fn events_reach_every_reader_and_the_log_remembers_them() {
     let guest = idle();
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let mut follower = std::process::Command::new(binary());
     follower.arg("ctl").arg("--api-socket").arg(socket(&guest));
     let follower = follower.args(["events", "--follow", "--since", "0"]);
@@ -524,7 +517,7 @@ fn events_reach_every_reader_and_the_log_remembers_them() {
 #[test]
 fn socket_is_replaced_only_when_nobody_listens() {
     let guest = idle();
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let second = guest.run();
     assert!(
         second.stderr.contains("in use") && second.stderr.contains("hint:"),
@@ -539,14 +532,14 @@ fn socket_is_replaced_only_when_nobody_listens() {
     let dead = ctl(&binary(), &socket(&guest), &["describe"]).expect("a client");
     assert_eq!(dead.status.code(), Some(3), "{dead:?}");
     fs::remove_file(guest.file("console")).expect("the first run's console");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     quit(running, &mut client);
 }
 
 #[test]
 fn ctl_says_what_became_of_the_request() {
     let guest = idle();
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let run = |args: &[&str]| {
         let output = ctl(&binary(), &socket(&guest), args).expect("a client");
         (

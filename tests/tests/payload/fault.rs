@@ -14,13 +14,6 @@ const RAM: u64 = 48 * MIB;
 /// Where the persistent memory stands, and the memory device behind it.
 const PMEM: u64 = ABOVE_4G.0;
 
-fn started(guest: &Guest) -> (Running<'_>, ApiClient) {
-    let mut running = guest.start();
-    running.wait_for("on");
-    let client = ApiClient::connect(&guest.file("api")).expect("an API socket");
-    (running, client)
-}
-
 fn machine(script: Script) -> Guest {
     Guest::new(&Program::new(script))
         .flag("numa", "node=0,hotplug=1G")
@@ -70,7 +63,7 @@ fn quit(running: Running<'_>, client: &mut ApiClient) {
 #[test]
 fn every_kind_of_memory_can_be_bad_and_good_again() {
     let guest = machine(Script::new().say("on").halt());
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let (hot, grow) = (start_of(&mut client, "hot"), start_of(&mut client, "grow"));
     for (gpa, kind, name, id) in [
         (RAM, "RAM", Value::Null, format!("{RAM:#x}")),
@@ -134,7 +127,7 @@ fn every_kind_of_memory_can_be_bad_and_good_again() {
 #[test]
 fn lines_at_random_are_the_same_for_a_seed() {
     let guest = machine(Script::new().say("on").halt());
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let asked = |seed: u64, dry: bool| json!({"node": 0, "count": 50, "seed": seed, "dry-run": dry});
     let first = inject(&mut client, &asked(1, true));
     let places = first["places"].as_array().expect("a list").clone();
@@ -174,7 +167,7 @@ fn a_hundred_thousand_lines_are_one_request() {
     let guest = Guest::new(&Program::new(Script::new().say("on").halt()))
         .flag("memory", "64M")
         .flag("api-socket", "%/api");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let report = inject(&mut client, &json!({"node": 0, "count": 100_000, "seed": 5}));
     assert_eq!(report["places"].as_array().map(Vec::len), Some(100_000));
     let list = faults(&mut client);
@@ -192,7 +185,7 @@ fn a_hundred_thousand_lines_are_one_request() {
 #[test]
 fn what_is_no_memory_is_refused_and_changes_nothing() {
     let guest = machine(Script::new().say("on").halt());
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     inject(&mut client, &json!({"gpa": RAM}));
     let before = faults(&mut client);
     let end = 64 * MIB;
@@ -268,7 +261,7 @@ fn what_is_no_memory_is_refused_and_changes_nothing() {
 #[test]
 fn ctl_speaks_of_faults_and_watches_them() {
     let guest = machine(Script::new().say("on").halt());
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let socket = guest.file("api");
     let said = |args: &[&str]| {
         let done = ctl(&binary(), &socket, args).expect("a client");
@@ -348,7 +341,7 @@ fn ctl_speaks_of_faults_and_watches_them() {
 #[test]
 fn a_load_of_bad_ram_ends_a_machine_that_takes_no_machine_checks() {
     let guest = machine(Script::new().tables().say("on").wait(RAM + 8, 1).exit(1));
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let body = json!({"gpa": RAM});
     // The guest may be gone before it can be answered.
     let _ = client.send("POST", "/faults", Some(&body));
@@ -363,7 +356,7 @@ const TABLES: u64 = 0x130_0000;
 #[test]
 fn a_page_table_on_bad_memory_ends_the_machine_with_the_reason() {
     let guest = machine(Script::new().tables().say("on").wait(RAM + 8, 1).exit(1));
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     // A line that the walk has no use for: of such a page nothing can be walked.
     let _ = client.send("POST", "/faults", Some(&json!({"gpa": TABLES + 0xfc0})));
     let ended = running.end();
@@ -379,7 +372,7 @@ fn a_triple_fault_beside_bad_memory_is_a_triple_fault() {
     let guest = Guest::new(&Program::new(Script::new().tables().say("on").wait(PMEM, 1).fault()))
         .flag("nvdimm", &format!("file={},size=16M,id=bad", file.display()))
         .flag("api-socket", "%/api");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     inject(&mut client, &json!({"gpa": RAM}));
     inject(&mut client, &json!({"gpa": PMEM + 4096}));
     tell(&file, 1);
@@ -407,7 +400,7 @@ fn errors_go_with_their_memory_device() {
         .flag("memory-slots", "2")
         .flag("memory-device", "128M,id=hot")
         .flag("api-socket", "%/api");
-    let (mut running, mut client) = started(&guest);
+    let (mut running, mut client) = guest.up();
     let hot = start_of(&mut client, "hot");
     inject(&mut client, &json!({"gpa": hot + 4096, "known": true}));
     inject(&mut client, &json!({"gpa": hot + 8192, "len": 4096}));
@@ -448,7 +441,7 @@ fn errors_go_with_their_memory_device() {
 #[test]
 fn a_reset_leaves_the_errors_of_nvdimms_alone() {
     let guest = machine(Script::new().say("on").halt());
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let hot = start_of(&mut client, "hot");
     for gpa in [RAM, hot, PMEM + 4096] {
         inject(&mut client, &json!({"gpa": gpa}));
@@ -490,7 +483,7 @@ fn a_line_that_is_stored_to_whole_is_good_again_where_that_is_wanted() {
             .flag("nvdimm", &format!("file={},size=16M,id=bad", file.display()))
             .flag("poison", &format!("clear-on-write={flag}"))
             .flag("api-socket", "%/api");
-        let (mut running, mut client) = started(&guest);
+        let (mut running, mut client) = guest.up();
         for gpa in [RAM, PMEM + 4096] {
             inject(&mut client, &json!({"gpa": gpa}));
         }
@@ -508,7 +501,7 @@ fn a_line_that_is_stored_to_whole_is_good_again_where_that_is_wanted() {
 #[test]
 fn a_storm_comes_when_it_is_due_at_its_rate_and_can_be_stopped() {
     let guest = machine(Script::new().say("on").halt());
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let hot = start_of(&mut client, "hot");
     // All at once, a while later.
     let told = inject(&mut client, &json!({"gpa": RAM, "after-ms": 300}));

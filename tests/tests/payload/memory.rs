@@ -31,13 +31,6 @@ fn machine(script: Script) -> Guest {
         .flag("api-socket", "%/api")
 }
 
-fn started(guest: &Guest) -> (Running<'_>, ApiClient) {
-    let mut running = guest.start();
-    running.wait_for("on");
-    let client = ApiClient::connect(&guest.file("api")).expect("an API socket");
-    (running, client)
-}
-
 fn list(client: &mut ApiClient) -> Value {
     client.get("/memory/devices").expect("a list")
 }
@@ -101,7 +94,7 @@ fn memory_of_a_device_that_is_there_at_boot_is_the_guests_until_it_ejects_it() {
         .say("gone")
         .halt();
     let guest = machine(script).flag("memory-device", "128M,id=a");
-    let (mut running, mut client) = started(&guest);
+    let (mut running, mut client) = guest.up();
     running.wait_for("gone");
     // The loop hears of the ejection while the guest goes on.
     for _ in 0..100 {
@@ -124,7 +117,7 @@ fn memory_of_a_device_that_is_there_at_boot_is_the_guests_until_it_ejects_it() {
 #[test]
 fn device_that_nobody_looks_at_is_taken_back_and_a_request_is_withdrawn() {
     let guest = machine(Script::new().say("on").halt()).flag("memory-device", "256M,id=cold,node=0");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let before = list(&mut client);
     assert_eq!((&before["slots"], &before["block"]), (&json!(4), &json!(128 * MIB)));
     let cold = &before["devices"][0];
@@ -217,7 +210,7 @@ fn device_that_nobody_looks_at_is_taken_back_and_a_request_is_withdrawn() {
 #[test]
 fn clients_killed_in_mid_request_leave_it_whole_or_undone() {
     let guest = machine(Script::new().say("on").halt());
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let ids = |client: &mut ApiClient| -> Vec<String> {
         let list = list(client);
         let devices = list["devices"].as_array().expect("a list");
@@ -297,7 +290,7 @@ fn refusals_are_told_with_what_the_guest_said() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("shared");
     let guest = machine(script).flag("memory-device", &format!("128M,id=a,file={}", file.display()));
-    let (mut running, mut client) = started(&guest);
+    let (mut running, mut client) = guest.up();
     let go = |word: u32| {
         use std::os::unix::fs::FileExt;
         let file = fs::File::options().write(true).open(&file).expect("the backing");
@@ -354,7 +347,7 @@ fn refusals_are_told_with_what_the_guest_said() {
 fn machine_without_slots_has_no_registers_and_says_so() {
     let script = Script::new().input(BASE + 20, 4).say("on").halt();
     let guest = Guest::new(&Program::new(script)).flag("api-socket", "%/api");
-    let (running, mut client) = started(&guest);
+    let (running, mut client) = guest.up();
     let console = fs::read(guest.file("console")).expect("a console");
     assert_eq!(console, [&[0xff; 4][..], b"on"].concat());
     let reply = problem(&mut client, &json!({"add": {"size": "1G"}}));

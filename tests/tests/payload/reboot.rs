@@ -9,7 +9,6 @@ use std::{
     fs, thread,
     time::{Duration, Instant},
 };
-use vmm::layout::{ABOVE_4G, ports};
 
 /// What the guest leaves in its NVDIMM.
 const MARK: u64 = 0x216e_6961_6761_6f6e;
@@ -32,14 +31,7 @@ fn said(guest: &Guest, text: &str, times: usize) -> Vec<u8> {
 
 #[test]
 fn guest_that_resets_itself_starts_again_over_the_same_nvdimm() {
-    let script = Script::new()
-        .tables()
-        .say("on")
-        .load(ABOVE_4G.0, 8)
-        .store(ABOVE_4G.0, 8, MARK)
-        .output(ports::ACPI + 6, 1, 1)
-        .spin();
-    let guest = Guest::new(&Program::new(script))
+    let guest = Guest::new(&Program::new(Script::marks_and_resets(MARK)))
         .flag("nvdimm", "size=16M")
         .flag("on-reset", "restart")
         .flag("api-socket", "%/api");

@@ -1,7 +1,9 @@
 //! A machine of a terabyte: what it costs is what its guest touched.
 
-use guest_tests::payload::{Guest, MAPPED, Program, SCRATCH, Script};
-use std::fs;
+use guest_tests::{
+    facts,
+    payload::{Guest, MAPPED, Program, SCRATCH, Script},
+};
 
 const GIB: u64 = 1 << 30;
 const SIZE: u64 = 1 << 40;
@@ -41,15 +43,7 @@ fn resident(places: u64) -> u64 {
     let guest = Guest::new(&Program::new(touching(places))).flag("memory", "1T");
     let mut running = guest.start();
     running.wait_for("on");
-    let status = fs::read_to_string(format!("/proc/{}/status", running.id())).expect("its status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 = line
-        .expect("VmRSS")
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .expect("a number");
-    kib << 10
+    facts::resident(running.id().into(), "VmRSS").expect("the monitor's memory")
 }
 
 #[test]

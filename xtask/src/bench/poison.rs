@@ -29,6 +29,8 @@ const LOADS: usize = 8;
 /// Bytes that the guest's work reads, and how often.
 const WORK: &str = "dd if=/tmp/data of=/dev/null bs=1M 2>/dev/null";
 const MIB: u64 = 64;
+/// The line of a process's status that says what it took, without its files.
+const RESIDENT: &str = "RssAnon";
 
 /// Arguments of `cargo xtask bench poison`.
 #[derive(Debug, ClapArgs)]
@@ -173,14 +175,14 @@ fn inject(client: &mut ApiClient, count: u32) -> Result<()> {
 }
 
 fn many(client: &mut ApiClient, pid: u64, report: &mut Report) -> Result<()> {
-    let (cpu, resident) = (processor_time(pid)?, resident(pid)?);
+    let (cpu, resident) = (processor_time(pid)?, facts::resident(pid, RESIDENT)?);
     let begun = Instant::now();
     inject(client, MANY)?;
     report.injected_ns.push(nanos(begun.elapsed()));
     report.injected_cpu_ns.push(processor_time(pid)? - cpu);
     report
         .injected_bytes
-        .push(self::resident(pid)?.saturating_sub(resident));
+        .push(facts::resident(pid, RESIDENT)?.saturating_sub(resident));
     Ok(())
 }
 
@@ -230,16 +232,6 @@ fn processor_time(pid: u64) -> Result<u64> {
         sum += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
     }
     Ok(sum)
-}
-
-/// Bytes of a process that lie in memory, those of its guest included.
-fn resident(pid: u64) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix(" kB"))
-        .context("no RssAnon")?;
-    Ok(kib.trim().parse::<u64>()? << 10)
 }
 
 impl fmt::Display for Past {
