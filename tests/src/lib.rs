@@ -28,6 +28,8 @@ pub use scratch::Scratch;
 
 /// Flavours of Debian kernels that the tests boot.
 pub const KERNELS: [&str; 3] = ["debian-6.1-amd64", "debian-6.1-cloud-amd64", "debian-6.12-amd64"];
+/// The newest series, for what kernels change often. It comes from a suite that moves on, so `cargo xtask test` fetches it by itself.
+pub const NEWEST: &str = "debian-7-amd64";
 /// The one that boots fastest: for tests of something else than the kernel.
 pub const QUICK: &str = "debian-6.1-cloud-amd64";
 /// Kernels of one source, which tests of the runner compare. `cargo xtask test` compiles them.

@@ -18,13 +18,13 @@ use crate::{
 use devices::{
     GuestMemory,
     units::{ByteSize, Gpa, GpaRange},
-    xen::{Answer, Area, BadAddress, Call, Domain, Guest, Host, Plan, abi::PAGE},
+    xen::{Answer, Area, Asked, BadAddress, Call, Domain, Guest, Host, NotAsked, Plan, abi::PAGE},
 };
 use std::{
     collections::BTreeMap,
     ops::Range,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -139,7 +139,7 @@ impl Xen {
 
     /// Answers a hypercall of `vcpu`, on its thread.
     pub fn call(&self, vcpu: &Vcpu, call: &Hypercall) -> Answer {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let State { domain, frames } = &mut *state;
         let number = self.vcpus.iter().position(|apic_id| *apic_id == vcpu.apic_id());
         let number = number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
@@ -164,7 +164,7 @@ impl Xen {
 
     /// What of its memory the domain has.
     pub fn memory(&self) -> DomainMemory {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
         let pages = state.domain.reservation();
         DomainMemory {
             current: ByteSize(pages.current() * PAGE),
@@ -174,14 +174,43 @@ impl Xen {
 
     /// Tells the guest how much RAM it is to have.
     pub fn set_target(&self, target: ByteSize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.on_domain(|domain, hands| domain.set_target(target.0 / PAGE, hands));
+    }
+
+    /// Whether the guest listens to a store of ours: the first domain runs its own.
+    pub fn has_store(&self) -> bool {
+        !self.lock().domain.is_initial()
+    }
+
+    /// Asks the guest's kernel to end.
+    pub fn ask(&self, what: Asked) -> Result<(), NotAsked> {
+        self.on_domain(|domain, hands| domain.ask(what, hands))
+    }
+
+    /// Whether it is not asked any more, because it has taken that.
+    pub fn has_taken(&self, what: Asked) -> bool {
+        self.lock().domain.asked() != Some(what)
+    }
+
+    /// Does not ask any more; false: it has taken it.
+    pub fn take_back(&self, what: Asked) -> bool {
+        self.on_domain(|domain, hands| domain.take_back(what, hands))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something that the host changes.
+    fn on_domain<T>(&self, change: impl FnOnce(&mut Domain, &mut Hands<'_>) -> T) -> T {
+        let mut state = self.lock();
         let State { domain, frames } = &mut *state;
         let mut hands = Hands {
             xen: self,
             caller: None,
             frames,
         };
-        domain.set_target(target.0 / PAGE, &mut hands);
+        change(domain, &mut hands)
     }
 
     fn is_free(&self, range: GpaRange) -> bool {

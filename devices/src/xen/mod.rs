@@ -14,6 +14,7 @@
 //! | `console.rs` | `console_io` |
 //! | `vcpus.rs` | `vcpu_op` |
 //! | `dom0.rs` | `platform_op`, `physdev_op` |
+//! | `power.rs` | none: what the host asks through the store |
 //! | here | `hvm_op`, `sched_op` |
 
 pub mod abi;
@@ -24,12 +25,14 @@ pub mod events;
 mod grants;
 mod memory;
 pub mod pages;
+mod power;
 pub mod reservation;
 pub mod store;
 mod vcpus;
 mod version;
 
 pub use memory::MAX_FRAMES;
+pub use power::{Asked, NotAsked};
 pub use version::Version;
 
 use crate::{Effect, units::Gpa};

@@ -3,6 +3,7 @@
 mod dom0;
 mod events;
 mod memory;
+mod power;
 mod random;
 
 use super::{abi::*, reservation::SECTION, *};

@@ -35,3 +35,4 @@ mod virtio_mem;
 mod virtio_pmem;
 mod xen;
 mod xen_guest;
+mod xen_power;

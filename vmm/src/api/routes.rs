@@ -15,7 +15,7 @@ use crate::{
     control::{
         CONSOLE_KEPT, ConsoleTail, ControlError, DaxRange, DaxRequest, DeviceList, DiskInfo, DiskList, DiskRequest,
         Event, EventList, FaultInject, FaultList, FaultNotified, FaultNotify, FaultRange, FaultReport, FaultRequest,
-        HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList,
+        GuestPower, HealthInfo, LimitsInfo, LimitsRequest, LookRequest, MAX_WAIT, MachineInfo, MapInfo, MediaErrorList,
         MediaInject, MediaRange, MemoryList, MemoryRequest, MemoryTarget, Metrics, NodeList, NvdimmInfo, NvdimmList,
         NvdimmRequest, OperationInfo, OperationList, OperationRequest, Request, StateInfo, TableInfo, TableList,
     },

@@ -14,8 +14,9 @@ use crate::{
     },
     config::{DiskFault, DiskThrottle, HexAddress, LimitsConfig, MemoryDeviceConfig, NvdimmConfig, flags},
     control::{
-        CONSOLE_KEPT, ControlError, DaxRange, DaxRequest, DiskRequest, Event, Happening, LimitsRequest, LookRequest,
-        MAX_WAIT, MediaRange, MemoryRequest, NvdimmRequest, OperationInfo, OperationRequest, OperationState, Request,
+        CONSOLE_KEPT, ControlError, DaxRange, DaxRequest, DiskRequest, Event, GuestPower, Happening, LimitsRequest,
+        LookRequest, MAX_WAIT, MediaRange, MemoryRequest, NvdimmRequest, OperationInfo, OperationRequest,
+        OperationState, Request,
     },
 };
 use clap::{Args, Subcommand};
@@ -96,6 +97,11 @@ enum Verb {
     Table(TableVerb),
     /// Press the power button: the guest is asked to turn itself off
     PowerButton,
+    /// Ask the guest to end by itself, in the way that this machine's guest listens to
+    Ask {
+        /// What it is to do
+        what: GuestPower,
+    },
     /// Stop every vCPU; done when all of them stand still
     Pause,
     /// Let the vCPUs go on
@@ -342,6 +348,7 @@ impl Verb {
             Self::Nvdimm(NvdimmVerb::Show { id }) => Request::Nvdimm(NvdimmRequest::Show { id: id.clone() }),
             Self::Nvdimm(NvdimmVerb::Health { id }) => Request::Nvdimm(NvdimmRequest::Health { id: id.clone() }),
             Self::PowerButton => Request::PowerButton,
+            Self::Ask { what } => Request::Ask(*what),
             Self::Pause => Request::Pause,
             Self::Resume => Request::Resume,
             Self::Reboot => Request::Reboot,

@@ -22,6 +22,7 @@ mod limits;
 mod look;
 mod media;
 mod operation;
+mod power;
 mod virtio;
 
 pub use dax::{DaxPlan, DaxRange, DaxRequest, Presented, RangePlanned};
@@ -45,6 +46,7 @@ pub use media::{MediaErrorInfo, MediaErrorList, MediaInject, MediaRange};
 pub use operation::{
     GuestAction, GuestStep, OperationInfo, OperationKind, OperationList, OperationResult, OperationState,
 };
+pub use power::GuestPower;
 pub use virtio::{
     DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTarget, MemoryTargetInfo, NetFrames, NetInfo, VirtioInfo,
     VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
@@ -67,6 +69,8 @@ pub enum Request {
     Describe,
     /// Press the ACPI power button: the guest is asked to turn itself off.
     PowerButton,
+    /// Ask the guest to end by itself: a guest of Xen through its store, any other by the power button.
+    Ask(GuestPower),
     /// Stop every vCPU; answered when all of them stand.
     Pause,
     /// Let the vCPUs go on.
@@ -293,6 +297,7 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
         | (
             Request::Pause
             | Request::PowerButton
+            | Request::Ask(_)
             | Request::Nvdimm(NvdimmRequest::Add(_))
             | Request::Memory(_)
             | Request::Dax(_),
@@ -311,7 +316,7 @@ pub fn admit(phase: Phase, request: &Request) -> Result<(), ControlError> {
         (Request::Memory(MemoryRequest::Target { .. }), Pausing | Paused) => {
             Err(wrong(phase, "a running guest is asked for another size").hint("resume the machine first"))
         }
-        (Request::PowerButton, Pausing | Paused) => {
+        (Request::PowerButton | Request::Ask(_), Pausing | Paused) => {
             Err(wrong(phase, "the power button needs a running guest").hint("resume the machine first"))
         }
         (Request::Pause, Pausing | Paused) => Err(wrong(phase, "only a running machine can be paused")),
@@ -330,7 +335,7 @@ fn wrong(phase: Phase, why: &str) -> ControlError {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 10] = [
+    const ALL: [Request; 11] = [
         Request::Describe,
         Request::PowerButton,
         Request::Pause,
@@ -341,6 +346,7 @@ mod tests {
         Request::Limits(LimitsRequest::Get),
         Request::Disk(DiskRequest::List),
         Request::Reboot,
+        Request::Ask(GuestPower::PowerOff),
     ];
 
     #[test]
@@ -357,6 +363,7 @@ mod tests {
             r#"{"limits":"get"}"#,
             r#"{"disk":"list"}"#,
             r#""reboot""#,
+            r#"{"ask":"power-off"}"#,
         ];
         assert_eq!(written, expected);
         for (request, text) in ALL.iter().zip(expected) {
@@ -367,12 +374,12 @@ mod tests {
     #[test]
     fn each_phase_admits_its_requests_and_no_others() {
         let admitted = |phase| ALL.map(|r| u8::from(admit(phase, &r).is_ok()));
-        // describe, power-button, pause, resume, quit, nvdimm list, memory list, limits get, disk list, reboot
-        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1, 1, 1]);
-        assert_eq!(admitted(Phase::Restarting), [1, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
-        assert_eq!(admitted(Phase::Ending), [0; 10]);
+        // describe, power-button, pause, resume, quit, nvdimm list, memory list, limits get, disk list, reboot, ask
+        assert_eq!(admitted(Phase::Running), [1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(admitted(Phase::Pausing), [1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0]);
+        assert_eq!(admitted(Phase::Paused), [1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0]);
+        assert_eq!(admitted(Phase::Restarting), [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(admitted(Phase::Ending), [0; 11]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod look;
 mod media;
 mod memory;
 mod notify;
+mod power;
 mod serve;
 mod storm;
 mod token;

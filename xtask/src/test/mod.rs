@@ -205,6 +205,9 @@ fn run_tier(tier: Tier, args: &Args, all: &[Executable]) -> Result<Tally> {
                 kernels::ensure()?;
             }
             images::build_default()?;
+            if tier == Tier::Linux && !modules.is_empty() {
+                kernels::fetch_newest();
+            }
             let (place, line) = host::check(&daxvisor)?.for_kernels(args.host)?;
             println!("{line}");
             let mut tally = guests::run(tier, place, &modules)?;

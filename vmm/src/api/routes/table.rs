@@ -201,6 +201,22 @@ pub static ROUTES: &[Route] = &[
     .answers::<StateInfo>(),
     route(
         Post,
+        "/vm/ask/power-off",
+        "askPowerOff",
+        "Asks the guest to turn itself off: a guest of Xen through its store, answered when its kernel has taken that; any other by the power button.",
+        Ask(|_| Ok(Request::Ask(GuestPower::PowerOff))),
+    )
+    .answers::<StateInfo>(),
+    route(
+        Post,
+        "/vm/ask/reboot",
+        "askReboot",
+        "Asks a guest of Xen to reboot; answered when its kernel has taken that.",
+        Ask(|_| Ok(Request::Ask(GuestPower::Reboot))),
+    )
+    .answers::<StateInfo>(),
+    route(
+        Post,
         "/vm/reboot",
         "reboot",
         "Resets the machine at once, without asking the guest: it starts again with everything that was added to it.",

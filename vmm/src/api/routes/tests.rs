@@ -17,6 +17,8 @@ fn samples() -> Vec<Request> {
         Request::Pause,
         Request::Resume,
         Request::PowerButton,
+        Request::Ask(GuestPower::PowerOff),
+        Request::Ask(GuestPower::Reboot),
         Request::Reboot,
         Request::Quit,
         Request::Look(LookRequest::State),

@@ -2,8 +2,8 @@
 
 use super::Method::{self, Delete, Get, Post, Put};
 use crate::control::{
-    DaxRequest, DiskRequest, FaultRequest, LimitsRequest, LookRequest, MediaInject, MemoryRequest, MemoryTarget,
-    NvdimmRequest, OperationRequest, Request,
+    DaxRequest, DiskRequest, FaultRequest, GuestPower, LimitsRequest, LookRequest, MediaInject, MemoryRequest,
+    MemoryTarget, NvdimmRequest, OperationRequest, Request,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -36,6 +36,8 @@ pub fn written(request: &Request) -> Written {
         Request::Pause => post("/vm/pause"),
         Request::Resume => post("/vm/resume"),
         Request::PowerButton => post("/vm/power-button"),
+        Request::Ask(GuestPower::PowerOff) => post("/vm/ask/power-off"),
+        Request::Ask(GuestPower::Reboot) => post("/vm/ask/reboot"),
         Request::Reboot => post("/vm/reboot"),
         Request::Quit => post("/vm/shutdown"),
         Request::Look(request) => get(&match request {

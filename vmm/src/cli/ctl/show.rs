@@ -47,6 +47,7 @@ pub(super) fn text(request: &Request, reply: Value) -> Result<String, serde_json
         Request::Limits(_) => limits(&serde_json::from_value(reply)?),
         Request::Fault(request) => super::fault::text(request, reply)?,
         Request::PowerButton => "the power button is pressed; whether the guest turns itself off is up to it\n".into(),
+        Request::Ask(_) => "the guest is asked; what it does about it is up to it\n".into(),
         Request::Pause | Request::Resume | Request::Reboot | Request::Quit => {
             let StateInfo { state } = serde_json::from_value(reply)?;
             format!("the machine is {state}\n")

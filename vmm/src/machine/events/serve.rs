@@ -9,10 +9,10 @@
 use super::{Outcome, Running, look, media::Change};
 use crate::{
     control::{
-        Answer, ControlError, DaxPlan, DaxRange, DaxRequest, ErrorKind, FaultReport, GuestAction, Happening,
-        LimitsRequest, MAX_WAIT, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest,
-        OperationKind, OperationList, OperationRequest, OperationResult, OperationState, Phase, RangePlanned, Request,
-        Response, StateInfo, admit,
+        Answer, ControlError, DaxPlan, DaxRange, DaxRequest, ErrorKind, FaultReport, GuestAction, GuestPower,
+        Happening, LimitsRequest, MAX_WAIT, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
+        NvdimmRequest, OperationKind, OperationList, OperationRequest, OperationResult, OperationState, Phase,
+        RangePlanned, Request, Response, StateInfo, admit,
     },
     machine::{
         control::{Call, Reply},
@@ -98,6 +98,8 @@ pub(super) enum Goal {
     MemoryTaken(Announced),
     /// The guest has given a memory device back, or says that it does not.
     MemoryGone(Announced, MemoryRemoved),
+    /// The guest's kernel has taken what it was asked for.
+    PowerTaken(GuestPower),
     /// The machine starts again; there is no deadline for it.
     NextBoot(RangePlanned),
 }
@@ -113,6 +115,7 @@ impl Goal {
             | Self::Noticed(_)
             | Self::FitSeen { .. }
             | Self::Plugged { .. }
+            | Self::PowerTaken(_)
             | Self::NextBoot(_) => None,
         }
     }
@@ -227,6 +230,7 @@ impl Running {
             Request::Limits(request) => return self.limits(request).map(Begun::Done),
             Request::Fault(request) => return self.fault(request),
             Request::PowerButton => self.parts.acpi.raise(AcpiEvent::PowerButton),
+            Request::Ask(what) => return self.ask_guest(*what),
             Request::Pause => {
                 self.room_for_pending()?;
                 self.enter(Phase::Pausing);
@@ -477,6 +481,7 @@ impl Running {
             | Goal::Ended(_)
             | Goal::ErrorsInForce(_)
             | Goal::Noticed(_)
+            | Goal::PowerTaken(_)
             | Goal::NextBoot(_) => {}
         }
     }
@@ -490,6 +495,10 @@ impl Running {
     /// How something under way ends, if it does now; what is too late for its goal is undone where it can be.
     fn reached(&mut self, goal: Goal, late: bool) -> Option<End> {
         if self.phase == Phase::Ending {
+            // Which is what it was asked for.
+            if goal == Goal::PowerTaken(GuestPower::PowerOff) {
+                return Some(End::Answer(self.state()));
+            }
             return Some(End::Failed(ControlError::new(
                 ErrorKind::Ending,
                 "the machine ended meanwhile",
@@ -506,6 +515,7 @@ impl Running {
             Goal::ErrorsInForce(report) => self.errors_in_force(report, late),
             Goal::Noticed(number) => self.noticed(number, late),
             Goal::NextBoot(_) => None,
+            Goal::PowerTaken(what) => self.power_taken(what, late),
             Goal::MemoryTaken(device) => self.memory_taken(device, late),
             Goal::MemoryGone(device, gone) => self.memory_gone(device, gone, late),
             Goal::Plugged { index, size } => self.memory_target(index, size, late),
@@ -553,7 +563,12 @@ impl Running {
             Goal::FitSeen { .. } | Goal::Plugged { .. } | Goal::Ended(_) => self.reached_running(goal, true),
             Goal::NextBoot(planned) => Some(End::Confirmed(OperationResult::RangePlanned(planned))),
             Goal::MemoryTaken(device) => self.memory_kept(device).map(End::Unanswered),
-            Goal::MemoryGone(..) | Goal::Paused | Goal::ErrorsInForce(_) | Goal::Noticed(_) => None,
+            Goal::PowerTaken(GuestPower::Reboot) => Some(End::Answer(self.state())),
+            Goal::PowerTaken(GuestPower::PowerOff)
+            | Goal::MemoryGone(..)
+            | Goal::Paused
+            | Goal::ErrorsInForce(_)
+            | Goal::Noticed(_) => None,
         };
         given.unwrap_or_else(|| {
             End::Failed(ControlError::new(
