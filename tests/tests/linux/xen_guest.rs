@@ -1,7 +1,7 @@
 //! The Xen personality: unmodified kernels that find Xen, and whose balloon driver obeys daxvisor's limits.
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, GuestBuilder, Scratch, api::ctl, guest::program};
+use guest_tests::{Guest, GuestBuilder, NEWEST, Scratch, api::ctl, guest::program};
 use serde_json::Value;
 use std::{
     path::Path,
@@ -132,6 +132,11 @@ fn xen_guest_of_6_12_obeys_its_limit() -> Result<()> {
 }
 
 #[test]
+fn xen_guest_of_7_obeys_its_limit() -> Result<()> {
+    obeys_its_limit(NEWEST)
+}
+
+#[test]
 fn xen_guest_reboots_and_panics_by_hypercall() -> Result<()> {
     let mut rebooting = guest(guest_tests::QUICK).start()?;
     expect_xen(&mut rebooting, guest_tests::QUICK)?;
@@ -239,6 +244,11 @@ fn xen_guest_of_6_1_follows_its_target() -> Result<()> {
 #[test]
 fn xen_guest_of_6_12_follows_its_target() -> Result<()> {
     follows_its_target("debian-6.12-amd64")
+}
+
+#[test]
+fn xen_guest_of_7_follows_its_target() -> Result<()> {
+    follows_its_target(NEWEST)
 }
 
 /// Interrupts between vCPUs are event channels, and so are the timers of both.
