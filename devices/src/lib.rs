@@ -16,6 +16,7 @@ pub mod pci_config;
 pub mod pvpanic;
 pub mod rtc;
 pub mod serial;
+pub mod smbios;
 pub mod test_exit;
 pub mod units;
 pub mod virtio;

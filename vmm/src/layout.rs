@@ -48,6 +48,14 @@ pub const CMDLINE_MAX: usize = 2048;
 pub const MODULE_CMDLINES: Gpa = Gpa(0x2_0800);
 /// Copy of the ACPI root pointer where a BIOS has it: for a hypervisor that is told of it in no other way.
 pub const LOW_RSDP: Gpa = Gpa(0xf_0000);
+/// Entry point of SMBIOS, where kernels that are entered without UEFI look for it.
+pub const SMBIOS_ENTRY: Gpa = Gpa(0xf_0040);
+/// SMBIOS structures.
+pub const SMBIOS: GpaRange = GpaRange {
+    start: Gpa(0xf_1000),
+    len: 0xf000,
+};
+const _: () = assert!(LOW_RSDP.0 + 36 <= SMBIOS_ENTRY.0 && SMBIOS_ENTRY.0.is_multiple_of(16));
 /// End of conventional memory; from here to 1 MiB nothing is RAM to the guest.
 pub const LOW_RAM_END: Gpa = Gpa(0x9_fc00);
 /// First byte of extended memory.

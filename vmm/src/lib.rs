@@ -17,6 +17,7 @@ pub mod mce;
 pub mod memory;
 pub mod nested;
 pub mod nvdimm;
+pub mod smbios;
 pub mod topology;
 pub mod vcpu;
 pub mod xen;

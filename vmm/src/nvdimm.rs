@@ -9,6 +9,7 @@ use devices::{
         FlushHints, FlushMode, NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, RootPlan,
         plan::{Identity, MAX_SLOTS, PersistenceDomain, SpaKind},
     },
+    smbios::Module,
     units::Hex,
 };
 use std::collections::BTreeSet;
@@ -84,7 +85,7 @@ fn dimm(config: &VmConfig, place: &NvdimmPlacement, said: &NvdimmConfig) -> Nvdi
         handle: NfitHandle(config.nvdimm_handle(slot.into())),
         family: said.family,
         state: said.flags.iter().fold(plain.state, |flags, flag| flags | flag.bit()),
-        physical_id: short(said.physical_id, plain.physical_id),
+        physical_id: short(said.physical_id, Module::Nvdimm(slot).handle()),
         flush_hints: match said.flush_mode() {
             FlushMode::None => vec![],
             FlushMode::Count | FlushMode::Msync => vec![FlushHints::hint(layout::FLUSH_HINTS.start, slot)],

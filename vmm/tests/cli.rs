@@ -170,9 +170,13 @@ fn unknown_keys_and_bad_values_name_flag_key_and_choice() {
         BAD,
         &[
             "error: --cpus '4,threads=two': threads: 'two' is not a whole number from 0 to 255",
+            "hint: `daxvisor run --help` shows what --cpus takes",
             "error: --memory 'lots': size: 'lots' is not a size: expected a whole number with an optional suffix K, M, G or T (powers of 1024), below 16E",
+            "hint: `daxvisor run --help` shows what --memory takes",
             &format!("error: --nvdimm 'a,size=16M,colour=red': unknown key 'colour': {keys}"),
+            "hint: `daxvisor run --help` shows what --nvdimm takes",
             "error: --console 'tty': 'tty' is not a console: expected stdio, file:PATH, pty or none",
+            "hint: `daxvisor run --help` shows what --console takes",
         ],
     );
     bench.refused(
@@ -317,7 +321,7 @@ fn wrong_command_lines_are_told_in_a_sentence_with_a_hint() {
             see("daxvisor ctl memory list"),
         ),
         (
-            &[&ctl[..], &["memory", "target", "grow"]].concat(),
+            &[&ctl[..], &["memory", "target"]].concat(),
             "`daxvisor ctl memory target` needs <SIZE>",
             see("daxvisor ctl memory target"),
         ),

@@ -39,6 +39,8 @@ pub struct MemoryError {
     pub granule: u64,
     /// Proximity domain.
     pub node: Option<u16>,
+    /// SMBIOS handle of the memory module.
+    pub module: Option<u16>,
 }
 
 /// An error of a processor.
@@ -162,6 +164,7 @@ bitflags::bitflags! {
         const MASK = 1 << 2;
         const NODE = 1 << 3;
         const KIND = 1 << 14;
+        const MODULE_HANDLE = 1 << 17;
     }
 
     /// What a processor error section has.
@@ -200,6 +203,10 @@ impl MemoryError {
         if let Some(node) = self.node {
             section.node = node.into();
             valid |= MemoryValid::NODE;
+        }
+        if let Some(module) = self.module {
+            section.module_handle = module.into();
+            valid |= MemoryValid::MODULE_HANDLE;
         }
         section.valid = valid.bits().into();
         section.as_bytes().to_vec()

@@ -105,8 +105,13 @@ impl Injection {
     fn report(&self) -> Cper {
         match self.target {
             Target::Memory(range) => {
-                let (gpa, granule, node) = (range.start, range.len, None);
-                Cper::memory(self.severity, MemoryError { gpa, granule, node })
+                let error = MemoryError {
+                    gpa: range.start,
+                    granule: range.len,
+                    node: None,
+                    module: None,
+                };
+                Cper::memory(self.severity, error)
             }
             Target::Processor(apic_id) => Cper::processor(self.severity, apic_id.unwrap_or(0)),
         }

@@ -120,8 +120,14 @@ impl Guest {
 
 fn memory_error(gpa: u64) -> Cper {
     let gpa = Gpa(gpa);
-    let (granule, node) = (64, Some(3));
-    Cper::memory(Severity::Recoverable, MemoryError { gpa, granule, node })
+    let (granule, node, module) = (64, Some(3), Some(0x1203));
+    let error = MemoryError {
+        gpa,
+        granule,
+        node,
+        module,
+    };
+    Cper::memory(Severity::Recoverable, error)
 }
 
 #[test]
@@ -140,6 +146,8 @@ fn a_memory_error_is_told_once_and_the_next_when_it_was_read() {
         assert_eq!(word_at(&block, 20 + 72 + 16), gpa);
         assert_eq!(word_at(&block, 20 + 72 + 24), !63);
         assert_eq!(block[20 + 72 + 32], 3, "node");
+        assert_eq!(word_at(&block, 20 + 72) >> 17 & 1, 1, "the module has a handle");
+        assert_eq!(block[20 + 72 + 78..20 + 72 + 80], 0x1203u16.to_le_bytes());
         assert_eq!(guest.line.count(), n);
     }
     assert_eq!(guest.take(Source::Notified), None);

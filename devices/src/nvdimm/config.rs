@@ -65,7 +65,7 @@ pub struct NvdimmConfig {
     /// `_DSM` functions it may have, bit n for function n; default: all that it has a use for.
     #[serde(default)]
     pub functions: Option<Hex>,
-    /// SMBIOS handle of the memory device; default 0.
+    /// SMBIOS handle of the memory device; default that of its structure.
     #[serde(default)]
     pub physical_id: Option<Hex>,
     /// JEDEC vendor; default 0x8086.

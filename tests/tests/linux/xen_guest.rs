@@ -162,7 +162,14 @@ fn limits(socket: &Path, arguments: &[&str]) -> Result<Value> {
 
 /// Sets the target from outside, and waits until the domain has that much: Xen's own page stands in the place of one of them.
 fn follows(socket: &Path, target: u64) -> Result<()> {
-    limits(socket, &["set", &format!("target={}M", target / MIB)])?;
+    // Both ways are one.
+    let size = format!("{}M", target / MIB);
+    if target.is_multiple_of(128 * MIB) {
+        let done = ctl(&program()?, socket, &["memory", "target", &size])?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    } else {
+        limits(socket, &["set", &format!("target={size}")])?;
+    }
     let wanted = format!("{}K", (target >> 10) - 4);
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {

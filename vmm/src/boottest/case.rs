@@ -135,7 +135,9 @@ impl Case {
     fn put_under(&self, hypervisor: &Path, cmdline: Option<String>, config: &mut VmConfig) -> Result<(), String> {
         if !config.numa.is_empty() {
             return Err(
-                "a machine with `numa` has no place under a hypervisor, which divides all of its memory".to_owned(),
+                "a machine with `numa` has no place under a hypervisor, which divides all of its memory; hint: leave `numa` out, or test this \
+                 scenario on the kernel alone"
+                    .to_owned(),
             );
         }
         let ram = config.ram();

@@ -1,7 +1,7 @@
 //! Kernels to test: where they are, what they are called, which release they are.
 
 use super::oops::SystemMap;
-use crate::images::{self, Manifest};
+use crate::images::{self, Hypervisors, Manifest};
 use std::{
     fs::{self, File},
     io::Read,
@@ -98,6 +98,9 @@ fn fill(kernel: &mut Kernel, arg: &KernelArg, map: Option<&Path>) -> Result<(), 
             ));
         }
     }
+    if let Some(hypervisor) = &arg.hypervisor {
+        find_hypervisor(hypervisor)?;
+    }
     if let Some(name) = arg.kernel.strip_prefix('@') {
         let manifest = Manifest::load(&images::default_dir()).map_err(|e| e.to_string())?;
         kernel.release = Some(manifest.kernel(name).map_err(|e| e.to_string())?.release.clone());
@@ -123,6 +126,18 @@ fn fill(kernel: &mut Kernel, arg: &KernelArg, map: Option<&Path>) -> Result<(), 
             Some(_) => image.initramfs.clone(),
             None => PathBuf::from(format!("@{name}")),
         });
+    }
+    Ok(())
+}
+
+/// Whether the hypervisor is there: path, or `@NAME`.
+fn find_hypervisor(said: &str) -> Result<(), String> {
+    match said.strip_prefix('@') {
+        Some(name) => {
+            let list = Hypervisors::load(&images::default_dir()).map_err(|e| e.to_string())?;
+            list.get(name).map_err(|e| e.to_string())?;
+        }
+        None => drop(File::open(said).map_err(|e| format!("cannot read hypervisor {said}: {e}"))?),
     }
     Ok(())
 }
@@ -170,6 +185,21 @@ mod tests {
                 .problem
                 .unwrap()
                 .contains("cannot read kernel /nonexistent/bzImage")
+        );
+    }
+
+    #[test]
+    fn a_missing_hypervisor_is_a_problem_before_a_guest_starts() {
+        let problem = |arg: &str| look(&arg.parse().unwrap(), None, None).problem.unwrap();
+        let missing = problem("/nonexistent/xen.gz,dom0=/nonexistent/bzImage:x");
+        assert!(
+            missing.contains("cannot read hypervisor /nonexistent/xen.gz"),
+            "{missing}"
+        );
+        let unknown = problem("@no-such-hypervisor,dom0=@no-such-kernel:x");
+        assert!(
+            unknown.contains("hint: `cargo xtask images`") || unknown.contains("hint: run `cargo xtask images"),
+            "{unknown}"
         );
     }
 

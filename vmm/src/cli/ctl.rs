@@ -242,10 +242,12 @@ enum MemoryVerb {
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
         deadline: Option<u16>,
     },
-    /// Ask the guest to have so much of a virtio-mem device plugged; done when it has, or after 30 s
+    /// Ask the guest to have so much of a virtio-mem device plugged; done when it has, or after 30 s. Without a name: set the
+    /// machine's target, as `limits set target=SIZE` does
+    #[command(allow_missing_positional = true)]
     Target {
         /// Its name, as `list` shows it
-        id: String,
+        id: Option<String>,
         /// Bytes, or with K, M, G or T
         size: ByteSize,
     },
@@ -372,10 +374,14 @@ impl Verb {
             }),
             Self::Nvdimm(NvdimmVerb::Clear { range }) => Request::Nvdimm(NvdimmRequest::Clear { range: range.range() }),
             Self::Nvdimm(NvdimmVerb::Errors { dimm }) => Request::Nvdimm(NvdimmRequest::Errors { id: dimm.clone() }),
-            Self::Memory(MemoryVerb::Target { id, size }) => Request::Memory(MemoryRequest::Target {
+            Self::Memory(MemoryVerb::Target { id: Some(id), size }) => Request::Memory(MemoryRequest::Target {
                 id: id.clone(),
                 size: *size,
             }),
+            Self::Memory(MemoryVerb::Target { id: None, size }) => Request::Limits(LimitsRequest::Set(LimitsConfig {
+                target: Some(*size),
+                ..LimitsConfig::default()
+            })),
             Self::Dax(DaxVerb::Add { range }) => Request::Dax(DaxRequest::Add(range.clone())),
             Self::Disk(verb) => Request::Disk(verb.request()),
             Self::Limits(LimitsVerb::Get) => Request::Limits(LimitsRequest::Get),

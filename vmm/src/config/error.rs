@@ -8,7 +8,7 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A flag's text does not read.
-    #[error("--{flag} '{text}'")]
+    #[error("--{flag} '{text}'{}", see_help(flag, source))]
     Flag {
         /// Flag without dashes.
         flag: &'static str,
@@ -349,6 +349,14 @@ pub enum ConfigError {
         /// Next size that fits.
         rounded: ByteSize,
     },
+}
+
+/// Where to look for what the flag takes, unless the error knows better.
+fn see_help(flag: &str, error: &kv::Error) -> String {
+    if error.to_string().contains("; hint: ") {
+        return String::new();
+    }
+    format!("; hint: `daxvisor run --help` shows what --{flag} takes")
 }
 
 /// What to do about a file that cannot be used.

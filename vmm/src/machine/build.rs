@@ -36,7 +36,7 @@ use crate::{
         ram::{self, RamError},
         state::StateFileError,
     },
-    nvdimm,
+    nvdimm, smbios,
     topology::Topology,
     vcpu::{Platform, VcpuThreads},
     xen::Xen,
@@ -63,6 +63,9 @@ pub enum BuildError {
         /// KVM's own limit.
         most: usize,
     },
+    /// More modules than SMBIOS has room for.
+    #[error(transparent)]
+    Smbios(#[from] smbios::TooLarge),
     /// No Xen personality.
     #[error(transparent)]
     Xen(#[from] hv::NoXen),
@@ -272,6 +275,10 @@ impl Machine {
         for (gpa, bytes) in tables.tables.iter().map(|table| (table.gpa, &table.bytes)).chain(copy) {
             let written = map.memory().memory().write_slice(bytes, GuestAddress(gpa.0));
             written.map_err(|e| BuildError::Host("write the ACPI tables", io::Error::other(e)))?;
+        }
+        for (gpa, bytes) in smbios::pieces(config, topology, layout)? {
+            let written = map.memory().memory().write_slice(&bytes, GuestAddress(gpa.0));
+            written.map_err(|e| BuildError::Host("write the SMBIOS tables", io::Error::other(e)))?;
         }
         ranges::map(config, layout, &vm, &mut map)?;
         let mut files = kept.as_mut().map(Kept::take_files).unwrap_or_default();

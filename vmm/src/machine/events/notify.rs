@@ -12,6 +12,7 @@ use crate::{
     },
     fault::Place,
     memory::PAGE,
+    smbios,
 };
 use devices::{
     apei::{Apei, Cper, InjectionStatus, MAX_WAITING, MemoryError, Severity, Source, Target},
@@ -101,10 +102,21 @@ impl Running {
             gpa,
             granule: LINE,
             node: place.node.and_then(|node| node.try_into().ok()),
+            module: self.module_of(gpa),
         };
         let mut error = Cper::memory(severity, error);
         error.fru_text = place.nvdimm.or(place.name).or(place.kind);
         error
+    }
+
+    /// SMBIOS handle of the module with this memory.
+    fn module_of(&self, gpa: Gpa) -> Option<u16> {
+        let nvdimm = self
+            .parts
+            .nvdimm
+            .iter()
+            .find_map(|bus| bus.with(|state| Some(state.nfit.dimm(state.nfit.to_dpa(gpa)?.slot)?.physical_id)));
+        nvdimm.or_else(|| smbios::module_of(&self.parts.growth.layout, gpa))
     }
 
     /// Whether firmware can tell the guest of all of `ranges` that are no NVDIMMs: those have a way of their own.
