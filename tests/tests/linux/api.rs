@@ -246,8 +246,12 @@ fn every_route_is_exercised_on_a_running_guest() -> Result<()> {
     ensure!(again == (409, "conflict".to_owned()), "{again:?}");
     client.post("/vm/pause")?;
     ensure!(client.refused("POST", "/vm/power-button", None)?.0 == 409);
+    ensure!(client.refused("POST", "/vm/ask/power-off", None)?.0 == 409);
     client.post("/vm/resume")?;
-    client.post("/vm/power-button")?;
+    let rebooting = client.refused("POST", "/vm/ask/reboot", None)?;
+    ensure!(rebooting == (409, "conflict".to_owned()), "{rebooting:?}");
+    // It has no store: this is its button.
+    client.post("/vm/ask/power-off")?;
     let ended = guest.wait()?;
     ensure!(ended.code == 0, "exit code {}: {}", ended.code, ended.stderr);
     let seen = contract::seen();

@@ -262,7 +262,7 @@ fn xen_guest_of_7_follows_its_target() -> Result<()> {
 #[test]
 fn xen_guest_with_two_vcpus_balloons_while_both_work() -> Result<()> {
     let kernel = "debian-6.12-amd64";
-    let mut guest = guest(kernel).cpus("2").start()?;
+    let mut guest = guest(kernel).cpus("2").loud().start()?;
     expect_xen(&mut guest, kernel)?;
     ensure!(number(&mut guest, "nproc")? == 2);
     let all = current(&mut guest)?;
