@@ -146,6 +146,8 @@ fn xen_guest_reboots_and_panics_by_hypercall() -> Result<()> {
     let _ = panicking.sh("echo 1 > /proc/sys/kernel/sysrq; (sleep 1; echo c > /proc/sysrq-trigger) & sleep 30");
     let ended = panicking.wait()?;
     ensure!(ended.code == 4, "exit code {}: {}", ended.code, ended.stderr);
+    let said = "Kernel panic - not syncing: sysrq triggered crash";
+    ensure!(ended.console.contains(said), "{}", ended.console);
     Ok(())
 }
 
