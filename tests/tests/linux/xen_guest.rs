@@ -270,12 +270,15 @@ fn xen_guest_with_two_vcpus_balloons_while_both_work() -> Result<()> {
     let all = current(&mut guest)?;
     guest.check(
         "mkdir -p /t && mount -t tmpfs -o size=200m none /t; for cpu in 0 1; do (while [ ! -e /t/stop ]; do \
-         taskset -c $cpu sh -c \"seq 20000 | sha256sum > /t/sum$cpu && dd if=/dev/zero of=/t/file$cpu bs=1M count=8 2>/dev/null && rm /t/file$cpu\"; done) & done; true",
+         taskset -c $cpu sh -c \"seq 20000 | sha256sum > /t/sum$cpu && dd if=/dev/zero of=/t/file$cpu bs=1M count=8 2>/dev/null && rm /t/file$cpu\"; done; touch /t/ended$cpu) & done; true",
     )?;
     let target = all - 160 * MIB;
     ensure!(balloon(&mut guest, target)? == target, "the target is not reached");
     ensure!(balloon(&mut guest, all)? == all, "the memory does not come again");
-    guest.check("touch /t/stop; sleep 1; cmp /t/sum0 /t/sum1")?;
+    guest.check(
+        "touch /t/stop; for i in $(seq 120); do [ -e /t/ended0 -a -e /t/ended1 ] && break; sleep 0.5; done; \
+         [ -e /t/ended0 -a -e /t/ended1 ] && cmp /t/sum0 /t/sum1",
+    )?;
     let timers = guest.check("sed -n 's/.*xen-percpu *-virq *timer\\([01]\\).*/\\1/p' /proc/interrupts | sort")?;
     ensure!(timers == "0\n1", "{timers}: {}", guest.check("cat /proc/interrupts")?);
     let complaints = guest.check("dmesg | grep -e 'BUG: ' -e 'WARNING: ' -e 'Call Trace' || true")?;
