@@ -13,7 +13,9 @@ pub enum Effect {
     PowerOff,
     /// The guest asked for a reset.
     Reset,
-    /// The guest's kernel panicked (pvpanic event).
+    /// The guest's kernel panicked (pvpanic event) and may still print of what.
+    Panicking,
+    /// The guest's kernel panicked, and that was its last word.
     Panicked,
     /// The guest ended the run through the test-exit port with this value.
     TestExit(u8),

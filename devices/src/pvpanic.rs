@@ -32,7 +32,7 @@ impl BusDevice for PvPanic {
             return Effect::None;
         };
         if events & PANICKED != 0 {
-            return Effect::Panicked;
+            return Effect::Panicking;
         }
         if events & CRASH_LOADED != 0 {
             tracing::info!("the guest's kernel panicked and starts its crash kernel");
@@ -47,8 +47,8 @@ mod tests {
 
     #[test]
     fn panic_event_is_an_effect_and_crash_kernel_is_not() {
-        assert_eq!(PvPanic.write(0, &[PANICKED]), Effect::Panicked);
-        assert_eq!(PvPanic.write(0, &[PANICKED | CRASH_LOADED]), Effect::Panicked);
+        assert_eq!(PvPanic.write(0, &[PANICKED]), Effect::Panicking);
+        assert_eq!(PvPanic.write(0, &[PANICKED | CRASH_LOADED]), Effect::Panicking);
         for events in [0, CRASH_LOADED, 0xf0] {
             assert_eq!(PvPanic.write(0, &[events]), Effect::None, "{events:#x}");
         }

@@ -85,7 +85,9 @@ impl Report {
             | Self::Errand
             | Self::Refused(_)
             | Self::Poisoned
-            | Self::Effect(Effect::None | Effect::Progress | Effect::InjectError | Effect::MemoryEjected(_)) => false,
+            | Self::Effect(
+                Effect::None | Effect::Progress | Effect::Panicking | Effect::InjectError | Effect::MemoryEjected(_),
+            ) => false,
             Self::Effect(_) | Self::TripleFault { .. } | Self::BadTable { .. } | Self::Failed { .. } => true,
         }
     }

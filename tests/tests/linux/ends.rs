@@ -32,14 +32,16 @@ fn start(guest: &mut Guest, script: &str) -> Result<()> {
 }
 
 #[test]
-fn panic_of_the_guest_is_4() -> Result<()> {
-    let mut guest = GuestBuilder::new(QUICK).start()?;
+fn panic_of_the_guest_is_4_and_its_last_words_are_on_the_console() -> Result<()> {
+    let mut guest = GuestBuilder::new(QUICK).loud().cmdline("panic=0").start()?;
     guest.check("modprobe pvpanic-mmio; ls /sys/bus/platform/drivers/pvpanic-mmio/QEMU0001:00")?;
     start(&mut guest, "echo c > /proc/sysrq-trigger")?;
     let ended = guest.wait()?;
     ends_with(&ended, 4)?;
     ensure!(ended.console.contains("sysrq triggered crash"), "{}", ended.console);
     ensure!(ended.stderr.contains("panic"), "{}", ended.stderr);
+    // Printed when pvpanic has long been told.
+    ensure!(ended.console.contains("end Kernel panic"), "{}", ended.console);
     Ok(())
 }
 

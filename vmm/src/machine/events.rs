@@ -7,6 +7,7 @@ mod clock;
 mod faults;
 mod host;
 mod inject;
+mod last_words;
 mod look;
 mod media;
 mod memory;
@@ -152,6 +153,8 @@ struct Running {
     /// The console's output waits for its reader, and is watched.
     output_waits: bool,
     outcome: Option<Outcome>,
+    /// Of a guest whose kernel has panicked.
+    last_words: Option<last_words::LastWords>,
     /// Nobody waits for that reader any more.
     impatient: bool,
     phase: Phase,
@@ -191,6 +194,7 @@ pub fn run(mut parts: Loop, threads: VcpuThreads) -> io::Result<(Outcome, Option
         typing: false,
         output_waits: false,
         outcome: None,
+        last_words: None,
         impatient: false,
         phase: if again { Phase::Restarting } else { Phase::Running },
         clock: life.clock,
@@ -282,6 +286,7 @@ impl MutEventSubscriber for Running {
                 if self.phase == Phase::Pausing || self.halt.is_under_way() || self.is_time_to_look() || errands {
                     self.threads.kick();
                 }
+                self.listen_to_last_words();
                 self.note_fit();
                 self.remind_of_memory();
             }
@@ -337,6 +342,11 @@ impl Running {
             outcome,
             Outcome::Quit | Outcome::QuitByControl | Outcome::Signal(_) | Outcome::TimedOut
         );
+        // Whatever comes of a panic, that is what the run ended by; but that it may be told to start again.
+        let outcome = match (self.last_words, outcome) {
+            (Some(_), outcome) if outcome != Outcome::ResetByControl => Outcome::Panicked,
+            (_, outcome) => outcome,
+        };
         if self.phase == Phase::Restarting {
             if !outside {
                 return;
@@ -457,6 +467,10 @@ impl Running {
                 }
                 Report::Effect(Effect::MemoryEjected(slot)) => {
                     self.memory_ejected(slot);
+                    continue;
+                }
+                Report::Effect(Effect::Panicking) => {
+                    self.panicked();
                     continue;
                 }
                 Report::Effect(Effect::PowerOff) => Outcome::PowerOff,
