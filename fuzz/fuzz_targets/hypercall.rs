@@ -48,6 +48,7 @@ struct Machine<'a> {
     frames: BTreeSet<u64>,
     shared_info: Option<u64>,
     vcpu_info: BTreeMap<u32, Gpa>,
+    ipis: BTreeSet<u32>,
 }
 
 impl Machine<'_> {
@@ -121,6 +122,15 @@ impl Host for Machine<'_> {
     fn raise(&mut self, port: u32, vcpu: u32) {
         assert!((1..4096).contains(&port) && vcpu < 2);
     }
+    fn route_ipi(&mut self, port: u32, vcpu: Option<u32>) {
+        assert!(vcpu.is_none_or(|vcpu| vcpu < 2));
+        let changed = if vcpu.is_some() { self.ipis.insert(port) } else { self.ipis.remove(&port) };
+        assert!(changed, "port {port} is routed once");
+    }
+    fn print(&mut self, bytes: &[u8]) -> usize {
+        assert!((1..=2048).contains(&bytes.len()));
+        bytes.len() / 2
+    }
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -133,6 +143,7 @@ fuzz_target!(|data: &[u8]| {
         frames: BTreeSet::new(),
         shared_info: None,
         vcpu_info: BTreeMap::new(),
+        ipis: BTreeSet::new(),
     };
     let mut domain = Domain::new(Plan {
         version: "4.17".parse().expect("a version"),
@@ -143,6 +154,7 @@ fuzz_target!(|data: &[u8]| {
         maximum: MAXIMUM,
         map: vec![(0..BOOT * PAGE, 1)],
         store: 8,
+        console: (data.len() % 3 == 0).then_some(9),
         target: BOOT,
     });
     // Each call is eight bytes: number, operation, and where its arguments are.
@@ -157,6 +169,7 @@ fuzz_target!(|data: &[u8]| {
         };
         let answer = domain.call(&call, &Flat(&memory), &mut machine);
         assert!(answer.result >= -95);
+        assert!(domain.typed(&[call.args[1].to_le_bytes()[0]; 3], &mut machine) <= 3);
         let pages = domain.reservation();
         assert_eq!(pages.current() + pages.ballooned(), MAXIMUM);
     }

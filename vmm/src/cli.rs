@@ -24,7 +24,7 @@ use crate::{
     acpi,
     api::{Api, openapi},
     config::{
-        ConsoleConfig, DiskConfig, MemoryRangeConfig, VirtioPmemConfig, file, file_of,
+        DiskConfig, MemoryRangeConfig, VirtioPmemConfig, file, file_of,
         probe::{BackingFacts, Purpose},
     },
     layout::map::Report,
@@ -315,7 +315,7 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
     let request = Reexec {
         args: std::env::args().skip(1).collect(),
         shares,
-        interactive: plan.config.console == ConsoleConfig::Stdio,
+        interactive: plan.config.is_interactive(),
         host,
     };
     let outcome = nested::reexec_in_host(&request, socket);

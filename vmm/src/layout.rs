@@ -78,6 +78,8 @@ pub const APEI: GpaRange = GpaRange {
 const _: () = assert!(DSM_MAILBOX.start.0 + MAX_NVDIMM_BUSES as u64 * DSM_MAILBOX.len <= APEI.start.0);
 /// Page of the store's rings under the Xen personality, behind mailboxes and error interfaces in the ACPI NVS.
 pub const XEN_STORE: Gpa = Gpa(0x1f_0000);
+/// Page of the console's rings, behind the store's.
+pub const XEN_CONSOLE: Gpa = Gpa(0x1f_1000);
 /// Most NVDIMM buses of a machine.
 pub const MAX_NVDIMM_BUSES: u8 = 4;
 /// End of the firmware's part of extended memory.
@@ -109,8 +111,8 @@ pub const NVDIMM_ALIGN: u64 = ByteSize::gib(1).0;
 pub const SECTION: u64 = ByteSize::mib(128).0;
 
 const _: () = assert!(
-    APEI.start.0 + APEI.len <= XEN_STORE.0 && XEN_STORE.0 < FIRMWARE_END.0,
-    "the store's page must be behind the error interfaces, in the firmware's part"
+    APEI.start.0 + APEI.len <= XEN_STORE.0 && XEN_CONSOLE.0 < FIRMWARE_END.0,
+    "the pages of store and console must be behind the error interfaces, in the firmware's part"
 );
 
 /// The mailbox of the NVDIMM bus `number`: they follow each other in memory and in port space.

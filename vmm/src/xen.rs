@@ -13,6 +13,7 @@ use crate::{
     config::{Limits, VmConfig, XenConfig},
     hv::{HvError, Hypercall, Vcpu, Vm},
     layout::{self, Layout, map::Report},
+    machine::console::Printer,
     memory::{Stage, Window, limits::DomainMemory},
 };
 use devices::{
@@ -41,6 +42,9 @@ pub struct Xen {
     /// APIC ids by the vCPUs' numbers.
     vcpus: Vec<u32>,
     state: Mutex<State>,
+    /// Where the console goes, if there is one.
+    has_console: bool,
+    printer: Mutex<Printer>,
     /// What vCPUs have to do, by APIC id, and how much of it there is.
     errands: Mutex<BTreeMap<u32, Vec<Errand>>>,
     waiting: AtomicUsize,
@@ -84,6 +88,7 @@ pub fn plan(config: &VmConfig, layout: &Layout, xen: &XenConfig, limits: &Limits
         boot,
         maximum: maximum.0 / PAGE,
         store: layout::XEN_STORE.0 / PAGE,
+        console: xen.console.as_ref().map(|_| layout::XEN_CONSOLE.0 / PAGE),
         target: limits.target.0 / PAGE,
         map: map
             .map(|(range, kind)| (range.start.0..range.end().0, kind as u32))
@@ -92,8 +97,8 @@ pub fn plan(config: &VmConfig, layout: &Layout, xen: &XenConfig, limits: &Limits
 }
 
 impl Xen {
-    /// The domain of `plan`, on `vm` with all its memory; `vcpus` are APIC ids in order.
-    pub fn new(plan: Plan, (vm, stage): (Vm, Stage), report: &Report, vcpus: Vec<u32>) -> Self {
+    /// The domain of `plan`, on `vm` with all its memory; `vcpus` are APIC ids in order, and its console goes to `printer`.
+    pub fn new(plan: Plan, (vm, stage): (Vm, Stage), report: &Report, vcpus: Vec<u32>, printer: Printer) -> Self {
         let taken = report.map.iter().map(|entry| {
             let len = (entry.last - entry.start).saturating_add(1);
             GpaRange::new(Gpa(entry.start), len)
@@ -103,6 +108,8 @@ impl Xen {
             taken: taken.collect(),
             end: Gpa(1 << report.phys_bits.min(52)),
             vcpus,
+            has_console: plan.console.is_some(),
+            printer: Mutex::new(printer),
             state: Mutex::new(State {
                 domain: Domain::new(plan),
                 frames: BTreeMap::new(),
@@ -180,6 +187,31 @@ impl Xen {
     /// Whether the guest listens to a store of ours: the first domain runs its own.
     pub fn has_store(&self) -> bool {
         !self.lock().domain.is_initial()
+    }
+
+    /// Whether the domain has a console of its own.
+    pub fn has_console(&self) -> bool {
+        self.has_console
+    }
+
+    /// Hands what the guest has printed to its reader, as much as that takes.
+    pub fn attend_console(&self) {
+        self.on_domain(|domain, hands| domain.attend_console(hands));
+    }
+
+    /// Whether nothing that it printed waits for its reader.
+    pub fn has_printed_all(&self) -> bool {
+        self.on_domain(|domain, hands| domain.has_printed_all(hands))
+    }
+
+    /// Bytes that can be typed now.
+    pub fn room_to_type(&self) -> usize {
+        self.on_domain(|domain, hands| domain.room_to_type(hands))
+    }
+
+    /// Types as much of `bytes` as there is room for; how much.
+    pub fn typed(&self, bytes: &[u8]) -> usize {
+        self.on_domain(|domain, hands| domain.typed(bytes, hands))
     }
 
     /// Asks the guest's kernel to end.
@@ -397,6 +429,19 @@ impl Host for Hands<'_> {
         if let Some(apic_id) = self.processor(vcpu) {
             told(self.xen.vm.send_event(port, apic_id));
         }
+    }
+
+    fn route_ipi(&mut self, port: u32, vcpu: Option<u32>) {
+        let apic_id = vcpu.and_then(|vcpu| self.processor(vcpu));
+        // Where KVM does not, what is sent comes here.
+        if let Err(error) = self.xen.vm.route_ipi(port, apic_id) {
+            tracing::debug!(port, error = &error as &dyn std::error::Error, "sent by us");
+        }
+    }
+
+    fn print(&mut self, bytes: &[u8]) -> usize {
+        let mut printer = self.xen.printer.lock().unwrap_or_else(PoisonError::into_inner);
+        printer(bytes)
     }
 }
 

@@ -35,7 +35,11 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
             if let Some((Bound::Virq(VIRQ_TIMER), vcpu)) = domain.events.look(port.get()) {
                 context.host.set_timer_port(vcpu, 0);
             }
+            let was = domain.events.look(port.get());
             domain.events.close(port.get())?;
+            if let Some((Bound::Ipi, _)) = was {
+                context.host.route_ipi(port.get(), None);
+            }
             clear(domain, port.get(), context);
             Ok(0)
         }
@@ -45,6 +49,7 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
                 Sent::Nowhere => {}
                 Sent::Raise { port, vcpu } => context.host.raise(port, vcpu),
                 Sent::Store => domain.attend_store(context.host),
+                Sent::Console => domain.attend_console(context.host),
             }
             Ok(0)
         }
@@ -62,7 +67,9 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
         7 => {
             let mut asked: BindIpi = context.get(at)?;
             asked.port = domain.events.bind_ipi(asked.vcpu.get())?.into();
-            bound(domain, asked.port, context.put(at, &asked))
+            bound(domain, asked.port, context.put(at, &asked))?;
+            context.host.route_ipi(asked.port.get(), Some(asked.vcpu.get()));
+            Ok(0)
         }
         8 => {
             let asked: BindVcpu = context.get(at)?;
@@ -77,7 +84,7 @@ pub(super) fn serve(domain: &mut Domain, call: &Call, context: &mut Context<'_>)
             if !domain.is_self(domid.get()) {
                 return Err(Errno::Perm);
             }
-            for port in domain.events.reset() {
+            for port in domain.reset_channels(context.host) {
                 clear(domain, port, context);
             }
             Ok(0)
@@ -135,7 +142,7 @@ fn status(domain: &Domain, asked: &mut PortStatus) -> Result<(), Errno> {
         Bound::Virq(virq) => (4, [virq, 0]),
         Bound::Ipi => (5, [0, 0]),
         // Port 0 of the first domain's: it is none that the guest can name.
-        Bound::Store => (2, [0, 0]),
+        Bound::Store | Bound::Console => (2, [0, 0]),
     };
     asked.status = status.into();
     asked.vcpu = vcpu.into();

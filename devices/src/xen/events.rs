@@ -30,6 +30,8 @@ pub enum Bound {
     Ipi,
     /// The toolstack's end of the store's rings.
     Store,
+    /// The toolstack's end of the console's rings.
+    Console,
 }
 
 /// What a notification comes to.
@@ -46,6 +48,8 @@ pub enum Sent {
     },
     /// The store has to look.
     Store,
+    /// The console has to look.
+    Console,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +160,7 @@ impl EventChannels {
         let vcpu = self.known_vcpu(vcpu)?;
         let now = self.port(port);
         match now.bound {
-            Bound::Unbound { .. } | Bound::Loop { .. } | Bound::Store => {}
+            Bound::Unbound { .. } | Bound::Loop { .. } | Bound::Store | Bound::Console => {}
             Bound::Virq(virq) if !PER_VCPU.contains(&virq) => {}
             Bound::Free | Bound::Virq(_) | Bound::Ipi => return Err(Errno::Invalid),
         }
@@ -173,10 +177,17 @@ impl EventChannels {
                 let bound = Bound::Unbound { remote: self.domid };
                 self.set(other, Port { bound, ..left });
             }
-            Bound::Unbound { .. } | Bound::Virq(_) | Bound::Ipi | Bound::Store => {}
+            Bound::Unbound { .. } | Bound::Virq(_) | Bound::Ipi | Bound::Store | Bound::Console => {}
         }
         self.set(port, FREE);
         Ok(())
+    }
+
+    /// Ports of interrupts between vCPUs.
+    pub fn between_vcpus(&self) -> Vec<u32> {
+        let all = (0..).zip(&self.ports);
+        let all = all.filter(|(_, port)| port.bound == Bound::Ipi);
+        all.map(|(number, _)| number).collect()
     }
 
     /// Frees every port; which were bound.
@@ -200,12 +211,18 @@ impl EventChannels {
             }
             Bound::Ipi => Ok(Sent::Raise { port, vcpu: from.vcpu }),
             Bound::Store => Ok(Sent::Store),
+            Bound::Console => Ok(Sent::Console),
         }
     }
 
     /// A new port whose other end is the store's.
     pub fn bind_store(&mut self) -> Result<u32, Errno> {
         self.bind(Bound::Store, 0)
+    }
+
+    /// A new port whose other end is the console's.
+    pub fn bind_console(&mut self) -> Result<u32, Errno> {
+        self.bind(Bound::Console, 0)
     }
 
     /// What `port` is bound to and the vCPU that it notifies; none: there is no such port.

@@ -11,7 +11,7 @@
 //! | `grants.rs` | `grant_table_op` |
 //! | `version.rs` | `xen_version` |
 //! | `store/` | none: rings in a page, and an event channel |
-//! | `console.rs` | `console_io` |
+//! | `console.rs` | `console_io`; the domain's own console has rings as the store has |
 //! | `vcpus.rs` | `vcpu_op` |
 //! | `dom0.rs` | `platform_op`, `physdev_op` |
 //! | `power.rs` | none: what the host asks through the store |
@@ -27,6 +27,7 @@ mod memory;
 pub mod pages;
 mod power;
 pub mod reservation;
+mod ring;
 pub mod store;
 mod vcpus;
 mod version;
@@ -156,6 +157,10 @@ pub trait Host {
     fn apic_id(&self, vcpu: u32) -> Option<u32>;
     /// Makes a port pending and tells its vCPU.
     fn raise(&mut self, port: u32, vcpu: u32);
+    /// What the guest sends through this port goes to that vCPU, which the machine may see to without a call; none: no longer.
+    fn route_ipi(&mut self, port: u32, vcpu: Option<u32>);
+    /// Hands `bytes` to whoever reads the domain's console; how many of them were taken.
+    fn print(&mut self, bytes: &[u8]) -> usize;
 }
 
 /// What there is around one call.
@@ -214,6 +219,8 @@ pub struct Plan {
     pub map: Vec<(Range<u64>, u32)>,
     /// Page of the store's rings, which is in the map and not usable.
     pub store: u64,
+    /// Page of the console's rings, which is so as well; none: there is no console.
+    pub console: Option<u64>,
     /// Pages that the domain is to have.
     pub target: u64,
 }
@@ -233,6 +240,7 @@ pub struct Domain {
     store_page: u64,
     store_port: u32,
     console: console::Lines,
+    own_console: Option<console::Console>,
     told: BTreeSet<(u64, u64)>,
     /// Pages that it had when it was last refused some.
     refused_at: Option<u64>,
@@ -251,20 +259,30 @@ impl Domain {
         let found = kib(memory.reservation().current());
         let domid = if plan.initial { DOM0 } else { DOMID };
         let mut events = EventChannels::new(domid, plan.vcpus);
+        // The first of all ports: there are some.
+        let store_port = events.bind_store().unwrap_or_default();
+        let own_console = plan.console.map(|page| console::Console {
+            page,
+            port: events.bind_console().unwrap_or_default(),
+        });
+        let mut store = Store::new(plan.store, "guest", plan.vcpus, found, kib(plan.target));
+        if let Some(console) = &own_console {
+            store.plant_console(console.page, console.port);
+        }
         Self {
             version: plan.version,
             domid,
             vcpus: plan.vcpus,
             memory,
-            store: Store::new(plan.store, "guest", plan.vcpus, found, kib(plan.target)),
+            store,
             store_page: plan.store,
-            // The first of all ports: there is one.
-            store_port: events.bind_store().unwrap_or_default(),
+            store_port,
             events,
             upcall: 0,
             shared_info: None,
             moved: BTreeSet::new(),
             console: console::Lines::default(),
+            own_console,
             told: BTreeSet::new(),
             refused_at: None,
         }
@@ -389,7 +407,11 @@ impl Domain {
         const SOFT_RESET: u32 = 5;
         let [operation, at, ..] = call.args;
         match operation {
-            YIELD => Ok(0),
+            YIELD => {
+                // Who prints yields while there is no room.
+                self.attend_console(context.host);
+                Ok(0)
+            }
             SHUTDOWN => {
                 let reason: zerocopy::little_endian::U32 = context.get(at)?;
                 if reason.get() == SOFT_RESET {
@@ -408,9 +430,13 @@ impl Domain {
     fn forget(&mut self, context: &mut Context<'_>) {
         context.host.set_upcall_vector(0);
         self.upcall = 0;
-        self.events.reset();
+        self.reset_channels(context.host);
         self.store.reset();
+        // The same ports as before: they are the first again.
         self.store_port = self.events.bind_store().unwrap_or_default();
+        if let Some(console) = &mut self.own_console {
+            console.port = self.events.bind_console().unwrap_or_default();
+        }
         for vcpu in std::mem::take(&mut self.moved) {
             context.host.place_vcpu_info(vcpu, None);
         }
@@ -423,6 +449,14 @@ impl Domain {
         self.memory.forget_special(context.host);
         // To nowhere, which nobody refuses.
         let _ = self.follow_shared_info(context);
+    }
+
+    /// Frees every port; which were bound.
+    fn reset_channels(&mut self, host: &mut dyn Host) -> Vec<u32> {
+        for port in self.events.between_vcpus() {
+            host.route_ipi(port, None);
+        }
+        self.events.reset()
     }
 
     /// Tells the machine where the shared page is now, and what of it belongs to vCPUs that have not moved theirs.
@@ -472,8 +506,9 @@ impl Domain {
             CALLBACK => Ok(self.upcall),
             STORE_PAGE => Ok(self.store_page),
             STORE_PORT => Ok(self.store_port.into()),
-            // There is none: 0 says so.
-            CONSOLE_PAGE | CONSOLE_PORT => Ok(0),
+            // There may be none: 0 says so.
+            CONSOLE_PAGE => Ok(self.own_console.map_or(0, |console| console.page)),
+            CONSOLE_PORT => Ok(self.own_console.map_or(0, |console| console.port.into())),
             index if index < COUNT => Err(Errno::Perm),
             _ => Err(Errno::Invalid),
         }

@@ -1,5 +1,6 @@
 //! The domain on a machine that is a few maps.
 
+mod console;
 mod dom0;
 mod events;
 mod memory;
@@ -75,6 +76,11 @@ struct Notes {
     timers: BTreeMap<u32, u32>,
     /// Nothing can be provided.
     full: bool,
+    /// Channels between vCPUs, and to whom they go.
+    ipis: BTreeMap<u32, u32>,
+    printed: Vec<u8>,
+    /// Bytes that the console's reader still takes.
+    patience: usize,
 }
 
 impl Host for Notes {
@@ -148,6 +154,19 @@ impl Host for Notes {
     fn raise(&mut self, port: u32, vcpu: u32) {
         self.raised.push((port, vcpu));
     }
+    fn route_ipi(&mut self, port: u32, vcpu: Option<u32>) {
+        let before = match vcpu {
+            Some(vcpu) => self.ipis.insert(port, vcpu),
+            None => self.ipis.remove(&port),
+        };
+        assert_eq!(before.is_some(), vcpu.is_none(), "port {port} is routed once");
+    }
+    fn print(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.patience);
+        self.patience -= taken;
+        self.printed.extend(&bytes[..taken]);
+        taken
+    }
 }
 
 const MAXIMUM: u64 = 2048;
@@ -155,7 +174,11 @@ const MAXIMUM: u64 = 2048;
 const STORE: u64 = 900;
 
 fn domain(initial: bool) -> Domain {
-    Domain::new(Plan {
+    Domain::new(plan(initial))
+}
+
+fn plan(initial: bool) -> Plan {
+    Plan {
         version: "4.17".parse().unwrap(),
         initial,
         vcpus: 2,
@@ -163,8 +186,9 @@ fn domain(initial: bool) -> Domain {
         maximum: MAXIMUM,
         map: vec![(0..0x9_fc00, 1), (0x10_0000..0x40_0000, 1)],
         store: STORE,
+        console: None,
         target: 512,
-    })
+    }
 }
 
 struct Bench {

@@ -34,5 +34,6 @@ mod tools;
 mod virtio_mem;
 mod virtio_pmem;
 mod xen;
+mod xen_console;
 mod xen_guest;
 mod xen_power;

@@ -246,12 +246,7 @@ impl Case {
         if let Some(log) = log {
             write(&folder, "dmesg.log", log.as_bytes())?;
             // Warnings reach the console as well, unless the scenario made it quiet.
-            let seen: std::collections::HashSet<&str> = lines.iter().map(|l| console::bare(l)).collect();
-            let new: Vec<String> = log
-                .lines()
-                .filter(|l| !seen.contains(console::bare(l)))
-                .map(str::to_owned)
-                .collect();
+            let new = console::beyond(&log, lines);
             lines.extend(new);
         }
         match disk {

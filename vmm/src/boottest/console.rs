@@ -3,6 +3,7 @@
 use super::{expand::regex, scenario::Allow};
 use regex::{Regex, RegexSet};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Whether the kernel can be trusted to go on after such a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +159,19 @@ impl Forbidden {
     }
 }
 
+/// Lines of the kernel's log that the console does not have. A mark `cut here` goes with the line behind it, whose level may be
+/// another one.
+pub fn beyond(log: &str, seen: &[String]) -> Vec<String> {
+    let seen: HashSet<&str> = seen.iter().map(|line| bare(line)).collect();
+    let told = |line: &str| seen.contains(bare(line));
+    let all: Vec<&str> = log.lines().collect();
+    let new = all.iter().enumerate().filter(|(n, line)| {
+        let marks_told = line.contains(MARK) && all.get(n + 1).is_some_and(|next| told(next));
+        !marks_told && !told(line)
+    });
+    new.map(|(_, line)| (*line).to_owned()).collect()
+}
+
 /// A line without the kernel's time stamp.
 pub fn bare(line: &str) -> &str {
     let line = line.trim_end();
@@ -174,6 +188,26 @@ mod tests {
 
     fn name(line: &str) -> Option<&'static str> {
         Forbidden::new(&[]).unwrap().matching(line).map(|(name, _)| name)
+    }
+
+    #[test]
+    fn log_adds_what_the_console_does_not_have_and_no_mark_without_its_line() {
+        let seen = [
+            "[    4.1] Debug warning: early leak",
+            "[    4.2] WARNING: mm/a.c:9 at f+0x1/0x2",
+        ]
+        .map(str::to_owned);
+        let log = "[    4.0] ------------[ cut here ]------------\n[    4.1] Debug warning: early leak\n\
+                   [    4.2] WARNING: mm/a.c:9 at f+0x1/0x2\n[    5.0] quiet\n\
+                   [    6.0] ------------[ cut here ]------------\n[    6.1] WARNING: mm/b.c:9 at g+0x1/0x2";
+        assert_eq!(
+            beyond(log, &seen),
+            [
+                "[    5.0] quiet",
+                "[    6.0] ------------[ cut here ]------------",
+                "[    6.1] WARNING: mm/b.c:9 at g+0x1/0x2"
+            ]
+        );
     }
 
     #[test]

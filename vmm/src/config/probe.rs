@@ -58,10 +58,10 @@ impl VmConfig {
         {
             problems.extend(check_image(role, path).err());
         }
-        if let ConsoleConfig::File(path) = &self.console {
+        for (role, path) in self.console_files() {
             let folder = fs::metadata(path).ok().filter(Metadata::is_dir);
-            problems.extend(folder.map(|meta| wrong_kind("the console file", path, &meta, "a file")));
-            problems.extend(check_folder("the console file", path).err());
+            problems.extend(folder.map(|meta| wrong_kind(role, path, &meta, "a file")));
+            problems.extend(check_folder(role, path).err());
         }
         if let Some(path) = &self.agent_socket {
             problems.extend(check_folder("the agent socket", path).err());
@@ -235,10 +235,24 @@ impl VmConfig {
                 ..Named::written(id.clone(), path)
             }));
         }
-        if let ConsoleConfig::File(path) = &self.console {
-            named.push(Named::written("the console file".to_owned(), path));
-        }
+        let consoles = self.console_files().into_iter();
+        named.extend(consoles.map(|(role, path)| Named::written(role.to_owned(), path)));
         named
+    }
+
+    /// Files that consoles are written to, with what they are.
+    pub fn console_files(&self) -> Vec<(&'static str, &Path)> {
+        let domain = self.xen.as_ref().and_then(|xen| xen.console.as_ref());
+        let all = [
+            ("the console file", Some(&self.console)),
+            ("the Xen console's file", domain),
+        ];
+        all.into_iter()
+            .filter_map(|(role, console)| match console {
+                Some(ConsoleConfig::File(path)) => Some((role, path.as_path())),
+                _ => None,
+            })
+            .collect()
     }
 
     /// A file that is written may have no other role, by whatever path it is reached.

@@ -1,6 +1,6 @@
 //! The Xen personality: what the user says of it, and what it does not go with.
 
-use super::{BootConfig, BootProtocol, ConfigError, VmConfig};
+use super::{BootConfig, BootProtocol, ConfigError, ConsoleConfig, VmConfig};
 use devices::xen::Version;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,9 @@ pub struct XenConfig {
     /// The guest is the first domain.
     #[serde(default)]
     pub dom0: bool,
+    /// Where its own console goes; none: it has no console.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<ConsoleConfig>,
 }
 
 /// What is wrong with it.
@@ -33,6 +36,14 @@ pub enum XenError {
          vendor; hint: leave it out"
     )]
     Cpu(String),
+    /// A first domain has the hypervisor's console.
+    #[error(
+        "xen.console={0} does not go with dom0=on, whose console is the hypervisor's; hint: leave out one of the two"
+    )]
+    Console(ConsoleConfig),
+    /// One terminal for two.
+    #[error("both --console and the console of --xen are {0}; hint: give one of them a file: or pty")]
+    Twice(ConsoleConfig),
     /// Memory that Xen knows nothing of.
     #[error(
         "--{0} does not go with --xen: Linux puts all memory that is added into the balloon, and only Xen's comes out; hint: raise \
@@ -54,11 +65,23 @@ impl VmConfig {
         }
     }
 
+    /// Whether somebody can type where daxvisor was started.
+    pub fn is_interactive(&self) -> bool {
+        let domain = self.xen.as_ref().and_then(|xen| xen.console.as_ref());
+        [Some(&self.console), domain].contains(&Some(&ConsoleConfig::Stdio))
+    }
+
     pub(super) fn check_xen(&self, problems: &mut Vec<ConfigError>) {
-        if self.xen.is_none() {
-            return;
-        }
+        let Some(xen) = &self.xen else { return };
         let mut problem = |error: XenError| problems.push(error.into());
+        if let Some(console) = &xen.console {
+            if xen.dom0 {
+                problem(XenError::Console(console.clone()));
+            }
+            if *console == ConsoleConfig::Stdio && self.console == ConsoleConfig::Stdio {
+                problem(XenError::Twice(console.clone()));
+            }
+        }
         if !self.module.is_empty() {
             problem(XenError::Modules);
         }
@@ -95,12 +118,20 @@ mod tests {
     use super::*;
     use devices::units::ByteSize;
 
+    fn xen(config: &mut VmConfig) -> &mut XenConfig {
+        config.xen.as_mut().unwrap()
+    }
+
     #[test]
     fn it_goes_with_what_its_guests_can_use() {
         let problems = |change: fn(&mut VmConfig)| {
             let version = "4.17".parse().unwrap();
             let mut config = VmConfig {
-                xen: Some(XenConfig { version, dom0: false }),
+                xen: Some(XenConfig {
+                    version,
+                    dom0: false,
+                    console: None,
+                }),
                 ..VmConfig::default()
             };
             assert_eq!(config.entry().protocol, BootProtocol::Pvh);
@@ -114,6 +145,11 @@ mod tests {
             (
                 (|c| c.boot.protocol = BootProtocol::Linux64) as fn(&mut VmConfig),
                 "protocol=linux64",
+            ),
+            (|c| xen(c).console = Some(ConsoleConfig::Stdio), "both --console"),
+            (
+                |c| (xen(c).console, xen(c).dom0) = (Some(ConsoleConfig::Pty), true),
+                "console=pty",
             ),
             (|c| c.memory.shared = true, "shared=on"),
             (|c| c.memory.hugepages = Some(ByteSize::mib(2)), "hugepages="),

@@ -146,6 +146,8 @@ pub struct Exits {
     pub mmio: u64,
     /// Port writes that were collected without an exit of their own.
     pub collected: u64,
+    /// Xen hypercalls that KVM did not answer itself.
+    pub hypercalls: u64,
     /// Signals and spurious returns.
     pub other: u64,
 }

@@ -7,11 +7,12 @@ use devices::{
     xen::{Area, abi::PAGE},
 };
 use kvm_bindings::{
-    KVM_CAP_XEN_HVM, KVM_XEN_ATTR_TYPE_LONG_MODE, KVM_XEN_ATTR_TYPE_SHARED_INFO, KVM_XEN_ATTR_TYPE_UPCALL_VECTOR,
-    KVM_XEN_HVM_CONFIG_EVTCHN_SEND, KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL, KVM_XEN_HVM_CONFIG_RUNSTATE,
-    KVM_XEN_HVM_CONFIG_SHARED_INFO, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR, KVM_XEN_VCPU_ATTR_TYPE_TIMER,
-    KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO, KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO, KVMIO,
-    kvm_irq_routing_xen_evtchn, kvm_xen_hvm_attr, kvm_xen_hvm_config, kvm_xen_vcpu_attr,
+    KVM_CAP_XEN_HVM, KVM_XEN_ATTR_TYPE_EVTCHN, KVM_XEN_ATTR_TYPE_LONG_MODE, KVM_XEN_ATTR_TYPE_SHARED_INFO,
+    KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, KVM_XEN_EVTCHN_DEASSIGN, KVM_XEN_HVM_CONFIG_EVTCHN_SEND,
+    KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL, KVM_XEN_HVM_CONFIG_RUNSTATE, KVM_XEN_HVM_CONFIG_SHARED_INFO,
+    KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR, KVM_XEN_VCPU_ATTR_TYPE_TIMER, KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID,
+    KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO, KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO, KVMIO, kvm_irq_routing_xen_evtchn,
+    kvm_xen_hvm_attr, kvm_xen_hvm_config, kvm_xen_vcpu_attr,
 };
 use std::io;
 use vmm_sys_util::{ioctl::ioctl_with_ref, ioctl_iow_nr};
@@ -30,6 +31,8 @@ const NEEDED: u32 = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL
     | KVM_XEN_HVM_CONFIG_EVTCHN_SEND;
 /// "No priority": the 2-level ABI has none.
 const PRIORITY_2_LEVEL: u32 = u32::MAX;
+/// What a channel between vCPUs is bound to (`EVTCHNSTAT_ipi`).
+const IPI: u32 = 5;
 /// No page (`KVM_XEN_INVALID_GFN`, `KVM_XEN_INVALID_GPA`).
 const NOWHERE: u64 = u64::MAX;
 
@@ -96,6 +99,23 @@ impl Vm {
         let mut attr = xen_attr(KVM_XEN_ATTR_TYPE_UPCALL_VECTOR);
         attr.u.vector = vector;
         self.set_xen(&attr, || format!("tell Xen events by vector {vector:#x}"))
+    }
+
+    /// What the guest sends through this port to the vCPU with that APIC id is delivered by KVM; none: no longer.
+    pub fn route_ipi(&self, port: u32, apic_id: Option<u32>) -> Result<(), HvError> {
+        let mut attr = xen_attr(KVM_XEN_ATTR_TYPE_EVTCHN);
+        // SAFETY: a union of plain data, all of it zeros.
+        let channel = unsafe { &mut attr.u.evtchn };
+        (channel.send_port, channel.type_) = (port, IPI);
+        match apic_id {
+            Some(vcpu) => {
+                // SAFETY: as above.
+                let to = unsafe { &mut channel.deliver.port };
+                (to.port, to.vcpu, to.priority) = (port, vcpu, PRIORITY_2_LEVEL);
+            }
+            None => channel.flags = KVM_XEN_EVTCHN_DEASSIGN,
+        }
+        self.set_xen(&attr, || format!("deliver Xen's event channel {port}"))
     }
 
     /// Makes an event channel pending, and tells the vCPU with that APIC id.

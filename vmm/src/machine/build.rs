@@ -312,6 +312,7 @@ impl Machine {
             true => faults.with_clear_on_write(),
             false => faults,
         });
+        let printer = devices.domain_printer()?;
         let xen = growth.config.xen.as_ref().map(|xen| {
             let domain = crate::xen::plan(&growth.config, &growth.layout, xen, &growth.limits);
             let apic_ids = topology.vcpus.iter().map(|place| place.apic_id.0).collect();
@@ -320,6 +321,7 @@ impl Machine {
                 (growth.vm.clone(), growth.memory.stage(&growth.vm)),
                 &plan,
                 apic_ids,
+                printer,
             )
         });
         let mut parts = devices.into_loop(plan, growth, &vcpus, tables.tables, (faults, checks, xen))?;

@@ -39,7 +39,10 @@ pub enum ConsoleError {
     Terminal(#[source] io::Error),
 }
 
-/// Host side of the serial port.
+/// Takes as many of some bytes as their reader has patience for; how many.
+pub type Printer = Box<dyn FnMut(&[u8]) -> usize + Send>;
+
+/// Host side of a guest's console.
 pub struct Console {
     target: Target,
     input: Option<Input>,
@@ -84,8 +87,8 @@ pub enum Typed {
 }
 
 impl Console {
-    /// Opens what the configuration names; the name of a new pseudo terminal goes to standard error.
-    pub fn open(config: &ConsoleConfig) -> Result<Self, ConsoleError> {
+    /// Opens what the configuration names; the name of a new pseudo terminal goes to standard error, for the guest's `what`.
+    pub fn open(config: &ConsoleConfig, what: &str) -> Result<Self, ConsoleError> {
         match config {
             ConsoleConfig::None => Ok(Self::default()),
             ConsoleConfig::File(path) => {
@@ -105,7 +108,7 @@ impl Console {
                 let escape = (raw.is_some() || std::env::var_os(TERMINAL).is_some()).then(Escape::default);
                 Self::patient(stdout, Some(Input { fd, escape, _raw: raw }))
             }
-            ConsoleConfig::Pty => Self::pty().map_err(ConsoleError::Pty),
+            ConsoleConfig::Pty => Self::pty(what).map_err(ConsoleError::Pty),
         }
     }
 
@@ -121,7 +124,7 @@ impl Console {
         })
     }
 
-    fn pty() -> io::Result<Self> {
+    fn pty(what: &str) -> io::Result<Self> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
@@ -132,7 +135,7 @@ impl Console {
         let mut raw = tcgetattr(&terminal)?;
         raw.make_raw();
         tcsetattr(&terminal, OptionalActions::Now, &raw)?;
-        eprintln!("daxvisor: the guest's console is {}", name.to_string_lossy());
+        eprintln!("daxvisor: the guest's {what} is {}", name.to_string_lossy());
         // Nobody may be reading: output beyond the terminal's buffer is dropped rather than stalling the guest.
         rustix::fs::fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK)?;
         let output = PtyOutput {
@@ -156,6 +159,21 @@ impl Console {
             Target::Patient(output) => Box::new(Sink(output.clone())),
             Target::Pty(output) => Box::new(output.try_clone()?),
         })
+    }
+
+    /// A way for output of a guest that can wait for its reader.
+    pub fn printer(&self) -> io::Result<Printer> {
+        let mut output = self.output()?;
+        let backlog = self.backlog().cloned();
+        Ok(Box::new(move |bytes| {
+            if backlog.as_ref().is_some_and(|backlog| backlog.is_full()) {
+                return 0;
+            }
+            if let Err(error) = output.write_all(bytes) {
+                tracing::warn!("console output is lost: {error}");
+            }
+            bytes.len()
+        }))
     }
 
     /// Where output may wait for its reader; nowhere else.

@@ -17,6 +17,9 @@ mod serve;
 mod storm;
 mod token;
 mod virtio;
+mod xen_console;
+
+pub use xen_console::DomainConsole;
 
 use super::{
     Kept, OnReset, Outcome,
@@ -78,6 +81,8 @@ pub struct Loop {
     pub serial: Arc<SerialPort>,
     /// Host side of the serial port.
     pub console: Console,
+    /// Host side of a Xen domain's console.
+    pub domain_console: DomainConsole,
     /// Rung when the serial port takes input again.
     pub serial_room: EventFd,
     /// Transports, in guest ABI order.
@@ -235,7 +240,7 @@ fn lock(running: &std::sync::Mutex<Running>) -> std::sync::MutexGuard<'_, Runnin
 
 impl MutEventSubscriber for Running {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let p = &self.parts;
+        let p = &mut self.parts;
         let mut watch = |fd: RawFd, token: Token| {
             let added = ops.add(Events::with_data_raw(fd, token.data(), EventSet::IN));
             if let Err(e) = &added {
@@ -265,6 +270,7 @@ impl MutEventSubscriber for Running {
         }
         // Standard input may be a regular file, which cannot be waited for: such a console has no input.
         self.typing = p.console.input_fd().is_some_and(|fd| watch(fd, Token::Typed));
+        p.domain_console.begin(watch);
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
@@ -286,11 +292,13 @@ impl MutEventSubscriber for Running {
                 if self.phase == Phase::Pausing || self.halt.is_under_way() || self.is_time_to_look() || errands {
                     self.threads.kick();
                 }
+                self.tend_domain_console(ops);
                 self.listen_to_last_words();
                 self.note_fit();
                 self.remind_of_memory();
             }
             Token::Typed => self.typed(ops),
+            Token::DomainTyped => self.domain_typed(ops),
             Token::SerialRoom => {
                 let _ = self.parts.serial_room.read();
                 if !self.typing && self.parts.serial.wants_input() {
@@ -406,12 +414,16 @@ impl Running {
         self.threads.stop();
         self.parts.platform.drain_collected();
         self.parts.serial.flush();
+        let domain_done = self.end_domain_console();
         if let Some(output) = self.parts.console.backlog() {
             if self.impatient {
                 output.give_up();
             } else if !output.is_empty() {
                 return Ok(false);
             }
+        }
+        if !domain_done {
+            return Ok(false);
         }
         let lost = |e| {
             io::Error::other(format!(

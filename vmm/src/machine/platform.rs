@@ -3,7 +3,7 @@
 use super::{
     OnReset,
     build::{BuildError, event, twin},
-    console::{Console, ConsoleError},
+    console::{Console, ConsoleError, Printer},
     events::{Agent, Loop},
     fault::MachineChecks,
     growth::Growth,
@@ -50,6 +50,7 @@ pub(super) struct Devices {
     mmio: Bus,
     serial: Arc<SerialPort>,
     console: Console,
+    domain_console: Console,
     tail: Arc<Tail>,
     serial_room: EventFd,
     virtio: Vec<(GpaRange, Arc<VirtioMmio>)>,
@@ -68,6 +69,11 @@ fn at(port: u64, len: u64) -> GpaRange {
 }
 
 impl Devices {
+    /// A way to the reader of the domain's console.
+    pub(super) fn domain_printer(&self) -> Result<Printer, BuildError> {
+        Ok(self.domain_console.printer().map_err(ConsoleError::Output)?)
+    }
+
     /// In guest ABI order.
     pub(super) fn build(
         config: &VmConfig,
@@ -80,9 +86,18 @@ impl Devices {
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
         let errors = kept.as_deref().map(|kept| kept.apei.clone()).unwrap_or_default();
-        let (console, tail) = match kept {
-            Some(kept) => (take(&mut kept.console), kept.tail.clone()),
-            None => (Console::open(&config.console)?, Arc::default()),
+        let (console, domain_console, tail) = match kept {
+            Some(kept) => (
+                take(&mut kept.console),
+                take(&mut kept.domain_console),
+                kept.tail.clone(),
+            ),
+            None => {
+                let domain = config.xen.as_ref().and_then(|xen| xen.console.as_ref());
+                let domain = domain.map(|console| Console::open(console, "Xen console"));
+                let first = Console::open(&config.console, "console")?;
+                (first, domain.transpose()?.unwrap_or_default(), Arc::default())
+            }
         };
         let serial_room = event()?;
         let room = twin(&serial_room)?;
@@ -161,6 +176,7 @@ impl Devices {
             mmio,
             serial,
             console,
+            domain_console,
             tail,
             serial_room,
             virtio,
@@ -206,6 +222,7 @@ impl Devices {
             terminate: hv::signal::termination().map_err(|e| BuildError::Host("handle termination signals", e))?,
             serial: self.serial,
             console: self.console,
+            domain_console: self.domain_console.into(),
             serial_room: self.serial_room,
             virtio: self.virtio.into_iter().map(|(_, t)| t).collect(),
             doorbells,

@@ -5,7 +5,7 @@ use super::{
     HostError, HostOptions, Outcome, RunOptions, StdinMode, plan_shares,
     run::{Offer, run_machine},
 };
-use crate::config::{ConsoleConfig, NetConfig, VmConfig};
+use crate::config::{NetConfig, VmConfig};
 use crate::images;
 use crate::machine::{console::TERMINAL, socket::Socket};
 use rustix::{stdio::stdin, termios::isatty};
@@ -77,10 +77,7 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .into_iter()
         .flatten()
         .chain(config.module.iter().map(|module| module.file.as_path()));
-    let console = match &config.console {
-        ConsoleConfig::File(path) => Some(path.as_path()),
-        _ => None,
-    };
+    let consoles = config.console_files().into_iter().map(|(_, path)| path);
     let links: Vec<_> = config.net.iter().filter_map(NetConfig::socket).collect();
     let written = config
         .nvdimm
@@ -92,7 +89,7 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .chain(config.virtio_pmem.iter().filter_map(|d| d.file.as_deref()))
         .chain(config.disk.iter().map(|d| d.file.as_path()))
         .chain(config.virtual_disk.iter().filter_map(|d| d.file.as_deref()))
-        .chain(console)
+        .chain(consoles)
         .chain(links.iter().map(PathBuf::as_path))
         .chain(config.agent_socket.as_deref());
     let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();
@@ -181,6 +178,7 @@ fn replaced(args: &[String], flag: &str, value: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ConsoleConfig;
     use std::fs;
 
     fn pinned(args: &[&str]) -> String {

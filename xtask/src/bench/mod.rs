@@ -15,9 +15,11 @@ mod measure;
 mod nvdimm;
 mod poison;
 mod record;
+mod runner;
 mod table;
 mod trace;
 mod vmms;
+mod xen;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
@@ -58,6 +60,22 @@ enum What {
     /// Do the rounds of a plan of `poison` on this machine's KVM
     #[command(hide = true)]
     MeasurePoison {
+        /// The plan, as JSON.
+        plan: PathBuf,
+    },
+    /// Hypercalls and the balloon of a Xen guest, beside virtio-mem
+    Xen(xen::Args),
+    /// Do the rounds of a plan of `xen` on this machine's KVM
+    #[command(hide = true)]
+    MeasureXen {
+        /// The plan, as JSON.
+        plan: PathBuf,
+    },
+    /// What `daxvisor test` adds to the boot of a guest, and what guests in parallel bring
+    Runner(runner::Args),
+    /// Do the rounds of a plan of `runner` on this machine's KVM
+    #[command(hide = true)]
+    MeasureRunner {
         /// The plan, as JSON.
         plan: PathBuf,
     },
@@ -135,6 +153,10 @@ pub fn run(args: &Args) -> Result<()> {
         What::MeasureNvdimm { plan } => nvdimm::measure(plan),
         What::Poison(args) => poison::run(args),
         What::MeasurePoison { plan } => poison::measure(plan),
+        What::Xen(args) => xen::run(args),
+        What::MeasureXen { plan } => xen::measure(plan),
+        What::Runner(args) => runner::run(args),
+        What::MeasureRunner { plan } => runner::measure(plan),
         What::Hotplug(args) => hotplug(args),
         What::MeasureHotplug { plan } => hotplug::measure(plan),
         What::Measure { plan } => {

@@ -215,7 +215,7 @@ fn loads(m: &mut Machine, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -244,14 +244,14 @@ impl fmt::Display for Past {
     }
 }
 
-fn median(figures: impl IntoIterator<Item = u64>) -> u64 {
+pub(super) fn median(figures: impl IntoIterator<Item = u64>) -> u64 {
     let mut all: Vec<u64> = figures.into_iter().collect();
     all.sort_unstable();
     all.get(all.len() / 2).copied().unwrap_or(0)
 }
 
 /// `part` in per cent of `whole`.
-fn percent(part: u64, whole: u64) -> u64 {
+pub(super) fn percent(part: u64, whole: u64) -> u64 {
     (part * 100).checked_div(whole).unwrap_or(0)
 }
 

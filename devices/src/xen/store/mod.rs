@@ -137,6 +137,20 @@ impl Store {
         store
     }
 
+    /// Where the domain's console is.
+    pub fn plant_console(&mut self, page: u64, port: u32) {
+        let (page, port) = (page.to_string(), port.to_string());
+        for (name, value) in [
+            ("ring-ref", page.as_str()),
+            ("port", &port),
+            ("type", "xenconsoled"),
+            ("output", "pty"),
+        ] {
+            self.plant(&format!("console/{name}"), value, Access::Read);
+        }
+        self.plant("console", "", Access::Read);
+    }
+
     /// A node of the toolstack's.
     fn plant(&mut self, path: &str, value: &str, guest: Access) {
         let path = if path.is_empty() {

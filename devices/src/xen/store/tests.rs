@@ -47,6 +47,10 @@ impl Host for Page {
         None
     }
     fn raise(&mut self, _: u32, _: u32) {}
+    fn route_ipi(&mut self, _: u32, _: Option<u32>) {}
+    fn print(&mut self, _: &[u8]) -> usize {
+        0
+    }
 }
 
 /// The guest's driver.

@@ -1,7 +1,6 @@
 //! Messages of the protocol (`io/xs_wire.h`), and the two rings that carry them.
 
-use super::super::{Host, abi::PAGE};
-use crate::units::Gpa;
+use super::super::{Host, ring::Ring};
 
 /// Bytes of a message's header: kind, request, transaction, bytes that follow; a word each.
 pub const HEADER: usize = 16;
@@ -98,8 +97,7 @@ impl Message {
     }
 }
 
-/// The page of the two rings. All of it is the guest's to change: indices are looked at once, and only their difference within a
-/// ring counts.
+/// The page of the two rings.
 #[derive(Debug, Clone, Copy)]
 pub struct Rings {
     /// Number of the page.
@@ -107,49 +105,35 @@ pub struct Rings {
 }
 
 impl Rings {
-    fn at(self, offset: u64) -> Gpa {
-        Gpa(self.page * PAGE + offset)
+    fn requests(self) -> Ring {
+        Ring {
+            page: self.page,
+            bytes: REQUESTS,
+            len: RING,
+            indices: INDICES,
+        }
     }
 
-    fn index(self, n: u64, host: &dyn Host) -> u32 {
-        let mut word = [0; 4];
-        host.load(self.at(INDICES + 4 * n), &mut word);
-        u32::from_le_bytes(word)
-    }
-
-    fn set_index(self, n: u64, to: u32, host: &mut dyn Host) {
-        host.store(self.at(INDICES + 4 * n), &to.to_le_bytes());
+    fn replies(self) -> Ring {
+        Ring {
+            page: self.page,
+            bytes: REPLIES,
+            len: RING,
+            indices: INDICES + 8,
+        }
     }
 
     /// Takes what the guest has written, at most a ring full.
     pub fn take(self, host: &mut dyn Host) -> Vec<u8> {
-        let (consumed, produced) = (self.index(0, host), self.index(1, host));
-        let len = produced.wrapping_sub(consumed);
-        if len > RING {
-            return vec![];
+        let bytes = self.requests().look(host);
+        if !bytes.is_empty() {
+            self.requests().advance(bytes.len(), host);
         }
-        let mut ring = vec![0; RING as usize];
-        host.load(self.at(REQUESTS), &mut ring);
-        let bytes = (0..len).map(|n| consumed.wrapping_add(n) % RING);
-        let bytes = bytes.filter_map(|at| ring.get(at as usize).copied()).collect();
-        self.set_index(0, produced, host);
         bytes
     }
 
     /// Puts as much of `bytes` into the guest's ring as there is room for; how much.
     pub fn put(self, bytes: &[u8], host: &mut dyn Host) -> usize {
-        let (consumed, produced) = (self.index(2, host), self.index(3, host));
-        let used = produced.wrapping_sub(consumed);
-        let room = RING.saturating_sub(used) as usize;
-        let now = bytes.get(..room.min(bytes.len())).unwrap_or_default();
-        // Up to the end of the ring, and from its beginning.
-        let first = ((RING - produced % RING) as usize).min(now.len());
-        let (before, after) = now.split_at(first);
-        host.store(self.at(REPLIES + u64::from(produced % RING)), before);
-        host.store(self.at(REPLIES), after);
-        if let Ok(len @ 1..) = u32::try_from(now.len()) {
-            self.set_index(3, produced.wrapping_add(len), host);
-        }
-        now.len()
+        self.replies().put(bytes, host)
     }
 }

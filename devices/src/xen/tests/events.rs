@@ -138,3 +138,31 @@ fn the_store_answers_on_its_port_and_tells_of_a_new_target() {
     bench.domain.set_target(257, &mut bench.host);
     assert_eq!(bench.host.raised.len(), 2);
 }
+
+#[test]
+fn interrupts_between_vcpus_are_the_machines_to_deliver_until_their_port_is_closed() {
+    let mut bench = Bench::new();
+    let bind = |bench: &mut Bench, vcpu: u32| {
+        bench.guest.put(0x100, &[vcpu, 0]);
+        let done = bench.call(hypercall::EVENT_CHANNEL_OP, &[7, 0x100]);
+        (done, bench.guest.word(0x104))
+    };
+    let (first, second) = (bind(&mut bench, 0), bind(&mut bench, 1));
+    assert_eq!((first, second), ((0, 2), (0, 3)));
+    assert_eq!(bind(&mut bench, 2).0, -2, "there is no third vCPU");
+    assert_eq!(bench.host.ipis, BTreeMap::from([(2, 0), (3, 1)]));
+    let close = |bench: &mut Bench, port: u32| {
+        bench.guest.put(0x100, &port);
+        bench.call(hypercall::EVENT_CHANNEL_OP, &[3, 0x100])
+    };
+    assert_eq!((close(&mut bench, 2), close(&mut bench, 2)), (0, -22));
+    assert_eq!(bench.host.ipis, BTreeMap::from([(3, 1)]));
+    // A soft reset, for another kernel.
+    bench.guest.put(0x100, &5u32);
+    assert_eq!(bench.call(hypercall::SCHED_OP, &[2, 0x100]), 0);
+    assert_eq!(bench.host.ipis, BTreeMap::new());
+    assert_eq!(bind(&mut bench, 1), (0, 2));
+    bench.guest.put(0x100, &DOMID_SELF);
+    assert_eq!(bench.call(hypercall::EVENT_CHANNEL_OP, &[10, 0x100]), 0);
+    assert_eq!(bench.host.ipis, BTreeMap::new());
+}

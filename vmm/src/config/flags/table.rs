@@ -156,7 +156,7 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "xen",
-        value: "[version=]MAJOR.MINOR[,dom0=on|off]",
+        value: "[version=]MAJOR.MINOR[,dom0=on|off][,console=stdio|file:PATH|pty|none]",
         help: "The guest finds Xen instead of KVM, and its balloon driver lives within the limits: see docs/xen.md",
         repeatable: false,
         read: |c, texts| {

@@ -110,6 +110,7 @@ impl Running {
                 port: count(&exits.port),
                 mmio: count(&exits.mmio),
                 collected: count(&exits.collected),
+                hypercalls: count(&exits.hypercalls),
                 other: count(&exits.other),
             },
             console_bytes: self.parts.tail.last(0).1,

@@ -16,12 +16,13 @@ pub(super) enum Token {
     AgentClient,
     AgentRoom,
     Calls,
+    DomainTyped,
     Wire(u32),
     Doorbell(u32),
 }
 
 /// Tokens before the first doorbell's.
-const FIXED: [Token; 11] = [
+const FIXED: [Token; 12] = [
     Token::Wake,
     Token::Terminate,
     Token::Tick,
@@ -33,10 +34,11 @@ const FIXED: [Token; 11] = [
     Token::AgentClient,
     Token::AgentRoom,
     Token::Calls,
+    Token::DomainTyped,
 ];
 
 /// The first network device's, behind those; there are fewer than transports.
-const FIRST_WIRE: u32 = 11;
+const FIRST_WIRE: u32 = 12;
 /// The first doorbell's.
 const FIRST_BELL: u32 = FIRST_WIRE + 16;
 const _: () = assert!(MAX_VIRTIO == 16, "there is a place for each device's wire");
