@@ -1,6 +1,6 @@
-//! Any bytes are a virtqueue and its buffers: a disk, persistent memory, memory that grows and a network device take requests
-//! from it without a panic, never have more under way than they may, memory never gives the guest more than was asked for, and
-//! no frame is longer or shorter than a frame is.
+//! Any bytes are a virtqueue and its buffers: a disk, persistent memory, memory that grows, a network device and a shared folder
+//! take requests from it without a panic, never have more under way than they may, memory never gives the guest more than was
+//! asked for, no frame is longer or shorter than a frame is, and no path leads out of the folder.
 #![no_main]
 
 use devices::{
@@ -12,11 +12,16 @@ use devices::{
         deferred::Reply,
         mem::{Media, Mem, MemPlan},
         net::{MIN_FRAME, Net, NetPlan, Wire, config::Mac},
+        p9::{Entry, Errno, P9, P9Order, Server, Space, Stat, Tree},
         pmem::Pmem,
     },
 };
 use libfuzzer_sys::fuzz_target;
-use std::{io, ops::Range, sync::Arc};
+use std::{
+    io,
+    ops::Range,
+    sync::{Arc, Mutex},
+};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 
 const MEMORY: usize = 0x2_0000;
@@ -96,12 +101,90 @@ impl Wire for Cable {
     }
 }
 
+/// Folders in folders without end, with a file called `f` in each.
+struct Deep;
+
+impl Deep {
+    fn is_file(path: &[u8]) -> bool {
+        let names = path.split(|byte| *byte == b'/');
+        let outward = |name: &[u8]| matches!(name, b"" | b"." | b"..") || name.contains(&0);
+        assert!(path.is_empty() || !names.clone().any(outward), "{path:?} is no path");
+        path.ends_with(b"f")
+    }
+}
+
+impl Tree for Deep {
+    type Open = bool;
+
+    fn stat(&self, path: &[u8]) -> Result<Stat, Errno> {
+        self.stat_open(&Self::is_file(path))
+    }
+    fn open(&self, path: &[u8]) -> Result<bool, Errno> {
+        Ok(Self::is_file(path))
+    }
+    fn stat_open(&self, file: &bool) -> Result<Stat, Errno> {
+        let mode = if *file { 0o100_644 } else { 0o040_755 };
+        Ok(Stat {
+            mode,
+            ..Stat::default()
+        })
+    }
+    fn read(&self, _: &bool, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        Ok(buffer.len().min((offset % 1000) as usize))
+    }
+    fn entries(&self, _: &mut bool, offset: u64, take: &mut dyn FnMut(&Entry) -> bool) -> Result<(), Errno> {
+        let entry = |next| Entry {
+            name: vec![b'd'; 1 + (next % 255) as usize],
+            next,
+            ..Entry::default()
+        };
+        let _ = (offset..offset.saturating_add(99)).all(|at| take(&entry(at)));
+        Ok(())
+    }
+    fn link(&self, path: &[u8]) -> Result<Vec<u8>, Errno> {
+        Self::is_file(path);
+        Ok(vec![b'x'; 70_000])
+    }
+    fn space(&self, path: &[u8]) -> Result<Space, Errno> {
+        Self::is_file(path);
+        Ok(Space::default())
+    }
+}
+
+/// With a session and fid 0, so that requests are not only refused.
+fn share() -> Arc<P9> {
+    let mut server = Server::new(Deep, 4, Arc::default());
+    let begin: [(u8, &[u8]); 2] = [
+        (100, b"\0\x20\0\0\x08\x009P2000.L"),
+        (104, b"\0\0\0\0\xff\xff\xff\xff\0\0\0\0\0\0\0\0"),
+    ];
+    for (kind, body) in begin {
+        server.answer(&devices::virtio::p9::Request {
+            kind,
+            tag: 0,
+            body: body.to_vec(),
+            room: 8192,
+        });
+    }
+    let server = Mutex::new(server);
+    let submit = move |order: P9Order| {
+        let mut server = server.lock().expect("the server");
+        order.run(|request| {
+            let data = server.answer(&request);
+            assert!(data.len() <= request.room, "an answer is longer than its room");
+            Reply { data, last: None }
+        });
+    };
+    P9::tagged("fuzz", Box::new(submit))
+}
+
 fn device(choice: u8) -> Arc<dyn VirtioDevice> {
     let region = GpaRange {
         start: Gpa(0x1_0000_0000),
         len: 64 * BLOCK,
     };
-    match choice % 5 {
+    match choice % 6 {
+        5 => share(),
         4 => Arc::new(Net::new(FRAMES, choice % 2 == 0, Box::new(Cable(choice.into())))),
         0 => disk(false),
         1 => disk(true),

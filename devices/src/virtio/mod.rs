@@ -17,6 +17,7 @@ mod device;
 pub mod mem;
 pub mod mmio;
 pub mod net;
+pub mod p9;
 pub mod pmem;
 pub mod queue;
 pub mod rng;

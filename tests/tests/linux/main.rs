@@ -30,6 +30,7 @@ mod reboot;
 mod regions;
 mod runner;
 mod security;
+mod share;
 mod tools;
 mod virtio_mem;
 mod virtio_pmem;

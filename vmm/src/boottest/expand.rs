@@ -292,7 +292,14 @@ fn ready_one(
         }
     }
     let machine = substitute(Value::Table(machine), values)?;
-    let machine: VmConfig = VmConfig::deserialize(machine).map_err(|e| format!("machine: {}", one_line(&e)))?;
+    let mut machine: VmConfig = VmConfig::deserialize(machine).map_err(|e| format!("machine: {}", one_line(&e)))?;
+    let folder = loaded.path.parent().unwrap_or(Path::new("")).to_owned();
+    for share in &mut machine.share {
+        // As what is pushed: beside the suite, wherever it is run.
+        if !share.path.starts_with(format!("${{{DIR}}}")) {
+            share.path = folder.join(&share.path);
+        }
+    }
     machine.validate().map_err(|errors| {
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
         format!("machine: {}", texts.join("; "))
@@ -317,7 +324,7 @@ fn ready_one(
         suite: loaded.name.clone(),
         scenario: scenario.name.clone(),
         shape: shape.to_owned(),
-        folder: loaded.path.parent().unwrap_or(Path::new("")).to_owned(),
+        folder,
         tags: scenario.tags.clone(),
         requires,
         allow,

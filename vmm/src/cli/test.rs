@@ -381,6 +381,9 @@ fn run_nested(args: &TestArgs, cases: &[Case]) -> Result<ExitCode, Failure> {
         .chain(files)
         .chain(args.system_map.iter().map(|(_, f)| f));
     folders.extend(nested::folders_of_hidden(pushed).map_err(failed)?);
+    for case in cases {
+        folders.extend(nested::hidden_shares(&case.ready.machine).map_err(failed)?);
+    }
     let cwd = std::env::current_dir().map_err(Failure::vmm)?;
     let shares = nested::plan_shares(&cwd, &folders).map_err(failed)?;
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();

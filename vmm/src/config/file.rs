@@ -102,6 +102,8 @@ mod tests {
             ("net", "link=a"),
             ("net", "tap=tap0,mac=02:64:61:78:01:00"),
             ("net", "link=/run/l,,1.sock,mac=02:64:61:78:01:01"),
+            ("share", "/usr/src,tag=src"),
+            ("share", "path=/tmp/a,,b"),
             ("ars", "scan-time=2s,records=4"),
             ("apei", "on,poll=2s"),
             ("poison", "clear-on-write=on"),

@@ -39,6 +39,7 @@ pub use devices::{
         blk::config::{DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle},
         config::{VirtioMemConfig, VirtioPmemConfig},
         net::config::{Mac, NetConfig, NetWire},
+        p9::config::ShareConfig,
     },
 };
 pub use error::ConfigError;
@@ -143,6 +144,9 @@ pub struct VmConfig {
     /// Network devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub net: Vec<NetConfig>,
+    /// Folders of the host that the guest reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub share: Vec<ShareConfig>,
     /// The first serial port.
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.

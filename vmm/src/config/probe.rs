@@ -97,6 +97,14 @@ impl VmConfig {
         for (index, disk) in self.disk.iter().enumerate() {
             problems.extend(probe_disk(&self.disk_name(index), disk).err());
         }
+        for (index, share) in self.share.iter().enumerate() {
+            let role = format!("shared folder {}", self.share_tag(index));
+            match fs::metadata(&share.path) {
+                Ok(meta) if meta.is_dir() => {}
+                Ok(meta) => problems.push(wrong_kind(&role, &share.path, &meta, "a folder")),
+                Err(e) => problems.push(unusable(&role, &share.path)(e)),
+            }
+        }
         for (position, disk) in self.virtual_disk.iter().enumerate() {
             let id = format!("virtual disk {position}");
             problems.extend(probe_nvdimm(&id, &crate::nvdimm::disk_backing(disk)).err());

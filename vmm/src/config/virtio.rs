@@ -18,6 +18,8 @@ pub enum VirtioDeviceId {
     Disk(usize),
     /// A network device.
     Net(usize),
+    /// A folder of the host.
+    Share(usize),
 }
 
 impl VmConfig {
@@ -33,6 +35,7 @@ impl VmConfig {
             .chain(mem)
             .chain((0..self.disk.len()).map(VirtioDeviceId::Disk))
             .chain((0..self.net.len()).map(VirtioDeviceId::Net))
+            .chain((0..self.share.len()).map(VirtioDeviceId::Share))
             .collect()
     }
 
@@ -64,6 +67,12 @@ impl VmConfig {
     pub fn net_mac(&self, index: usize) -> Mac {
         let said = self.net.get(index).and_then(|device| device.mac);
         said.unwrap_or_else(|| Mac::of_position(index))
+    }
+
+    /// What a shared folder is called, and mounted by.
+    pub fn share_tag(&self, index: usize) -> String {
+        let said = self.share.get(index).and_then(|share| share.tag.clone());
+        said.unwrap_or_else(|| format!("share{index}"))
     }
 
     /// What a virtio-mem device is called.

@@ -48,8 +48,8 @@ pub use operation::{
 };
 pub use power::GuestPower;
 pub use virtio::{
-    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTarget, MemoryTargetInfo, NetFrames, NetInfo, VirtioInfo,
-    VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
+    DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTarget, MemoryTargetInfo, NetFrames, NetInfo, ShareInfo,
+    VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
 };
 
 use crate::config::{MemoryDeviceConfig, NvdimmConfig};

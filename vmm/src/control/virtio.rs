@@ -72,6 +72,9 @@ pub struct VirtioInfo {
     /// Network devices.
     #[serde(default)]
     pub nets: Vec<NetInfo>,
+    /// Shared folders.
+    #[serde(default)]
+    pub shares: Vec<ShareInfo>,
 }
 
 /// A network device.
@@ -106,6 +109,29 @@ pub struct NetFrames {
     pub dropped: u64,
     /// Those of the guest that were no frames: their length, a memory error, an offload that was not agreed on.
     pub malformed: u64,
+}
+
+/// A folder of the host that the guest reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ShareInfo {
+    /// What the guest mounts it by.
+    pub tag: String,
+    /// The folder.
+    pub path: String,
+    /// Whether a driver has the device.
+    pub driver: bool,
+    /// Requests that wait or are being done.
+    pub in_flight: u64,
+    /// Requests so far.
+    pub requests: u64,
+    /// Those that were answered with an error, such as that there is no such file.
+    pub refused: u64,
+    /// Bytes of files that were read.
+    pub bytes: u64,
+    /// Files that the guest knows.
+    pub known: u64,
+    /// Files and folders that it has open.
+    pub open: u64,
 }
 
 /// A virtio-pmem device.
@@ -227,6 +253,9 @@ impl fmt::Display for VirtioInfo {
         for net in &self.nets {
             writeln!(f, "{net}")?;
         }
+        for share in &self.shares {
+            writeln!(f, "{share}")?;
+        }
         Ok(())
     }
 }
@@ -248,6 +277,26 @@ impl fmt::Display for NetInfo {
             f,
             "net {id}: {mac} on {wire}, {} frames in, {} out, {lost} lost, {} malformed{carrier}{driver}",
             received.frames, sent.frames, sent.malformed
+        )
+    }
+}
+
+impl fmt::Display for ShareInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            tag,
+            path,
+            requests,
+            refused,
+            known,
+            open,
+            ..
+        } = self;
+        let read = ByteSize(self.bytes);
+        let driver = if self.driver { "" } else { ", no driver" };
+        write!(
+            f,
+            "share {tag}: {path}, {requests} requests, {refused} refused, {read} read, {known} files known, {open} open{driver}"
         )
     }
 }

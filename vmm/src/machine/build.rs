@@ -16,6 +16,7 @@ use super::{
     platform::Devices,
     ranges,
     restart::Kept,
+    share::ShareError,
     socket::SocketError,
 };
 use crate::{
@@ -128,6 +129,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: NetError,
+    },
+    /// A shared folder.
+    #[error("shared folder {tag} cannot be used")]
+    Share {
+        /// Which.
+        tag: String,
+        /// Why.
+        #[source]
+        source: ShareError,
     },
     /// A virtio device's backing.
     #[error("virtio device {id} cannot be used")]

@@ -26,6 +26,7 @@ mod ranges;
 mod refusal;
 mod restart;
 mod secure;
+mod share;
 pub mod socket;
 mod tail;
 pub mod terminal;

@@ -6,6 +6,7 @@ use super::{
     disk::{self, Disk},
     events::{AGENT_PORT, Agent},
     net::{self, NetPort},
+    share,
 };
 use crate::{
     config::{VirtioDeviceId, VmConfig, probe::BackingFacts},
@@ -19,6 +20,7 @@ use devices::{
         VirtioDevice,
         console::{self as virtio_console, PortConfig, PortKind},
         mem::{Mem, MemPlan},
+        p9::P9,
         pmem::{FlushOrder, Pmem},
         rng::Rng,
     },
@@ -53,6 +55,8 @@ pub struct LiveVirtio {
     pub disks: Vec<Disk>,
     /// Network devices, all there before the first of them runs.
     pub nets: Vec<NetPort>,
+    /// Shared folders.
+    pub shares: Vec<Arc<P9>>,
     /// Threads that work for them, until the devices are gone.
     pub workers: Vec<JoinHandle<()>>,
 }
@@ -106,6 +110,13 @@ pub fn open(
                     continue;
                 };
                 port.device.clone()
+            }
+            VirtioDeviceId::Share(index) => {
+                let Some(said) = config.share.get(index) else { continue };
+                let (device, worker) = share::open(config, index, said)?;
+                devices.live.workers.push(worker);
+                devices.live.shares.push(device.clone());
+                device
             }
         };
         devices.models.push(model);

@@ -34,7 +34,7 @@ pub use choose::{HostChoice, Place, announcement, choose, inside};
 pub use error::{HostError, SerialTail};
 pub use host::{Control, Event, Host, Running};
 pub use options::{HostOptions, plan_shares};
-pub use reexec::{Reexec, folders_of_hidden, reexec_in_host, shares_of};
+pub use reexec::{Reexec, folders_of_hidden, hidden_shares, reexec_in_host, shares_of};
 pub use run::{Outcome, RunOptions, StdinMode, run_command};
 
 /// Exit code when the nested host failed, not the command.

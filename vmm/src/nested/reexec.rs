@@ -94,6 +94,7 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .chain(config.agent_socket.as_deref());
     let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();
     folders.extend(written.filter_map(|file| needed_folder(&cwd, file, true)));
+    folders.extend(hidden_shares(config)?);
     plan_shares(&cwd, &folders.into_iter().collect::<Vec<_>>())
 }
 
@@ -105,6 +106,18 @@ pub fn folders_of_hidden<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Re
         .filter_map(|file| needed_folder(&cwd, file, false))
         .collect();
     Ok(folders.into_iter().collect())
+}
+
+/// The shared folders of a machine that the nested host hides behind its own.
+pub fn hidden_shares(config: &VmConfig) -> Result<Vec<PathBuf>, HostError> {
+    let cwd = env::current_dir().map_err(HostError::io("cannot read the working directory"))?;
+    let real = config.share.iter().map(|share| {
+        let path = cwd.join(&share.path);
+        path.canonicalize().unwrap_or(path)
+    });
+    Ok(real
+        .filter(|path| PRIVATE.iter().any(|p| path.starts_with(p)))
+        .collect())
 }
 
 /// Folders that a command needs from places which the nested host hides behind its own: its program's and the guest images'.
@@ -215,11 +228,12 @@ mod tests {
     fn folders_of_written_and_of_hidden_files_are_shared() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
-        for sub in ["store", "kernels", "logs"] {
+        for sub in ["store", "kernels", "logs", "tree"] {
             fs::create_dir(root.join(sub)).unwrap();
         }
         let config: VmConfig = toml::from_str(&format!(
-            "kernel = '{0}/kernels/bzImage'\ninitrd = '/boot/initrd'\n[[nvdimm]]\nfile = '{0}/store/a'\nsize = '64M'\n",
+            "kernel = '{0}/kernels/bzImage'\ninitrd = '/boot/initrd'\n[[nvdimm]]\nfile = '{0}/store/a'\nsize = '64M'\n\
+             [[share]]\npath = '{0}/tree'\n[[share]]\npath = '/usr'\n",
             root.display()
         ))
         .unwrap();
@@ -230,12 +244,14 @@ mod tests {
         let shares = shares_of(&config, None).unwrap();
         let cwd = env::current_dir().unwrap();
         let mut expected = vec![root.join("logs"), root.join("store"), cwd];
-        // A kernel is only read: it needs a share only where the nested host has a folder of its own.
+        // A kernel and the files of a share are only read: they need a share only where the nested host has a folder of its own.
         expected.extend(
             PRIVATE
                 .iter()
                 .any(|p| root.starts_with(p))
-                .then(|| root.join("kernels")),
+                .then(|| [root.join("kernels"), root.join("tree")])
+                .into_iter()
+                .flatten(),
         );
         expected.sort();
         assert_eq!(shares, expected);

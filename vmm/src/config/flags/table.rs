@@ -30,6 +30,10 @@ const XEN: Shape = Shape {
     main: Some("version"),
     minus: None,
 };
+const SHARE: Shape = Shape {
+    main: Some("path"),
+    minus: None,
+};
 const INTERLEAVE_SET: Shape = NUMA;
 const NUMA: Shape = Shape {
     main: None,
@@ -434,6 +438,27 @@ pub const FLAGS: &[Flag] = &[
             let default = NetConfig::default();
             let write = |device| kv::to_string(device, Some(&default), KEYS);
             c.net.iter().map(write).collect()
+        },
+    },
+    Flag {
+        name: "share",
+        value: "[path=]DIR[,tag=NAME]",
+        help: "A folder of this host that the guest reads, over 9p: mount -t 9p -o trans=virtio,version=9p2000.L,ro NAME /mnt \
+               [default: tag=shareN by position]",
+        repeatable: true,
+        read: |c, texts| {
+            entries(&mut c.share, texts, SHARE, |at, old, new| {
+                same_name(at, "share", old.tag.as_deref(), new.tag.as_deref())
+            })
+        },
+        write: |c| {
+            // path= is required, so it must differ from the default that is left out.
+            let default = ShareConfig {
+                path: PathBuf::new(),
+                tag: None,
+            };
+            let write = |share| kv::to_string(share, Some(&default), SHARE);
+            c.share.iter().map(write).collect()
         },
     },
     Flag {

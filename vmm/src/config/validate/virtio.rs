@@ -26,7 +26,8 @@ impl VmConfig {
         let mem = (0..self.virtio_mem.len()).map(|at| self.virtio_mem_name(at));
         let disks = (0..self.disk.len()).map(|at| self.disk_name(at));
         let nets = (0..self.net.len()).map(|at| self.net_name(at));
-        for name in pmem.chain(mem).chain(disks).chain(nets) {
+        let shares = (0..self.share.len()).map(|at| self.share_tag(at));
+        for name in pmem.chain(mem).chain(disks).chain(nets).chain(shares) {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
             if !(1..=32).contains(&name.len()) || !name.bytes().all(plain) {
                 let why = "is no name: expected 1 to 32 letters, digits, '-', '_' and '.'".to_owned();
@@ -248,6 +249,16 @@ pub(super) mod tests {
         assert!(
             matches!(&faults[..], [one] if one.contains("does nothing")),
             "{faults:?}"
+        );
+        let tag = problems(&[("share", "/usr,tag=a b")]);
+        assert!(
+            matches!(&tag[..], [one] if one.contains("id 'a b' is no name")),
+            "{tag:?}"
+        );
+        let tags = problems(&[("share", "/usr,tag=a"), ("share", "/etc,tag=a")]);
+        assert!(
+            matches!(&tags[..], [one] if one.contains("a is the name of two")),
+            "{tags:?}"
         );
         let twice = problems(&[("disk", "x,id=a"), ("virtio-mem", "size=1G,id=a")]);
         assert!(matches!(&twice[..], [one] if one.contains("name of two")), "{twice:?}");

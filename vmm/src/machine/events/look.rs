@@ -139,6 +139,7 @@ fn virtio_name(kind: u32) -> &'static str {
         2 => "block device",
         3 => "console",
         4 => "entropy source",
+        9 => "shared folder",
         24 => "memory device",
         27 => "persistent memory",
         _ => "device",

@@ -2,10 +2,10 @@
 
 use super::{Running, serve::End};
 use crate::{
-    config::throttle_problem,
+    config::{VmConfig, throttle_problem},
     control::{
         ControlError, DiskFaultInfo, DiskInfo, DiskList, DiskRequest, ErrorKind, MemoryTargetInfo, NetFrames, NetInfo,
-        OperationResult, Response, VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
+        OperationResult, Response, ShareInfo, VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
     },
     layout::VirtioMemoryKind,
     machine::{disk::Disk, growth::Growth, net::NetPort},
@@ -17,6 +17,7 @@ use devices::{
         blk::SECTOR,
         mem::{Mem, MemStatus},
         net::{NetCounts, NetStatus},
+        p9::{P9, ShareStatus},
     },
 };
 
@@ -146,6 +147,9 @@ impl Running {
             nets: (live.nets.iter().enumerate())
                 .map(|(index, port)| net_info(growth.config.net_name(index), port))
                 .collect(),
+            shares: (live.shares.iter().enumerate())
+                .map(|(index, device)| share_info(&growth.config, index, device))
+                .collect(),
             mem: mem
                 .map(|(index, device)| mem_info(growth.config.virtio_mem_name(index), device))
                 .collect(),
@@ -217,6 +221,28 @@ fn net_info(id: String, port: &NetPort) -> NetInfo {
         driver,
         received: frames(received),
         sent: frames(sent),
+    }
+}
+
+fn share_info(config: &VmConfig, index: usize, device: &P9) -> ShareInfo {
+    let said = config.share.get(index);
+    let ShareStatus {
+        requests,
+        refused,
+        bytes,
+        fids,
+        open,
+    } = device.requests().counts().status();
+    ShareInfo {
+        tag: config.share_tag(index),
+        path: said.map(|share| share.path.display().to_string()).unwrap_or_default(),
+        driver: device.is_active(),
+        in_flight: device.in_flight() as u64,
+        requests,
+        refused,
+        bytes,
+        known: fids,
+        open,
     }
 }
 
