@@ -1,6 +1,6 @@
-//! Any bytes are a virtqueue and its buffers: a disk, persistent memory, memory that grows, a network device and a shared folder
-//! take requests from it without a panic, never have more under way than they may, memory never gives the guest more than was
-//! asked for, no frame is longer or shorter than a frame is, and no path leads out of the folder.
+//! Any bytes are a virtqueue and its buffers: a disk, persistent memory, memory that grows, a network device, a shared folder and
+//! the socket device take requests from it without a panic, never have more under way than they may, memory never gives the
+//! guest more than was asked for, no frame is longer or shorter than a frame is, and no path leads out of the folder.
 #![no_main]
 
 use devices::{
@@ -14,6 +14,7 @@ use devices::{
         net::{MIN_FRAME, Net, NetPlan, Wire, config::Mac},
         p9::{Entry, Errno, P9, P9Order, Server, Space, Stat, Tree},
         pmem::Pmem,
+        vsock::{Key, Peers, Stream, Vsock},
     },
 };
 use libfuzzer_sys::fuzz_target;
@@ -178,12 +179,44 @@ fn share() -> Arc<P9> {
     P9::tagged("fuzz", Box::new(submit))
 }
 
+/// A program that listens at even ports, says a little and takes a little.
+struct Program(u8);
+
+impl Stream for Program {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0 = self.0.wrapping_add(1);
+        match self.0 % 4 {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            n => Ok(buffer.len().min(n.into())),
+        }
+    }
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.wrapping_add(3);
+        match self.0 % 8 {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            1 => Err(io::ErrorKind::BrokenPipe.into()),
+            n => Ok(bytes.len().min(n.into())),
+        }
+    }
+    fn finish(&mut self) {}
+}
+
+struct Programs;
+
+impl Peers for Programs {
+    fn connect(&mut self, key: Key) -> Option<Box<dyn Stream>> {
+        let [low, ..] = key.guest.to_le_bytes();
+        (key.host % 2 == 0).then(|| Box::new(Program(low)) as Box<dyn Stream>)
+    }
+}
+
 fn device(choice: u8) -> Arc<dyn VirtioDevice> {
     let region = GpaRange {
         start: Gpa(0x1_0000_0000),
         len: 64 * BLOCK,
     };
-    match choice % 6 {
+    match choice % 7 {
+        6 => Arc::new(Vsock::new(3, Box::new(Programs))),
         5 => share(),
         4 => Arc::new(Net::new(FRAMES, choice % 2 == 0, Box::new(Cable(choice.into())))),
         0 => disk(false),

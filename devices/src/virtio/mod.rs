@@ -23,6 +23,7 @@ pub mod queue;
 pub mod rng;
 #[cfg(test)]
 mod testing;
+pub mod vsock;
 
 pub use device::{Activation, Interrupt, Progress, VirtioDevice};
 pub use mmio::VirtioMmio;

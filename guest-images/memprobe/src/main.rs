@@ -4,6 +4,8 @@
 //! memprobe map FILE LENGTH STEP...       a shared mapping of a file or device
 //! memprobe anon LENGTH [early] STEP...   private memory, every page of it touched
 //! memprobe read FILE OFFSET LENGTH       the read system call
+//! memprobe vsock connect CID PORT        standard input to a stream socket, and the other way round
+//! memprobe vsock echo PORT CLIENTS       listens, and gives each client back what it says
 //! ```
 //! Steps are done in order: `load:OFFSET`, `store:OFFSET`, `line:OFFSET` (64 bytes stored), `vector:OFFSET` (a 32-byte load),
 //! `phys:OFFSET` (prints the page's physical address), `stop` (waits for a line on standard input), `sleep:SECONDS`.
@@ -17,6 +19,7 @@
 
 mod pages;
 mod rdma;
+mod vsock;
 
 use std::{
     env,
@@ -36,7 +39,9 @@ const PAGE: usize = 4096;
 static START: AtomicUsize = AtomicUsize::new(0);
 
 fn wrong() -> ! {
-    eprintln!("usage: memprobe map FILE LENGTH STEP... | anon LENGTH [early] STEP... | read FILE OFFSET LENGTH");
+    eprintln!(
+        "usage: memprobe map FILE LENGTH STEP... | anon LENGTH [early] STEP... | read FILE OFFSET LENGTH | vsock connect CID PORT | vsock echo PORT CLIENTS"
+    );
     process::exit(2);
 }
 
@@ -230,6 +235,7 @@ fn main() {
                 Err(error) => fail("read", &error),
             }
         }
+        ["vsock", words @ ..] => vsock::run(words),
         _ => wrong(),
     }
 }

@@ -34,6 +34,7 @@ mod share;
 mod tools;
 mod virtio_mem;
 mod virtio_pmem;
+mod vsock;
 mod xen;
 mod xen_console;
 mod xen_guest;

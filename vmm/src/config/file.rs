@@ -104,6 +104,7 @@ mod tests {
             ("net", "link=/run/l,,1.sock,mac=02:64:61:78:01:01"),
             ("share", "/usr/src,tag=src"),
             ("share", "path=/tmp/a,,b"),
+            ("vsock", "cid=42,socket=/tmp/v,,sock"),
             ("ars", "scan-time=2s,records=4"),
             ("apei", "on,poll=2s"),
             ("poison", "clear-on-write=on"),

@@ -15,7 +15,7 @@ use table::{KEYS, MEMORY, NVDIMM};
 use super::{
     BootConfig, ConfigError, DiskConfig, DiskFault, DiskFaultConfig, DiskThrottle, DistanceConfig, InterleaveSetConfig,
     LimitsConfig, MemoryDeviceConfig, MemoryRangeConfig, ModuleConfig, NetConfig, NumaConfig, NvdimmBusConfig,
-    NvdimmConfig, ShareConfig, VirtioMemConfig, VirtioPmemConfig, VmConfig,
+    NvdimmConfig, ShareConfig, VirtioMemConfig, VirtioPmemConfig, VmConfig, VsockConfig,
     kv::{self, Shape},
 };
 use crate::control::DaxRange;

@@ -40,6 +40,7 @@ pub use devices::{
         config::{VirtioMemConfig, VirtioPmemConfig},
         net::config::{Mac, NetConfig, NetWire},
         p9::config::ShareConfig,
+        vsock::config::VsockConfig,
     },
 };
 pub use error::ConfigError;
@@ -147,6 +148,9 @@ pub struct VmConfig {
     /// Folders of the host that the guest reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub share: Vec<ShareConfig>,
+    /// Streams between programs of the guest and of the host; none: no device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
     /// The first serial port.
     pub console: ConsoleConfig,
     /// Unix socket on which the guest agent's channel is offered; none: no channel device.

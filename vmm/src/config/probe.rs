@@ -66,6 +66,9 @@ impl VmConfig {
         if let Some(path) = &self.agent_socket {
             problems.extend(check_folder("the agent socket", path).err());
         }
+        if let Some(vsock) = &self.vsock {
+            problems.extend(check_folder("the vsock socket", &vsock.socket).err());
+        }
         for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
             let Some(path) = &nvdimm.state else { continue };
             let role = format!("the state of {}", self.nvdimm_name(slot));

@@ -20,6 +20,8 @@ pub enum VirtioDeviceId {
     Net(usize),
     /// A folder of the host.
     Share(usize),
+    /// Streams between guest and host.
+    Vsock,
 }
 
 impl VmConfig {
@@ -36,6 +38,7 @@ impl VmConfig {
             .chain((0..self.disk.len()).map(VirtioDeviceId::Disk))
             .chain((0..self.net.len()).map(VirtioDeviceId::Net))
             .chain((0..self.share.len()).map(VirtioDeviceId::Share))
+            .chain(self.vsock.iter().map(|_| VirtioDeviceId::Vsock))
             .collect()
     }
 

@@ -49,7 +49,7 @@ pub use operation::{
 pub use power::GuestPower;
 pub use virtio::{
     DiskFaultInfo, DiskInfo, DiskList, DiskRequest, MemoryTarget, MemoryTargetInfo, NetFrames, NetInfo, ShareInfo,
-    VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
+    VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo, VsockInfo,
 };
 
 use crate::config::{MemoryDeviceConfig, NvdimmConfig};

@@ -75,6 +75,9 @@ pub struct VirtioInfo {
     /// Shared folders.
     #[serde(default)]
     pub shares: Vec<ShareInfo>,
+    /// Streams between programs of the guest and of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockInfo>,
 }
 
 /// A network device.
@@ -108,6 +111,27 @@ pub struct NetFrames {
     /// Those that were lost: no driver, a wire that was full or led nowhere, no buffer that was long enough.
     pub dropped: u64,
     /// Those of the guest that were no frames: their length, a memory error, an offload that was not agreed on.
+    pub malformed: u64,
+}
+
+/// The socket device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VsockInfo {
+    /// The guest's address.
+    pub cid: u32,
+    /// Where programs of the host ask for ports of the guest.
+    pub socket: String,
+    /// Whether a driver has the device.
+    pub driver: bool,
+    /// Connections.
+    pub connections: u64,
+    /// Bytes to the guest.
+    pub received: u64,
+    /// Bytes of the guest.
+    pub sent: u64,
+    /// Connections that were refused, broken off or closed.
+    pub resets: u64,
+    /// Packets of the guest that were none.
     pub malformed: u64,
 }
 
@@ -256,6 +280,9 @@ impl fmt::Display for VirtioInfo {
         for share in &self.shares {
             writeln!(f, "{share}")?;
         }
+        if let Some(vsock) = &self.vsock {
+            writeln!(f, "{vsock}")?;
+        }
         Ok(())
     }
 }
@@ -277,6 +304,25 @@ impl fmt::Display for NetInfo {
             f,
             "net {id}: {mac} on {wire}, {} frames in, {} out, {lost} lost, {} malformed{carrier}{driver}",
             received.frames, sent.frames, sent.malformed
+        )
+    }
+}
+
+impl fmt::Display for VsockInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            cid,
+            socket,
+            connections,
+            resets,
+            malformed,
+            ..
+        } = self;
+        let (received, sent) = (ByteSize(self.received), ByteSize(self.sent));
+        let driver = if self.driver { "" } else { ", no driver" };
+        write!(
+            f,
+            "vsock {cid}: {socket}, {connections} connections, {received} in, {sent} out, {resets} resets, {malformed} malformed{driver}"
         )
     }
 }

@@ -18,6 +18,7 @@ use super::{
     restart::Kept,
     share::ShareError,
     socket::SocketError,
+    vsock::VsockError,
 };
 use crate::{
     acpi::{self, AcpiCpu, AcpiInput, AcpiNuma, HmatPlan},
@@ -130,6 +131,9 @@ pub enum BuildError {
         #[source]
         source: NetError,
     },
+    /// The socket device.
+    #[error("the vsock device cannot be used")]
+    Vsock(#[from] VsockError),
     /// A shared folder.
     #[error("shared folder {tag} cannot be used")]
     Share {

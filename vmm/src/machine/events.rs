@@ -31,6 +31,7 @@ use super::{
     operations::Operations,
     tail::Tail,
     virtio::LiveVirtio,
+    vsock::VsockPort,
 };
 use crate::{
     acpi::Table,
@@ -261,6 +262,9 @@ impl MutEventSubscriber for Running {
         for (port, n) in p.live.nets.iter().zip(0..) {
             watch(port.fd(), Token::Wire(n));
         }
+        if let Some(port) = &p.live.vsock {
+            watch(port.fd(), Token::Streams);
+        }
         if let Some(agent) = &p.agent {
             watch(agent.channel.listener_fd(), Token::AgentListener);
             watch(agent.room.as_raw_fd(), Token::AgentRoom);
@@ -333,6 +337,7 @@ impl MutEventSubscriber for Running {
                     port.attend();
                 }
             }
+            Token::Streams => self.parts.live.vsock.iter().for_each(VsockPort::attend),
             Token::Doorbell(n) => self.doorbell(n),
         }
         self.let_it_storm();

@@ -31,6 +31,7 @@ pub mod socket;
 mod tail;
 pub mod terminal;
 mod virtio;
+mod vsock;
 
 pub use build::{BuildError, Machine, Plans, acpi_input};
 pub use restart::{Kept, OnReset, RunLimits};

@@ -7,6 +7,7 @@ use super::{
     events::{AGENT_PORT, Agent},
     net::{self, NetPort},
     share,
+    vsock::{self, VsockPort},
 };
 use crate::{
     config::{VirtioDeviceId, VmConfig, probe::BackingFacts},
@@ -57,6 +58,8 @@ pub struct LiveVirtio {
     pub nets: Vec<NetPort>,
     /// Shared folders.
     pub shares: Vec<Arc<P9>>,
+    /// Streams between guest and host.
+    pub vsock: Option<VsockPort>,
     /// Threads that work for them, until the devices are gone.
     pub workers: Vec<JoinHandle<()>>,
 }
@@ -116,6 +119,13 @@ pub fn open(
                 let (device, worker) = share::open(config, index, said)?;
                 devices.live.workers.push(worker);
                 devices.live.shares.push(device.clone());
+                device
+            }
+            VirtioDeviceId::Vsock => {
+                let Some(said) = &config.vsock else { continue };
+                let port = vsock::open(said)?;
+                let device = port.device.clone();
+                devices.live.vsock = Some(port);
                 device
             }
         };

@@ -91,6 +91,7 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .chain(config.virtual_disk.iter().filter_map(|d| d.file.as_deref()))
         .chain(consoles)
         .chain(links.iter().map(PathBuf::as_path))
+        .chain(config.vsock.iter().map(|vsock| vsock.socket.as_path()))
         .chain(config.agent_socket.as_deref());
     let mut folders: BTreeSet<_> = read.filter_map(|file| needed_folder(&cwd, file, false)).collect();
     folders.extend(written.filter_map(|file| needed_folder(&cwd, file, true)));

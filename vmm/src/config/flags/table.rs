@@ -462,6 +462,29 @@ pub const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "vsock",
+        value: "cid=N,socket=PATH",
+        help: "Streams between programs of the guest, whose address is N (3 or more), and of the host: a program that connects to the \
+               unix socket PATH and writes `CONNECT PORT` is connected with that port of the guest; port P of the host, for guests, \
+               is the socket PATH_P",
+        repeatable: false,
+        read: |c, texts| {
+            for text in texts {
+                c.vsock = Some(kv::from_str(text, KEYS).map_err(|e| (text.clone(), e))?);
+            }
+            Ok(())
+        },
+        write: |c| {
+            // Both are required, so they must differ from the default that is left out.
+            let default = VsockConfig {
+                cid: 0,
+                socket: PathBuf::new(),
+            };
+            let write = |vsock| kv::to_string(vsock, Some(&default), KEYS);
+            c.vsock.iter().map(write).collect()
+        },
+    },
+    Flag {
         name: "ars",
         value: "[scan-time=TIME][,records=N]",
         help: "Address range scrubs: how long a full one takes, and how many errors one result has room for, 1 to 2048 \

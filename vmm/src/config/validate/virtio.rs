@@ -14,6 +14,8 @@ const PMEM_UNIT: u64 = ByteSize::mib(2).0;
 const PMEM_SIZES: std::ops::RangeInclusive<ByteSize> = ByteSize::mib(16)..=ByteSize::gib(1 << 10);
 /// A memory section of Linux, the least it can take.
 const SECTION: ByteSize = ByteSize::mib(128);
+/// Addresses that a guest may have; the last word stands for any.
+const VSOCK_CIDS: std::ops::RangeInclusive<u32> = 3..=u32::MAX - 1;
 const SECTOR_SIZE: u64 = 512;
 const DISK_MAX: ByteSize = ByteSize::gib(64 << 10);
 const MEM_MAX: ByteSize = ByteSize::gib(16 << 10);
@@ -75,6 +77,16 @@ impl VmConfig {
             problems.extend(problem.map(|why| virtio(what(), why.to_owned())));
         }
         net::check(self, problems);
+        if let Some(vsock) = &self.vsock
+            && !VSOCK_CIDS.contains(&vsock.cid)
+        {
+            let why = format!(
+                "has cid={}: expected 3 to {}; hint: 0 to 2 are the hypervisor, the machine itself and its host",
+                vsock.cid,
+                VSOCK_CIDS.end()
+            );
+            problems.push(virtio("the vsock device".to_owned(), why));
+        }
         let count = self.virtio_devices().len();
         if count > MAX_VIRTIO {
             let why = format!(
@@ -250,6 +262,14 @@ pub(super) mod tests {
             matches!(&faults[..], [one] if one.contains("does nothing")),
             "{faults:?}"
         );
+        for cid in ["0", "1", "2", "4294967295"] {
+            let found = problems(&[("vsock", &format!("cid={cid},socket=/s"))]);
+            assert!(
+                matches!(&found[..], [one] if one.contains(&format!("has cid={cid}: expected 3 to"))),
+                "{found:?}"
+            );
+        }
+        assert_eq!(problems(&[("vsock", "cid=3,socket=/s")]), [""; 0]);
         let tag = problems(&[("share", "/usr,tag=a b")]);
         assert!(
             matches!(&tag[..], [one] if one.contains("id 'a b' is no name")),

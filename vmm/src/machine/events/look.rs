@@ -140,6 +140,7 @@ fn virtio_name(kind: u32) -> &'static str {
         3 => "console",
         4 => "entropy source",
         9 => "shared folder",
+        19 => "socket device",
         24 => "memory device",
         27 => "persistent memory",
         _ => "device",

@@ -17,12 +17,13 @@ pub(super) enum Token {
     AgentRoom,
     Calls,
     DomainTyped,
+    Streams,
     Wire(u32),
     Doorbell(u32),
 }
 
 /// Tokens before the first doorbell's.
-const FIXED: [Token; 12] = [
+const FIXED: [Token; 13] = [
     Token::Wake,
     Token::Terminate,
     Token::Tick,
@@ -35,10 +36,11 @@ const FIXED: [Token; 12] = [
     Token::AgentRoom,
     Token::Calls,
     Token::DomainTyped,
+    Token::Streams,
 ];
 
 /// The first network device's, behind those; there are fewer than transports.
-const FIRST_WIRE: u32 = 12;
+const FIRST_WIRE: u32 = 13;
 /// The first doorbell's.
 const FIRST_BELL: u32 = FIRST_WIRE + 16;
 const _: () = assert!(MAX_VIRTIO == 16, "there is a place for each device's wire");

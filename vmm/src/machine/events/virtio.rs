@@ -5,10 +5,10 @@ use crate::{
     config::{VmConfig, throttle_problem},
     control::{
         ControlError, DiskFaultInfo, DiskInfo, DiskList, DiskRequest, ErrorKind, MemoryTargetInfo, NetFrames, NetInfo,
-        OperationResult, Response, ShareInfo, VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo,
+        OperationResult, Response, ShareInfo, VirtioInfo, VirtioMemInfo, VirtioMemRequests, VirtioPmemInfo, VsockInfo,
     },
     layout::VirtioMemoryKind,
-    machine::{disk::Disk, growth::Growth, net::NetPort},
+    machine::{disk::Disk, growth::Growth, net::NetPort, vsock::VsockPort},
     memory::limits::{self, Change},
 };
 use devices::{
@@ -18,6 +18,7 @@ use devices::{
         mem::{Mem, MemStatus},
         net::{NetCounts, NetStatus},
         p9::{P9, ShareStatus},
+        vsock::VsockStatus,
     },
 };
 
@@ -150,6 +151,7 @@ impl Running {
             shares: (live.shares.iter().enumerate())
                 .map(|(index, device)| share_info(&growth.config, index, device))
                 .collect(),
+            vsock: live.vsock.as_ref().map(vsock_info),
             mem: mem
                 .map(|(index, device)| mem_info(growth.config.virtio_mem_name(index), device))
                 .collect(),
@@ -221,6 +223,27 @@ fn net_info(id: String, port: &NetPort) -> NetInfo {
         driver,
         received: frames(received),
         sent: frames(sent),
+    }
+}
+
+fn vsock_info(port: &VsockPort) -> VsockInfo {
+    let VsockStatus {
+        driver,
+        connections,
+        received,
+        sent,
+        resets,
+        malformed,
+    } = port.device.status();
+    VsockInfo {
+        cid: port.device.cid(),
+        socket: port.path.display().to_string(),
+        driver,
+        connections: connections as u64,
+        received,
+        sent,
+        resets,
+        malformed,
     }
 }
 
