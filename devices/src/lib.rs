@@ -11,6 +11,7 @@ pub mod bus;
 pub mod clock;
 pub mod effect;
 pub mod line;
+pub mod no_timer;
 pub mod nvdimm;
 pub mod pci_config;
 pub mod pvpanic;

@@ -152,6 +152,8 @@ pub mod ports {
     pub const TEST_EXIT: u64 = 0xf4;
     /// pvpanic, 1 port.
     pub const PVPANIC: u64 = 0x505;
+    /// Channel 2 of the interval timer that there is not, 1 port; not with the multiboot protocol, which has one.
+    pub const NO_TIMER: u64 = 0x42;
     /// Real-time clock, 2 ports; with the multiboot protocol only.
     pub const RTC: u64 = 0x70;
     /// PM1 registers and ACPI timer, 12 ports; with the multiboot protocol only.

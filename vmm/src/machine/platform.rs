@@ -27,6 +27,7 @@ use devices::{
     BadLines, Bus, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine, fixed::FixedHardware, memory_hotplug::MemoryHotplug},
     apei::{Apei, ApeiKept, ApeiPlan},
+    no_timer::NoTimer,
     nvdimm::{FlushHints, MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
     pvpanic::PvPanic,
@@ -132,6 +133,8 @@ impl Devices {
             ports.insert(at(ports::ACPI_FIXED, FixedHardware::PORTS), fixed)?;
             let wall = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             ports.insert(at(ports::RTC, Rtc::PORTS), Arc::new(Rtc::new(Box::new(wall))))?;
+        } else {
+            ports.insert(at(ports::NO_TIMER, NoTimer::PORTS), Arc::new(NoTimer))?;
         }
         let mut buses = Vec::new();
         let flush_hints = Arc::new(FlushHints::default());

@@ -76,7 +76,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         guests: args.guests,
         kernel: args.kernel.clone(),
     };
-    let flags: Option<&[&str]> = nested.then_some(&[]);
+    // As many guests at a time as this machine's processors.
+    let cpus = available_parallelism()?.get().to_string();
+    let flags = ["--cpus", cpus.as_str()];
+    let flags: Option<&[&str]> = nested.then_some(&flags);
     let mut report: Report = measured(&plan, &daxvisor, flags, "measure-runner")?;
     report.kind = if nested { "nested host" } else { "this machine's KVM" }.to_owned();
     publish(&report, &args.json)
