@@ -11,6 +11,7 @@
 //!
 //! The event queue stays empty: connections never outlive what both ends know of them.
 
+mod chain;
 pub mod config;
 mod connection;
 mod packet;
@@ -20,17 +21,18 @@ mod tests;
 pub use connection::ROOM;
 
 use super::{
-    Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice,
+    Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice,
     deferred::copy_config,
     lock,
     queue::{Next, Virtqueue},
 };
 use crate::GuestMemory;
+use chain::{deliver, room, take};
 use connection::{Connection, Step};
-use packet::{HEADER, Header, STREAM, op};
+use packet::{Header, STREAM, op};
 use std::{
     collections::{HashMap, VecDeque},
-    io::{self, Read, Write},
+    io,
     sync::Mutex,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
@@ -408,51 +410,6 @@ impl State {
             None => {}
         }
     }
-}
-
-/// Bytes behind the header that the next receive chain has room for.
-fn room(queue: &mut Virtqueue, mem: &Memory) -> Option<usize> {
-    let chain = queue.pop(mem)?;
-    let to = queue.writer(mem, chain)?;
-    let bytes = to.available_bytes();
-    match bytes.checked_sub(HEADER) {
-        Some(room) => {
-            queue.put_back();
-            Some(room)
-        }
-        None => {
-            queue.fail(format_args!(
-                "a receive buffer has {bytes} bytes: expected {HEADER} or more"
-            ));
-            None
-        }
-    }
-}
-
-fn deliver(queue: &mut Virtqueue, mem: &Memory, header: &Header, data: &[u8]) {
-    let Some(chain) = queue.pop(mem) else { return };
-    let head = chain.head_index();
-    let Some(mut to) = queue.writer(mem, chain) else { return };
-    let written = to.write_all(&header.bytes()).and_then(|()| to.write_all(data));
-    match written {
-        Ok(()) => queue.complete(mem, head, HEADER + data.len()),
-        Err(error) => queue.fail(format_args!("a receive buffer cannot be written: {error}")),
-    }
-}
-
-/// The header of a chain, with its data in the buffer.
-fn take(from: &mut Reader<'_>, buffer: &mut [u8]) -> Result<Header, String> {
-    let mut bytes = [0; HEADER];
-    from.read_exact(&mut bytes)
-        .map_err(|error| format!("has no whole header: {error}"))?;
-    let header = Header::read(&bytes);
-    let (there, most) = (from.available_bytes(), buffer.len());
-    let len = usize::try_from(header.len).unwrap_or(usize::MAX);
-    let data = buffer.get_mut(..len).filter(|_| len <= there);
-    let data = data.ok_or_else(|| format!("says {len} bytes and has {there}: expected {most} at most"))?;
-    from.read_exact(data)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    Ok(header)
 }
 
 impl VirtioDevice for Vsock {

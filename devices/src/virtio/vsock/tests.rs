@@ -1,5 +1,5 @@
 use super::{
-    packet::{NO_RECEIVE, NO_SEND},
+    packet::{HEADER, NO_RECEIVE, NO_SEND},
     *,
 };
 use crate::virtio::testing::{Buffer, Driver, conforms};
