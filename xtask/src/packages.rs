@@ -64,6 +64,14 @@ pub const TEST: &[Package] = &[
         "the nested host's own memory becomes a device-dax node",
     ),
     package("g++", "c++", "the fuzzing engine is C++"),
+    package("munge", "munged", "Slurm's daemons know each other by it"),
+    package(
+        "slurmctld",
+        "slurmctld",
+        "the recipe for Slurm runs on a cluster of one machine",
+    ),
+    package("slurmd", "slurmd", "the cluster's one node"),
+    package("slurm-client", "sbatch", "the recipe is submitted with it"),
     package(
         "chromium",
         "chromium",
