@@ -18,7 +18,16 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// Memory of ones, watched.
 fn memory() -> (MmapRegion<()>, Watched) {
-    let memory = MmapRegion::new(PAGES * PAGE).unwrap();
+    // In one unit of two MiB: what is larger than a page is lost around an address.
+    let mut others = vec![];
+    let memory = loop {
+        let memory = MmapRegion::new(PAGES * PAGE).unwrap();
+        let start = memory.as_ptr() as usize;
+        if start >> 21 == (start + PAGES * PAGE - 1) >> 21 {
+            break memory;
+        }
+        others.push(memory);
+    };
     let slice = memory.get_slice(0, PAGES * PAGE).unwrap();
     slice.write_slice(&[1; PAGES * PAGE], 0).unwrap();
     let watched = watch(memory.as_ptr() as usize, memory.size());
