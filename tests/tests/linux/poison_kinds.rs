@@ -70,6 +70,33 @@ fn both_at_once(m: &mut Machine, row: &str, programs: [Program; 2]) -> Result<()
 }
 
 /// Each of two processors meets a line of its own, and then both the same.
+/// A line of a program is good for two loads, and the third one meets it.
+fn third_load(m: &mut Machine) -> Result<()> {
+    let load = format!("load:{}", PAGE + LINE);
+    let again = format!("{load} load:{} {load} {load} load:0", PAGE + 2 * LINE);
+    let program = m.program("", &format!("anon {MEMORY}"), &format!("store:{}", PAGE + LINE), &again)?;
+    let gpa = program.gpa + LINE;
+    m.api
+        .done("POST", "/faults", Some(&json!({"gpa": gpa, "on-load": 3})))?;
+    let waits = m.faults()?;
+    ensure!(
+        waits["awaited"] == json!([{"gpa": gpa, "len": 64, "loads_left": 3}]),
+        "{waits}"
+    );
+    let (code, said) = m.go_on(&program)?;
+    let lines: Vec<&str> = said.lines().collect();
+    ensure!(
+        code == "7"
+            && lines.len() == 4
+            && lines[..3].iter().all(|line| line.starts_with("load "))
+            && lines[3].starts_with("SIGBUS code 4"),
+        "{code}: {said}"
+    );
+    let met = m.faults()?;
+    ensure!(met["awaited"] == json!([]) && m.state(gpa)? == "known", "{met}");
+    m.met(1, 1)
+}
+
 fn two_processors_at_once(m: &mut Machine) -> Result<()> {
     let memory = format!("anon {MEMORY}");
     let programs = [bound(m, 0, &memory, "")?, bound(m, 1, &memory, "")?];
@@ -244,23 +271,30 @@ fn free_pages(m: &mut Machine) -> Result<()> {
 }
 
 /// A program that writes so much memory of a node, and then reads it. Of one whose own stack or data is bad nothing is known but
-/// that it is gone: then it is another's turn.
-fn fill(m: &mut Machine, node: u64, bytes: u64) -> Result<Outcome> {
+/// that it is gone (none).
+fn try_to_fill(m: &mut Machine, node: u64, bytes: u64) -> Result<Option<Outcome>> {
     let script =
         format!("numactl --membind={node} memprobe anon {bytes} fill:0,{bytes},7 check:0,{bytes},7; echo rc $?");
-    let mut said = String::new();
-    for _ in 0..4 {
-        said = m.guest.check(&script)?;
-        if said.contains("rc 0") {
-            return Ok(Outcome::Fine);
-        }
-        // Which of the bad lines it was is not known here.
-        if said.contains("SIGBUS code 4 ") && said.contains(" lsb 12") && said.contains("rc 7") {
-            return Ok(KILLED);
-        }
-        ensure!(said.contains("rc 135"), "{said}");
+    let said = m.guest.check(&script)?;
+    if said.contains("rc 0") {
+        return Ok(Some(Outcome::Fine));
     }
-    bail!("{said}")
+    // Which of the bad lines it was is not known here.
+    if said.contains("SIGBUS code 4 ") && said.contains(" lsb 12") && said.contains("rc 7") {
+        return Ok(Some(KILLED));
+    }
+    ensure!(said.contains("rc 135"), "{said}");
+    Ok(None)
+}
+
+/// The same, until one knows its end.
+fn fill(m: &mut Machine, node: u64, bytes: u64) -> Result<Outcome> {
+    for _ in 0..8 {
+        if let Some(end) = try_to_fill(m, node, bytes)? {
+            return Ok(end);
+        }
+    }
+    bail!("eight programs were gone before they had filled {bytes} bytes of node {node}")
 }
 
 /// So many errors that most pages with one cannot be caught, and one more: those at the lowest addresses are caught.
@@ -286,7 +320,7 @@ fn storm(m: &mut Machine) -> Result<()> {
     m.met(1, 1)?;
     // On the node itself it is a matter of luck, and at worst of a program.
     for _ in 0..4 {
-        fill(m, 1, MIB / 4)?;
+        try_to_fill(m, 1, MIB / 4)?;
     }
     let device = m.api.get("/memory/devices")?;
     let device = facts::find(&device["devices"], "id", "free")?.clone();
@@ -351,12 +385,13 @@ fn kernel_text(mut m: Machine) -> Result<()> {
 }
 
 /// What happens to one machine, in this order.
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("two processors at once", two_processors_at_once),
     ("huge pages", huge_pages),
     ("virtio-mem", virtio_mem),
     ("soft-reserved memory", soft_reserved),
     ("a scrub that runs", scrub_that_runs),
+    ("the third load", third_load),
     ("free pages", free_pages),
     ("a storm", storm),
 ];

@@ -102,6 +102,56 @@ fn a_load_of_a_bad_line_never_completes() {
     assert_eq!(bare.faults.carried(), 2);
 }
 
+/// A machine with `code` whose line becomes bad with a load of this number.
+fn waiting(code: &[u8], loads: u32) -> Bare {
+    let bare = Bare::new();
+    bare.write(u64::from(CODE) << 4, code);
+    bare.write(PAGE + 0x41, &[0x2a]);
+    bare.faults.await_loads(&[BAD], loads).unwrap();
+    bare.faults.dig(bare.faults.plan()).unwrap();
+    assert_eq!((bare.faults.pages(), bare.faults.ram_ranges().len()), ((1, 0), 0));
+    bare
+}
+
+#[test]
+fn a_line_is_good_until_its_third_load() {
+    // mov al, [0x3080]; mov [0x3042], al; mov al, [0x3041]; mov bl, al; mov al, [0x3041]; mov al, [0x3041]; out 0xf4, al
+    let code = [
+        0xa0, 0x80, 0x30, 0xa2, 0x42, 0x30, 0xa0, 0x41, 0x30, 0x88, 0xc3, 0xa0, 0x41, 0x30, 0xa0, 0x41, 0x30, 0xe6,
+        0xf4, 0xf4,
+    ];
+    let mut bare = waiting(&code, 3);
+    assert_eq!(bare.run(&real_mode(CODE), ports()), Report::Poisoned);
+    assert_eq!(bare.stopped_at().unwrap().rip, 14, "the third load is still to be done");
+    assert_eq!(bare.faults.carried(), 4, "loads of other lines and stores do not count");
+    let bad = bare.faults.ram_ranges();
+    assert_eq!((bad.len(), bad[0].dpa.0, bad[0].len), (1, BAD.start.0, 64));
+    assert_eq!(bare.faults.awaited_lines(), []);
+
+    // One load more, and nothing has happened.
+    let mut bare = waiting(&code, 4);
+    assert_eq!(
+        bare.run(&real_mode(CODE), ports()),
+        Report::Effect(Effect::TestExit(0x2a))
+    );
+    assert_eq!(bare.faults.awaited_lines(), [(BAD, 1)]);
+    bare.faults.clear(BAD).unwrap();
+    bare.faults.dig(bare.faults.plan()).unwrap();
+    assert_eq!((bare.faults.awaited_lines(), bare.faults.pages()), (vec![], (0, 0)));
+}
+
+#[test]
+fn a_fetch_from_a_page_meets_the_lines_there_that_wait_for_loads() {
+    // jmp 0:0x3080
+    let mut bare = waiting(&[0xea, 0x80, 0x30, 0, 0], 1000);
+    assert_eq!(bare.run(&real_mode(CODE), ports()), Report::Poisoned);
+    assert_eq!(bare.stopped_at().unwrap().rip, PAGE + 0x80);
+    assert_eq!(
+        (bare.faults.awaited_lines(), bare.faults.ram_ranges().len()),
+        (vec![], 1)
+    );
+}
+
 #[test]
 fn no_instruction_is_fetched_from_a_page_with_a_bad_line() {
     // jmp 0:0x3080

@@ -112,6 +112,17 @@ pub struct StormInfo {
     pub begins_in_ms: u64,
 }
 
+/// A line that is good until it is loaded from so often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AwaitedInfo {
+    /// Guest physical address of its first byte.
+    pub gpa: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Loads until it is bad, the one that meets it included.
+    pub loads_left: u32,
+}
+
 /// What happened to bad memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -215,4 +226,7 @@ pub struct FaultList {
     /// Errors that are still to come.
     #[serde(default)]
     pub storms: Vec<StormInfo>,
+    /// Lines that are good until they are loaded from.
+    #[serde(default)]
+    pub awaited: Vec<AwaitedInfo>,
 }

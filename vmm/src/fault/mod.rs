@@ -14,6 +14,7 @@
 //! everything stays writable. Lines change at any time, on any thread; holes follow when all vCPUs stand. In between, a
 //! hole without a bad line is slow memory, and a bad line without a hole is not consumed.
 
+pub mod awaited;
 pub mod decode;
 mod holes;
 mod random;
@@ -21,6 +22,7 @@ pub mod storm;
 
 pub use random::lines_at_random;
 
+use awaited::{Awaited, TooMany};
 pub use holes::{Holes, MAX_HOLES, plan_holes};
 
 use crate::memory::{PAGE, Window, Windows};
@@ -52,6 +54,8 @@ pub struct Faults {
     ram: Mutex<MediaState>,
     holes: RwLock<Holes>,
     devices: BadLines,
+    /// Lines that are good until they are loaded from.
+    awaited: Mutex<Awaited>,
     /// Accesses to holes that were carried out.
     carried: AtomicU64,
     /// Which bytes of bad lines were stored to, by line, where that mends them in the end.
@@ -75,6 +79,9 @@ pub enum FaultError {
     /// There are too many.
     #[error(transparent)]
     Full(#[from] MediaFull),
+    /// There are too many that become bad by loads.
+    #[error(transparent)]
+    Awaited(#[from] TooMany),
     /// The NVDIMM's own reasons.
     #[error(transparent)]
     Nvdimm(#[from] ChangeError),
@@ -107,6 +114,7 @@ impl Faults {
             ram: Mutex::new(MediaState::with_room(MAX_RAM_RANGES)),
             holes: RwLock::default(),
             devices,
+            awaited: Mutex::default(),
             carried: AtomicU64::new(0),
             overwritten: None,
         }
@@ -119,6 +127,10 @@ impl Faults {
             overwritten: Some(Mutex::default()),
             ..self
         }
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, Awaited> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ram(&self) -> MutexGuard<'_, MediaState> {
@@ -200,6 +212,19 @@ impl Faults {
         Ok(())
     }
 
+    /// The lines of `ranges` become bad with their load number `loads`.
+    pub fn await_loads(&self, ranges: &[GpaRange], loads: u32) -> Result<(), FaultError> {
+        for range in ranges {
+            self.place(*range)?;
+        }
+        Ok(self.awaited().add(ranges, loads)?)
+    }
+
+    /// The lines that wait for loads, and how many of each are still to come.
+    pub fn awaited_lines(&self) -> Vec<(GpaRange, u32)> {
+        self.awaited().all().collect()
+    }
+
     /// The bad ranges of memory that is no NVDIMM, by guest physical address.
     pub fn ram_ranges(&self) -> Vec<BadRange> {
         self.ram().ranges().collect()
@@ -207,11 +232,13 @@ impl Faults {
 
     /// Makes `range` of memory that is no NVDIMM good, whatever windows it is in.
     pub fn clear_ram(&self, range: GpaRange) -> Result<(), FaultError> {
+        self.awaited().forget(range);
         Ok(self.ram().clear(range.start.0..range.end().0)?)
     }
 
     /// The memory at `range`, no NVDIMM, has gone, and its errors with it. How many ranges and bytes that were.
     pub fn forget(&self, range: GpaRange) -> (u64, u64) {
+        self.awaited().forget(range);
         let mut ram = self.ram();
         let gone = range.start.0..range.end().0;
         let runs = ram.runs_where(gone.clone(), |_| true);
@@ -222,6 +249,7 @@ impl Faults {
 
     /// Makes `range` good, widened to whole lines.
     pub fn clear(&self, range: GpaRange) -> Result<(), FaultError> {
+        self.awaited().forget(range);
         self.edit(range, |bus| bus.clear_errors(range), MediaState::clear)
     }
 
@@ -238,7 +266,9 @@ impl Faults {
     /// of the guest is at work on some.
     pub fn changes(&self) -> Option<u64> {
         let mut buses = self.buses.iter().map(|bus| bus.peek(|state| state.media_changes()));
+        let awaited = self.awaited().changes();
         let others = self.ram().changes().wrapping_add(self.windows.changes());
+        let others = others.wrapping_add(awaited);
         buses.try_fold(others, |sum, changes| Some(sum.wrapping_add(changes?)))
     }
 
@@ -286,6 +316,8 @@ impl Faults {
         let windows: Vec<GpaRange> = self.windows.all().iter().map(|window| window.range()).collect();
         let mut bad = self.all_bad(&windows);
         bad.extend(more);
+        // Their loads have to be seen.
+        bad.extend(self.awaited().all().map(|(line, _)| line));
         bad.sort_unstable();
         plan_holes(&bad, &windows, MAX_HOLES).in_memory(memory)
     }
@@ -364,12 +396,24 @@ impl Faults {
     /// The guest loads from where no memory slot is. None: from no hole either.
     pub fn load(&self, gpa: Gpa, data: &mut [u8]) -> Option<Met> {
         let window = self.hole(gpa)?;
-        if let Some(line) = self.first_bad(GpaRange::new(gpa, data.len() as u64)) {
+        let range = GpaRange::new(gpa, data.len() as u64);
+        let due = self.awaited().load(range);
+        self.make_due(&due);
+        if let Some(line) = self.first_bad(range) {
             return Some(Met::Poisoned(line));
         }
         window.load(gpa.0 - window.range().start.0, data);
         self.carried.fetch_add(1, Ordering::Relaxed);
         Some(Met::Carried)
+    }
+
+    /// Makes lines bad whose loads have come.
+    fn make_due(&self, due: &[GpaRange]) {
+        if !due.is_empty()
+            && let Err(error) = self.inject_all(due, Mark::latent(ErrorSource::Host))
+        {
+            tracing::warn!(%error, "lines that were to become bad stay good");
+        }
     }
 
     /// The guest stores to where no memory slot is: bad lines take stores, and stay bad. None: not into a hole.
@@ -416,7 +460,12 @@ impl Faults {
 
     /// The error that an access to `page`, of which no more is known, is taken to have met.
     pub fn bad_of_page(&self, gpa: Gpa) -> Option<Gpa> {
-        self.first_bad(GpaRange::new(Gpa(gpa.0 / PAGE * PAGE), PAGE))
+        let page = GpaRange::new(Gpa(gpa.0 / PAGE * PAGE), PAGE);
+        self.first_bad(page).or_else(|| {
+            let due = self.awaited().take(page);
+            self.make_due(&due);
+            self.first_bad(page)
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
         Delivery, FaultChange, FaultInfo, FaultInject, FaultList, FaultLoad, FaultNotified, FaultNotify, FaultPlace,
         FaultRange, FaultReport, FaultRequest, MAX_RANDOM, NotifySeverity, NotifyVia, Request,
     },
-    fault::storm::MAX_RATE,
+    fault::{awaited::MAX_LOADS, storm::MAX_RATE},
 };
 use clap::{Args, Subcommand};
 use devices::{
@@ -37,6 +37,9 @@ pub(super) enum FaultVerb {
         /// So many a second, instead of all at once
         #[arg(long, value_name = "PER-SECOND", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RATE)))]
         rate: Option<u32>,
+        /// Bad with the load of this number that a processor makes of each line, such as 3; good until then
+        #[arg(long, value_name = "N", conflicts_with_all = ["after", "rate", "known"], value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOADS)))]
+        on_load: Option<u32>,
         /// How many lines of the node [default: 1]
         #[arg(long, requires = "node", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RANDOM)))]
         count: Option<u32>,
@@ -130,6 +133,7 @@ impl FaultVerb {
                 per_gib,
                 after,
                 rate,
+                on_load,
                 seed,
                 known,
                 dry_run,
@@ -143,6 +147,7 @@ impl FaultVerb {
                 per_gib: *per_gib,
                 after_ms: after.map(|after| u64::try_from(after.0.as_millis()).unwrap_or(u64::MAX)),
                 rate: *rate,
+                on_load: *on_load,
                 seed: *seed,
                 known: *known,
                 dry_run: *dry_run,
@@ -291,6 +296,13 @@ fn list(reply: &FaultList) -> String {
          of devices that failed: {}{host}",
         reply.pages, reply.counts.consumed, reply.counts.carried, reply.counts.device_requests
     );
+    for line in &reply.awaited {
+        let _ = writeln!(
+            text,
+            "{:#x}: good, and bad with load number {} from now on",
+            line.gpa, line.loads_left
+        );
+    }
     for storm in &reply.storms {
         let begins = match storm.begins_in_ms {
             0 => String::new(),

@@ -2,7 +2,7 @@
 
 use crate::{
     control::{ControlError, ErrorKind},
-    fault::storm::MAX_RATE,
+    fault::{awaited::MAX_LOADS, storm::MAX_RATE},
 };
 use devices::nvdimm::media::LINE;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,11 @@ pub struct FaultInject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 100_000)]
     pub rate: Option<u32>,
+    /// The lines become bad with the load of this number that a vCPU makes of each; until then they are good. Each access of at most
+    /// eight bytes counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub on_load: Option<u32>,
     /// Change nothing, and tell what would be bad.
     #[serde(default)]
     pub dry_run: bool,
@@ -228,11 +233,20 @@ impl FaultInject {
                 format!("rate is {rate}: expected 1 to {MAX_RATE} a second"),
             ));
         }
-        if self.is_storm() && self.known {
-            let why = "known is for errors that are there at once";
-            return Err(invalid("known", why.to_owned()).hint("leave out `after-ms` and `rate`"));
+        if let Some(load) = self.on_load.filter(|load| !(1..=MAX_LOADS).contains(load)) {
+            let why = format!("on-load is {load}: expected 1 to {MAX_LOADS}");
+            return Err(invalid("on-load", why));
         }
-        if self.is_storm() && self.nvdimm.is_some() {
+        if self.on_load.is_some() && self.is_storm() {
+            let why = "a line becomes bad by its loads or in time";
+            return Err(invalid("on-load", why.to_owned()).hint("leave out `after-ms` and `rate`, or `on-load`"));
+        }
+        let later = self.is_storm() || self.on_load.is_some();
+        if later && self.known {
+            let why = "known is for errors that are there at once";
+            return Err(invalid("known", why.to_owned()).hint("leave out `after-ms`, `rate` and `on-load`"));
+        }
+        if later && self.nvdimm.is_some() {
             let why = "errors that come later are named by guest physical address or node";
             return Err(invalid("nvdimm", why.to_owned()).hint("name `gpa`"));
         }
@@ -385,6 +399,11 @@ mod tests {
             (json!({"gpa": 0, "rate": 0}), "rate"),
             (json!({"gpa": 0, "rate": 100_001}), "rate"),
             (json!({"gpa": 0, "rate": 1, "known": true}), "known"),
+            (json!({"gpa": 0, "on-load": 0}), "on-load"),
+            (json!({"gpa": 0, "on-load": 1_000_001}), "on-load"),
+            (json!({"gpa": 0, "on-load": 1, "after-ms": 1}), "on-load"),
+            (json!({"gpa": 0, "on-load": 1, "known": true}), "known"),
+            (json!({"nvdimm": "a", "dpa": 0, "on-load": 1}), "nvdimm"),
             (json!({"nvdimm": "a", "dpa": 0, "after-ms": 1}), "nvdimm"),
         ] {
             let error = inject(text.clone()).unwrap_err();

@@ -12,8 +12,8 @@
 use super::{Outcome, Running, serve::End};
 use crate::{
     control::{
-        ControlError, Delivery, ErrorKind, FaultChange, FaultCounts, FaultInfo, FaultList, FaultNotified, FaultReport,
-        Happening, Mechanism, MediaErrorInfo, NotifySeverity, NotifyVia, Phase, Response,
+        AwaitedInfo, ControlError, Delivery, ErrorKind, FaultChange, FaultCounts, FaultInfo, FaultList, FaultNotified,
+        FaultReport, Happening, Mechanism, MediaErrorInfo, NotifySeverity, NotifyVia, Phase, Response,
     },
     cpuid::Vendor,
     fault::{self, Faults, storm::Storm},
@@ -408,6 +408,17 @@ impl Running {
         }
     }
 
+    /// Lines that are good until they are loaded from.
+    fn awaited(&self) -> Vec<AwaitedInfo> {
+        let all = self.faults().awaited_lines().into_iter();
+        all.map(|(line, loads_left)| AwaitedInfo {
+            gpa: line.start.0,
+            len: line.len,
+            loads_left,
+        })
+        .collect()
+    }
+
     pub(super) fn list_faults(&self) -> Result<FaultList, ControlError> {
         let (pages, pages_left_out) = self.faults().pages();
         let of_dimm = |error: MediaErrorInfo| FaultInfo {
@@ -444,6 +455,7 @@ impl Running {
                 ..self.halt.counts
             },
             storms: self.storms(),
+            awaited: self.awaited(),
             sources: self.parts.apei.as_ref().map(|apei| apei.sources()).unwrap_or_default(),
         })
     }

@@ -93,6 +93,10 @@ impl Running {
             return self.begin_storm(asked, seen, report);
         }
         self.room_for_pending()?;
+        if let Some(loads) = asked.on_load {
+            self.faults().await_loads(&seen, loads).map_err(refusal)?;
+            return Ok(Begun::Until(Goal::ErrorsInForce(Some(Arc::new(report))), FAULT_LIMIT));
+        }
         match &found {
             Found::Guest(ranges) => {
                 let mark = match asked.known {
@@ -304,7 +308,7 @@ impl Running {
 pub(super) fn refusal(error: FaultError) -> ControlError {
     let kind = match &error {
         FaultError::NotMemory { .. } | FaultError::Nvdimm(ChangeError::Refused(_)) => ErrorKind::InvalidRequest,
-        FaultError::Full(_) => ErrorKind::Conflict,
+        FaultError::Full(_) | FaultError::Awaited(_) => ErrorKind::Conflict,
         FaultError::Nvdimm(ChangeError::NotKept(cause)) => {
             return ControlError::new(ErrorKind::Internal, format!("{error}: {cause}"));
         }
