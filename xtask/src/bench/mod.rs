@@ -268,6 +268,21 @@ fn runs_kernels(daxvisor: &Path) -> Result<bool> {
         .success())
 }
 
+/// What this program's `verb` tells of a plan on the KVM that is chosen, the nested host's with these flags; and whose that is.
+fn measured_on<T: DeserializeOwned>(
+    plan: &impl Serialize,
+    daxvisor: Option<&Path>,
+    host: HostChoice,
+    flags: &[&str],
+    verb: &str,
+) -> Result<(T, String)> {
+    let daxvisor = chosen(daxvisor)?;
+    let nested = is_nested(host, &daxvisor)?;
+    let kind = if nested { "nested host" } else { "this machine's KVM" };
+    let report = measured(plan, &daxvisor, nested.then_some(flags), verb)?;
+    Ok((report, kind.to_owned()))
+}
+
 /// What this program's `verb` tells, in its last line, of the plan in a file: here, or in the nested host with these flags.
 fn measured<T: DeserializeOwned>(
     plan: &impl Serialize,

@@ -3,7 +3,7 @@
 //! No other monitor has them, so daxvisor is compared with itself: the same work in guests that never had an error, that had
 //! many which were mended, and that have some elsewhere.
 
-use super::{HostChoice, chosen, is_nested, measure::statistics, measured, publish};
+use super::{HostChoice, measure::statistics, measured_on, publish};
 use anyhow::{Context, Result, ensure};
 use clap::Args as ClapArgs;
 use guest_tests::{
@@ -94,15 +94,13 @@ pub(super) struct Report {
 
 /// Runs the verb.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let daxvisor = chosen(args.daxvisor.as_deref())?;
-    let nested = is_nested(args.host, &daxvisor)?;
     let plan = Plan {
         rounds: args.rounds,
         kernel: args.kernel.clone(),
     };
-    let flags: Option<&[&str]> = nested.then_some(&[]);
-    let mut report: Report = measured(&plan, &daxvisor, flags, "measure-poison")?;
-    report.kind = if nested { "nested host" } else { "this machine's KVM" }.to_owned();
+    let (mut report, kind): (Report, _) =
+        measured_on(&plan, args.daxvisor.as_deref(), args.host, &[], "measure-poison")?;
+    report.kind = kind;
     publish(&report, &args.json)
 }
 

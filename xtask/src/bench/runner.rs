@@ -4,7 +4,7 @@
 //! jobs as there are processors.
 
 use super::{
-    HostChoice, chosen, is_nested, measured,
+    HostChoice, measured_on,
     poison::{median, nanos, percent},
     publish,
 };
@@ -69,8 +69,6 @@ pub(super) struct Report {
 
 /// Runs the verb.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let daxvisor = chosen(args.daxvisor.as_deref())?;
-    let nested = is_nested(args.host, &daxvisor)?;
     let plan = Plan {
         rounds: args.rounds,
         guests: args.guests,
@@ -78,10 +76,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     // As many guests at a time as this machine's processors.
     let cpus = available_parallelism()?.get().to_string();
-    let flags = ["--cpus", cpus.as_str()];
-    let flags: Option<&[&str]> = nested.then_some(&flags);
-    let mut report: Report = measured(&plan, &daxvisor, flags, "measure-runner")?;
-    report.kind = if nested { "nested host" } else { "this machine's KVM" }.to_owned();
+    let (mut report, kind): (Report, _) = measured_on(
+        &plan,
+        args.daxvisor.as_deref(),
+        args.host,
+        &["--cpus", &cpus],
+        "measure-runner",
+    )?;
+    report.kind = kind;
     publish(&report, &args.json)
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask bench xen`: hypercalls and the balloon of a Xen guest, beside virtio-mem and a guest that finds KVM.
 
 use super::{
-    HostChoice, chosen, is_nested, measured,
+    HostChoice, measured_on,
     poison::{median, nanos, percent},
     publish,
 };
@@ -87,15 +87,12 @@ pub(super) struct Report {
 
 /// Runs the verb.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let daxvisor = chosen(args.daxvisor.as_deref())?;
-    let nested = is_nested(args.host, &daxvisor)?;
     let plan = Plan {
         rounds: args.rounds,
         kernel: args.kernel.clone(),
     };
-    let flags: Option<&[&str]> = nested.then_some(&[]);
-    let mut report: Report = measured(&plan, &daxvisor, flags, "measure-xen")?;
-    report.kind = if nested { "nested host" } else { "this machine's KVM" }.to_owned();
+    let (mut report, kind): (Report, _) = measured_on(&plan, args.daxvisor.as_deref(), args.host, &[], "measure-xen")?;
+    report.kind = kind;
     publish(&report, &args.json)
 }
 
