@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! memprobe map FILE LENGTH STEP...       a shared mapping of a file or device
-//! memprobe anon LENGTH [early] STEP...   private memory, every page of it touched
+//! memprobe anon LENGTH[@NODE] [early] STEP...   private memory, of one node, every page of it touched
 //! memprobe read FILE OFFSET LENGTH       the read system call
 //! memprobe vsock connect CID PORT        standard input to a stream socket, and the other way round
 //! memprobe vsock echo PORT CLIENTS       listens, and gives each client back what it says
@@ -40,7 +40,7 @@ static START: AtomicUsize = AtomicUsize::new(0);
 
 fn wrong() -> ! {
     eprintln!(
-        "usage: memprobe map FILE LENGTH STEP... | anon LENGTH [early] STEP... | read FILE OFFSET LENGTH | vsock connect CID PORT | vsock echo PORT CLIENTS"
+        "usage: memprobe map FILE LENGTH STEP... | anon LENGTH[@NODE] [early] STEP... | read FILE OFFSET LENGTH | vsock connect CID PORT | vsock echo PORT CLIENTS"
     );
     process::exit(2);
 }
@@ -123,6 +123,29 @@ fn map(file: Option<&File>, len: usize) -> *mut u8 {
     }
     START.store(at as usize, Ordering::SeqCst);
     at.cast()
+}
+
+/// Pages of the mapping come from this node alone, wherever those of the program itself are.
+fn bind(start: *mut u8, len: usize, node: usize) {
+    let bits = usize::BITS as usize;
+    let mask = 1_usize
+        .checked_shl(u32::try_from(node).unwrap_or(u32::MAX))
+        .unwrap_or_else(|| wrong());
+    // SAFETY: changes where pages of a mapping of our own come from; the mask is one word, whose last bit the kernel leaves out.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mbind,
+            start,
+            len,
+            libc::MPOL_BIND,
+            &raw const mask,
+            bits + 1,
+            0,
+        )
+    };
+    if result != 0 {
+        fail("mbind", &io::Error::last_os_error());
+    }
 }
 
 /// A 32-byte load of the kind that compilers make of copies; its first word.
@@ -209,7 +232,10 @@ fn main() {
             steps.iter().for_each(|what| step(start, len, what));
         }
         ["anon", len, steps @ ..] => {
-            let len = number(len);
+            let (len, node) = match len.split_once('@') {
+                Some((len, node)) => (number(len), Some(number(node))),
+                None => (number(len), None),
+            };
             let early = steps.first() == Some(&"early");
             if early {
                 // SAFETY: changes nothing but how this process is told of errors.
@@ -220,6 +246,9 @@ fn main() {
                 }
             }
             let start = map(None, len);
+            if let Some(node) = node {
+                bind(start, len, node);
+            }
             for page in (0..len / PAGE).map(|page| page * PAGE) {
                 // SAFETY: the page is in the mapping.
                 unsafe { start.add(page).cast::<u64>().write_volatile(page as u64 + 1) };

@@ -311,8 +311,9 @@ fn xen_guest_is_the_initial_domain() -> Result<()> {
         let processors = guest.check("cd /sys/devices/system/xen_cpu && ls -d xen_cpu*; nproc")?;
         ensure!(processors == "xen_cpu0\nxen_cpu1\n2", "{kernel}: {processors}");
         // The start info has no map: this one is the hypervisor's.
-        // From 7 on, kernels write what a range is in another way.
-        let ends = guest.check("dmesg | grep 'BIOS-e820: .*-0x000000001fffffff.' | grep -v -i reserved | wc -l")?;
+        // From 7 on, kernels call it System RAM.
+        let ends =
+            guest.check("dmesg | grep 'BIOS-e820: .*-0x000000001fffffff.' | grep -c -e usable -e 'System RAM'")?;
         ensure!(ends == "1", "{kernel}: {}", guest.check("dmesg | grep e820")?);
         let nodes = guest.check("ls /sys/bus/nd/devices/ | grep -c '^nmem'")?;
         ensure!(nodes == "1", "{kernel}: {nodes} NVDIMMs");
