@@ -116,6 +116,12 @@ impl Host for Machine<'_> {
     fn set_upcall_vector(&mut self, vector: u8) -> bool {
         vector == 0 || vector >= 0x10
     }
+    fn set_own_vector(&mut self, vcpu: u32, vector: u8) -> bool {
+        vcpu < 2 && (vector == 0 || vector >= 0x10)
+    }
+    fn interrupt(&mut self, vcpu: u32, vector: u8) {
+        assert!(vcpu < 2 && vector >= 0x10);
+    }
     fn apic_id(&self, vcpu: u32) -> Option<u32> {
         (vcpu < 2).then_some(vcpu)
     }

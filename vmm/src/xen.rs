@@ -56,6 +56,7 @@ enum Errand {
     Info(Option<Gpa>),
     Area(Area, Option<Gpa>),
     Timer(u32),
+    OwnVector(u8),
 }
 
 impl Errand {
@@ -64,6 +65,7 @@ impl Errand {
             Self::Info(at) => vcpu.set_vcpu_info(at),
             Self::Area(area, at) => vcpu.set_xen_area(area, at),
             Self::Timer(port) => vcpu.set_xen_timer(port),
+            Self::OwnVector(vector) => vcpu.set_own_vector(vector),
         })
     }
 }
@@ -418,6 +420,16 @@ impl Host for Hands<'_> {
 
     fn set_upcall_vector(&mut self, vector: u8) -> bool {
         told(self.xen.vm.set_upcall_vector(vector))
+    }
+
+    fn set_own_vector(&mut self, vcpu: u32, vector: u8) -> bool {
+        self.on(vcpu, Errand::OwnVector(vector))
+    }
+
+    fn interrupt(&mut self, vcpu: u32, vector: u8) {
+        if let Some(apic_id) = self.processor(vcpu) {
+            told(self.xen.vm.interrupt(apic_id, vector));
+        }
     }
 
     fn apic_id(&self, vcpu: u32) -> Option<u32> {

@@ -38,6 +38,12 @@ pub mod hypercall {
     pub const PHYSDEV_OP: u64 = 33;
     /// Hardware virtual machines.
     pub const HVM_OP: u64 = 34;
+    /// The whole system, for its tools; there is none.
+    pub const SYSCTL: u64 = 35;
+    /// Other domains; there are none.
+    pub const DOMCTL: u64 = 36;
+    /// Machine checks of the host; there are none.
+    pub const MCA: u64 = 48;
 }
 
 /// Why a hypercall fails (`errno.h`).
@@ -158,6 +164,18 @@ pub struct HvmParam {
     pub index: U32,
     /// Its value.
     pub value: U64,
+}
+
+/// `xen_hvm_evtchn_upcall_vector`.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct OwnVector {
+    /// Which vCPU's.
+    pub vcpu: U32,
+    /// The vector.
+    pub vector: u8,
+    /// To the alignment.
+    pub padding: [u8; 3],
 }
 
 /// `vcpu_register_vcpu_info`.
@@ -354,6 +372,7 @@ const _: () = assert!(size_of::<MapEntry>() == 20);
 const _: () = assert!(size_of::<AddToPhysmap>() == 24);
 const _: () = assert!(size_of::<RemoveFromPhysmap>() == 16);
 const _: () = assert!(size_of::<HvmParam>() == 16);
+const _: () = assert!(size_of::<OwnVector>() == 8);
 const _: () = assert!(size_of::<RegisterVcpuInfo>() == 16);
 const _: () = assert!(size_of::<PortStatus>() == 24);
 const _: () = assert!(size_of::<GrantSize>() == 16);

@@ -190,6 +190,12 @@ impl EventChannels {
         all.map(|(number, _)| number).collect()
     }
 
+    /// Whether any port is bound to that vCPU.
+    pub fn tells(&self, vcpu: u32) -> bool {
+        let mut ports = self.ports.iter().skip(1);
+        ports.any(|port| port.bound != Bound::Free && port.vcpu == vcpu)
+    }
+
     /// Frees every port; which were bound.
     pub fn reset(&mut self) -> Vec<u32> {
         let bound = (1..).zip(self.ports.iter().skip(1));

@@ -13,9 +13,10 @@
 //! | `store/` | none: rings in a page, and an event channel |
 //! | `console.rs` | `console_io`; the domain's own console has rings as the store has |
 //! | `vcpus.rs` | `vcpu_op` |
+//! | `hvm.rs` | `hvm_op`: how events are told |
 //! | `dom0.rs` | `platform_op`, `physdev_op` |
 //! | `power.rs` | none: what the host asks through the store |
-//! | here | `hvm_op`, `sched_op` |
+//! | here | `sched_op` |
 
 pub mod abi;
 mod channels;
@@ -23,6 +24,7 @@ mod console;
 mod dom0;
 pub mod events;
 mod grants;
+mod hvm;
 mod memory;
 pub mod pages;
 mod power;
@@ -37,10 +39,13 @@ pub use power::{Asked, NotAsked};
 pub use version::Version;
 
 use crate::{Effect, units::Gpa};
-use abi::{DOM0, DOMID, Errno, HvmParam, PAGE, hypercall, shared_info};
+use abi::{DOM0, DOMID, Errno, PAGE, hypercall, shared_info};
 use events::{Bound, EventChannels};
 use memory::{Memory, Special};
-use std::{collections::BTreeSet, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 use store::Store;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -151,8 +156,12 @@ pub trait Host {
     fn place_area(&mut self, vcpu: u32, area: Area, at: Option<Gpa>) -> bool;
     /// A vCPU's timer makes this port pending; 0: none. False: it cannot.
     fn set_timer_port(&mut self, vcpu: u32, port: u32) -> bool;
-    /// Events are told by this interrupt vector; 0: they are not. False: they cannot be.
+    /// Events are told by this interrupt vector for as long as they are pending; 0: they are not. False: they cannot be.
     fn set_upcall_vector(&mut self, vector: u8) -> bool;
+    /// A vCPU's events are told by this vector of its local APIC, once each; 0: they are not. False: they cannot be.
+    fn set_own_vector(&mut self, vcpu: u32, vector: u8) -> bool;
+    /// Sends a vCPU's local APIC a vector.
+    fn interrupt(&mut self, vcpu: u32, vector: u8);
     /// APIC id of a vCPU; none: there is no such vCPU.
     fn apic_id(&self, vcpu: u32) -> Option<u32>;
     /// Makes a port pending and tells its vCPU.
@@ -197,7 +206,7 @@ const CALLS: &[(u64, Serve)] = &[
     (hypercall::VCPU_OP, vcpus::serve),
     (hypercall::SCHED_OP, Domain::sched_op),
     (hypercall::EVENT_CHANNEL_OP, channels::serve),
-    (hypercall::HVM_OP, Domain::hvm_op),
+    (hypercall::HVM_OP, hvm::serve),
     (hypercall::PLATFORM_OP, dom0::platform_op),
     (hypercall::PHYSDEV_OP, dom0::physdev_op),
 ];
@@ -232,10 +241,10 @@ pub struct Domain {
     vcpus: u32,
     memory: Memory,
     events: EventChannels,
-    upcall: u64,
+    upcalls: hvm::Upcalls,
     shared_info: Option<u64>,
-    /// vCPUs whose information is not in the shared page.
-    moved: BTreeSet<u32>,
+    /// vCPUs whose information is not in the shared page, and where it is.
+    moved: BTreeMap<u32, Gpa>,
     store: Store,
     store_page: u64,
     store_port: u32,
@@ -278,9 +287,9 @@ impl Domain {
             store_page: plan.store,
             store_port,
             events,
-            upcall: 0,
+            upcalls: hvm::Upcalls::default(),
             shared_info: None,
-            moved: BTreeSet::new(),
+            moved: BTreeMap::new(),
             console: console::Lines::default(),
             own_console,
             told: BTreeSet::new(),
@@ -347,8 +356,9 @@ impl Domain {
             _ => Err(Errno::NoCall),
         };
         if done == Err(Errno::NoCall) {
-            self.complain(call);
+            self.complain(call, guest);
         }
+        self.remind(call.vcpu, context.host);
         if cfg!(debug_assertions)
             && let Err(wrong) = self.reservation().audit()
         {
@@ -367,7 +377,7 @@ impl Domain {
     }
 
     /// Names a call that there is not, once.
-    fn complain(&mut self, call: &Call) {
+    fn complain(&mut self, call: &Call, guest: &dyn Guest) {
         /// Linux tries these, and has another way.
         const EXPECTED: [(u64, u64); 4] = [
             (hypercall::VM_ASSIST, 0),
@@ -375,7 +385,21 @@ impl Domain {
             (hypercall::EVENT_CHANNEL_OP, 13),
             (hypercall::HVM_OP, 9),
         ];
-        let which = (call.number, call.args[0]);
+        /// Their operation is the first word of what they point to.
+        const POINT: [u64; 4] = [
+            hypercall::PLATFORM_OP,
+            hypercall::SYSCTL,
+            hypercall::DOMCTL,
+            hypercall::MCA,
+        ];
+        let mut word = [0; 4];
+        let operation = match call.args[0] {
+            at if !POINT.contains(&call.number) => at,
+            at => guest
+                .read(at, &mut word)
+                .map_or(0, |()| u32::from_le_bytes(word).into()),
+        };
+        let which = (call.number, operation);
         if EXPECTED.contains(&which) || self.told.len() >= MAX_COMPLAINTS || !self.told.insert(which) {
             return;
         }
@@ -428,8 +452,7 @@ impl Domain {
 
     /// The domain starts over with another kernel, in the same memory.
     fn forget(&mut self, context: &mut Context<'_>) {
-        context.host.set_upcall_vector(0);
-        self.upcall = 0;
+        self.forget_upcalls(context.host);
         self.reset_channels(context.host);
         self.store.reset();
         // The same ports as before: they are the first again.
@@ -437,7 +460,7 @@ impl Domain {
         if let Some(console) = &mut self.own_console {
             console.port = self.events.bind_console().unwrap_or_default();
         }
-        for vcpu in std::mem::take(&mut self.moved) {
+        for vcpu in std::mem::take(&mut self.moved).into_keys() {
             context.host.place_vcpu_info(vcpu, None);
         }
         for vcpu in 0..self.vcpus {
@@ -471,84 +494,12 @@ impl Domain {
             page.map(|page| self.memory.unplace(page, context.host));
             return Err(Errno::Invalid);
         }
-        for vcpu in (0..self.vcpus.min(shared_info::VCPUS)).filter(|vcpu| !self.moved.contains(vcpu)) {
+        for vcpu in (0..self.vcpus.min(shared_info::VCPUS)).filter(|vcpu| !self.moved.contains_key(vcpu)) {
             let at = page.map(|page| Gpa(page * PAGE + u64::from(vcpu) * shared_info::VCPU_INFO));
             context.host.place_vcpu_info(vcpu, at);
         }
         Ok(0)
     }
-
-    fn hvm_op(&mut self, call: &Call, context: &mut Context<'_>) -> Done {
-        const SET_PARAM: u64 = 0;
-        const GET_PARAM: u64 = 1;
-        let [operation, at, ..] = call.args;
-        match operation {
-            SET_PARAM => {
-                let asked: HvmParam = context.get(at)?;
-                self.set_param(&asked, context)
-            }
-            GET_PARAM => {
-                let mut asked: HvmParam = context.get(at)?;
-                asked.value = self.param(&asked)?.into();
-                context.put(at, &asked)?;
-                Ok(0)
-            }
-            _ => Err(Errno::NoCall),
-        }
-    }
-
-    fn param(&self, asked: &HvmParam) -> Result<u64, Errno> {
-        use param::{CALLBACK, CONSOLE_PAGE, CONSOLE_PORT, COUNT, STORE_PAGE, STORE_PORT};
-        if !self.is_self(asked.domid.get()) {
-            return Err(Errno::Perm);
-        }
-        match asked.index.get() {
-            CALLBACK => Ok(self.upcall),
-            STORE_PAGE => Ok(self.store_page),
-            STORE_PORT => Ok(self.store_port.into()),
-            // There may be none: 0 says so.
-            CONSOLE_PAGE => Ok(self.own_console.map_or(0, |console| console.page)),
-            CONSOLE_PORT => Ok(self.own_console.map_or(0, |console| console.port.into())),
-            index if index < COUNT => Err(Errno::Perm),
-            _ => Err(Errno::Invalid),
-        }
-    }
-
-    fn set_param(&mut self, asked: &HvmParam, context: &mut Context<'_>) -> Done {
-        use param::{CALLBACK, COUNT};
-        /// In the highest byte: how events are told. 2: by a vector of the local APIC.
-        const VECTOR: u64 = 2;
-        if !self.is_self(asked.domid.get()) {
-            return Err(Errno::Perm);
-        }
-        let value = asked.value.get();
-        match asked.index.get() {
-            CALLBACK => {
-                let vector = match (value >> 56, value.to_le_bytes()) {
-                    (VECTOR, [vector, ..]) if vector >= 0x10 => vector,
-                    (0, _) if value == 0 => 0,
-                    _ => return Err(Errno::Invalid),
-                };
-                if !context.host.set_upcall_vector(vector) {
-                    return Err(Errno::Invalid);
-                }
-                self.upcall = value;
-                Ok(0)
-            }
-            index if index < COUNT => Err(Errno::Perm),
-            _ => Err(Errno::Invalid),
-        }
-    }
-}
-
-/// Parameters of hardware virtual machines (`hvm/params.h`).
-mod param {
-    pub const CALLBACK: u32 = 0;
-    pub const STORE_PAGE: u32 = 1;
-    pub const STORE_PORT: u32 = 2;
-    pub const CONSOLE_PAGE: u32 = 17;
-    pub const CONSOLE_PORT: u32 = 18;
-    pub const COUNT: u32 = 39;
 }
 
 #[cfg(test)]

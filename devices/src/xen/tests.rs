@@ -71,6 +71,8 @@ struct Notes {
     shared_info: Option<u64>,
     vcpu_info: BTreeMap<u32, u64>,
     vector: u8,
+    own_vectors: BTreeMap<u32, u8>,
+    interrupts: Vec<(u32, u8)>,
     raised: Vec<(u32, u32)>,
     areas: BTreeMap<(u32, Area), u64>,
     timers: BTreeMap<u32, u32>,
@@ -147,6 +149,13 @@ impl Host for Notes {
     fn set_upcall_vector(&mut self, vector: u8) -> bool {
         self.vector = vector;
         true
+    }
+    fn set_own_vector(&mut self, vcpu: u32, vector: u8) -> bool {
+        self.own_vectors.insert(vcpu, vector);
+        true
+    }
+    fn interrupt(&mut self, vcpu: u32, vector: u8) {
+        self.interrupts.push((vcpu, vector));
     }
     fn apic_id(&self, vcpu: u32) -> Option<u32> {
         (vcpu < 2).then(|| 4 * vcpu)
@@ -349,4 +358,18 @@ fn only_64_bit_kernels_are_answered() {
     assert_eq!(result(call(hypercall::XEN_VERSION, true, 3)), -1);
     assert_eq!(result(call(hypercall::XEN_VERSION, false, 0)), -38);
     assert_eq!(result(call(u64::MAX, true, 0)), -38);
+}
+
+#[test]
+fn calls_that_point_to_their_operation_are_named_by_it() {
+    let mut bench = Bench::new();
+    // The machine checks of the host, with the same operation at two places, and another one.
+    for (at, operation) in [(0x100, 4u32), (0x200, 4), (0x300, 5)] {
+        bench.guest.put(at, &operation);
+        assert_eq!(bench.call(hypercall::MCA, &[at]), -38);
+    }
+    assert_eq!(
+        bench.domain.told,
+        BTreeSet::from([(hypercall::MCA, 4), (hypercall::MCA, 5)])
+    );
 }

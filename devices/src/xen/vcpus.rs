@@ -29,19 +29,21 @@ fn move_info(domain: &mut Domain, vcpu: u32, at: u64, context: &mut Context<'_>)
     let asked: RegisterVcpuInfo = context.get(at)?;
     let (page, offset) = (asked.page.get(), u64::from(asked.offset.get()));
     let fits = offset <= PAGE - shared_info::VCPU_INFO && offset.is_multiple_of(8);
-    if !fits || domain.moved.contains(&vcpu) || !domain.reservation().has(page) {
+    if !fits || domain.moved.contains_key(&vcpu) || !domain.reservation().has(page) {
         return Err(Errno::Invalid);
     }
     let to = Gpa(page * PAGE + offset);
-    // Whatever came meanwhile is looked for at the new place.
     let mut info = [0; 16];
-    info[0] = 1;
-    info[shared_info::PENDING_SELECTOR..].fill(0xff);
+    if domain.events.tells(vcpu) {
+        // Whatever came meanwhile is looked for at the new place.
+        info[0] = 1;
+        info[shared_info::PENDING_SELECTOR..].fill(0xff);
+    }
     context.host.store(to, &info);
     if !context.host.place_vcpu_info(vcpu, Some(to)) {
         return Err(Errno::Invalid);
     }
-    domain.moved.insert(vcpu);
+    domain.moved.insert(vcpu, to);
     Ok(0)
 }
 

@@ -19,6 +19,11 @@ impl Version {
     pub fn word(self) -> u32 {
         u32::from(self.major) << 16 | u32::from(self.minor)
     }
+
+    /// Whether it offers each vCPU a vector of its own for events, as Xen does from 4.17 on.
+    pub fn has_own_vectors(self) -> bool {
+        (self.major, self.minor) >= (4, 17)
+    }
 }
 
 impl fmt::Display for Version {

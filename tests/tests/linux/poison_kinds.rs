@@ -69,7 +69,6 @@ fn both_at_once(m: &mut Machine, row: &str, programs: [Program; 2]) -> Result<()
     Ok(())
 }
 
-/// Each of two processors meets a line of its own, and then both the same.
 /// A line of a program is good for two loads, and the third one meets it.
 fn third_load(m: &mut Machine) -> Result<()> {
     let load = format!("load:{}", PAGE + LINE);
@@ -97,6 +96,7 @@ fn third_load(m: &mut Machine) -> Result<()> {
     m.met(1, 1)
 }
 
+/// Each of two processors meets a line of its own, and then both the same.
 fn two_processors_at_once(m: &mut Machine) -> Result<()> {
     let memory = format!("anon {MEMORY}");
     let programs = [bound(m, 0, &memory, "")?, bound(m, 1, &memory, "")?];

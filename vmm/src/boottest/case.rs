@@ -8,6 +8,7 @@ use super::{
     ktap::{self, Status, Subtest},
     oops::{self, Oops},
     scenario::Requires,
+    steps::Saved,
     svg,
     verdict::{self, CaseResult, StepResult, Trouble},
     version,
@@ -280,9 +281,14 @@ impl Case {
         self.wants_release(&release)?;
         result.release = Some(release);
         self.wants_of_guest(guest)?;
+        let mut saved = Saved::new();
         for step in &self.ready.steps {
             let step_begun = Instant::now();
-            let done = guest.do_step(step);
+            let step = &step.with(&saved).map_err(Trouble::Failed)?;
+            let done = guest.do_step(step).and_then(|got| {
+                let done = step.save(&got, &mut saved);
+                done.map(|()| got).map_err(Trouble::Failed)
+            });
             let mut ok = done.is_ok();
             let mut failed = None;
             if let (true, Ok(got)) = (step.ktap, &done) {

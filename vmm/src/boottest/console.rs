@@ -1,6 +1,6 @@
 //! What the kernel may not say: forbidden patterns, and lines that a scenario allows all the same. Pure.
 
-use super::{expand::regex, scenario::Allow};
+use super::{scenario::Allow, steps::regex};
 use regex::{Regex, RegexSet};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;

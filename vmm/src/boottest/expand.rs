@@ -6,13 +6,12 @@
 
 use super::{
     console,
-    scenario::{Allow, Expect, ExpectedFailure, Requires, Scenario, Step, Suite, TextExpect},
+    scenario::{Allow, ExpectedFailure, Requires, Scenario, Suite},
+    steps::{self, ReadyStep},
     version,
 };
-use crate::{config::VmConfig, control::Request};
-use regex::Regex;
+use crate::config::VmConfig;
 use serde::Deserialize;
-use serde_json_path::JsonPath;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -21,13 +20,10 @@ use std::{
 };
 use toml::Value;
 
-/// Most steps that a case may come to, with `times` counted.
-const MAX_STEPS: usize = 10_000;
 /// Most cases that one scenario may come to.
 const MAX_CASES: usize = 1000;
 /// Stands for a folder that the case has for itself while it runs.
 pub const DIR: &str = "dir";
-const DEADLINE: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(180);
 const BOOT_TIMEOUT: Duration = Duration::from_secs(100);
 
@@ -96,45 +92,6 @@ pub struct Ready {
     pub timeout: Duration,
     /// To the agent's hello.
     pub boot_timeout: Duration,
-}
-
-/// One step with its values.
-#[derive(Debug, Clone)]
-pub struct ReadyStep {
-    /// For people.
-    pub name: String,
-    /// What is done.
-    pub action: Action,
-    /// How long it may take.
-    pub deadline: Duration,
-    /// Again until the expectation holds.
-    pub until: bool,
-    /// Standard output is KTAP.
-    pub ktap: bool,
-    /// What has to come of it.
-    pub expect: Expect,
-}
-
-/// What a step does.
-#[derive(Debug, Clone)]
-pub enum Action {
-    /// Shell script in the guest.
-    Run(String),
-    /// Read a file of the guest.
-    File(String),
-    /// Wait for a line of the console.
-    Console(Regex),
-    /// Ask the machine.
-    Host(Box<Request>),
-    /// Put a file into the guest.
-    Push {
-        /// Path in the guest.
-        to: String,
-        /// File on the host, or the content.
-        from: Result<PathBuf, String>,
-        /// Mode bits.
-        mode: u32,
-    },
 }
 
 impl Ready {
@@ -215,12 +172,12 @@ pub fn expand(loaded: &Loaded) -> Result<Vec<Ready>, Vec<SuiteError>> {
     if errors.is_empty() { Ok(ready) } else { Err(errors) }
 }
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.chars().all(fine)
 }
 
-type Values = BTreeMap<String, Value>;
+pub(super) type Values = BTreeMap<String, Value>;
 
 /// Names of the shapes, their values, and what their variant changes of the machine.
 fn shapes(scenario: &Scenario) -> Result<Vec<(String, Values, toml::Table)>, String> {
@@ -304,10 +261,11 @@ fn ready_one(
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
         format!("machine: {}", texts.join("; "))
     })?;
-    let mut steps = Vec::new();
+    let mut scope = steps::Scope::new(loaded.path.clone());
     for step in &scenario.step {
-        unroll(step, values, &loaded.path, &mut steps)?;
+        scope.unroll(step, values)?;
     }
+    let steps = scope.steps;
     if steps.is_empty() {
         return Err("it has no step; hint: a step such as { run = \"true\" } shows that the guest is up".to_owned());
     }
@@ -336,129 +294,8 @@ fn ready_one(
     })
 }
 
-fn unroll(step: &Step, values: &Values, suite: &Path, into: &mut Vec<ReadyStep>) -> Result<(), String> {
-    let actions = [
-        step.run.is_some(),
-        step.file.is_some(),
-        step.console.is_some(),
-        step.host.is_some(),
-        step.push.is_some(),
-        !step.steps.is_empty(),
-    ];
-    let label = step.name.clone().unwrap_or_default();
-    if actions.iter().filter(|a| **a).count() != 1 {
-        return Err(format!(
-            "step '{label}': exactly one of run, file, console, host, push and steps is needed"
-        ));
-    }
-    if !step.steps.is_empty() {
-        for time in 1..=step.times.unwrap_or(1) {
-            let mut values = values.clone();
-            values.insert("time".to_owned(), Value::Integer(time.into()));
-            for inner in &step.steps {
-                unroll(inner, &values, suite, into)?;
-            }
-        }
-        return Ok(());
-    }
-    if step.times.is_some() {
-        return Err(format!("step '{label}': times goes with steps"));
-    }
-    let text = |text: &String| replace(text, values);
-    let (action, what) = if let Some(script) = &step.run {
-        let script = text(script)?;
-        (Action::Run(script.clone()), script)
-    } else if let Some(path) = &step.file {
-        let path = text(path)?;
-        (Action::File(path.clone()), format!("read {path}"))
-    } else if let Some(pattern) = &step.console {
-        let pattern = text(pattern)?;
-        (Action::Console(regex(&pattern)?), format!("console has {pattern}"))
-    } else if let Some(request) = &step.host {
-        let request = substitute(request.clone(), values)?;
-        let what = format!("host: {}", serde_json::to_string(&request).unwrap_or_default());
-        let request = Request::deserialize(request).map_err(|e| format!("step '{label}': host: {}", one_line(&e)))?;
-        (Action::Host(Box::new(request)), what)
-    } else if let Some(push) = &step.push {
-        let to = text(&push.to)?;
-        let from = match (&push.from, &push.content) {
-            (Some(path), None) => Ok(suite.parent().unwrap_or(Path::new("")).join(path)),
-            (None, Some(content)) => Err(text(content)?),
-            _ => return Err(format!("step '{label}': push needs one of from and content")),
-        };
-        let mode = if push.executable { 0o755 } else { 0o644 };
-        (
-            Action::Push {
-                to: to.clone(),
-                from,
-                mode,
-            },
-            format!("push {to}"),
-        )
-    } else {
-        return Err(format!("step '{label}' does nothing"));
-    };
-    if into.len() >= MAX_STEPS {
-        return Err(format!("it has more than {MAX_STEPS} steps"));
-    }
-    let first = what
-        .lines()
-        .map(str::trim)
-        .find(|l| !l.is_empty())
-        .unwrap_or_default()
-        .to_owned();
-    let name = match &step.name {
-        Some(name) => replace(name, values)?,
-        None => first.chars().take(80).collect(),
-    };
-    into.push(ReadyStep {
-        name,
-        action,
-        deadline: step.deadline.map_or(DEADLINE, |d| d.0),
-        until: step.until,
-        ktap: step.ktap,
-        expect: expectation(&step.expect, values)?,
-    });
-    Ok(())
-}
-
-fn expectation(expect: &Expect, values: &Values) -> Result<Expect, String> {
-    let mut expect = expect.clone();
-    for text in [&mut expect.stdout, &mut expect.stderr] {
-        let TextExpect {
-            equals,
-            contains,
-            lacks,
-            matches,
-            ..
-        } = text;
-        for text in equals.iter_mut().chain(contains).chain(lacks).chain(matches.iter_mut()) {
-            *text = replace(text, values)?;
-        }
-        matches.iter().try_for_each(|m| regex(m).map(drop))?;
-    }
-    for json in &mut expect.json {
-        json.path = replace(&json.path, values)?;
-        JsonPath::parse(&json.path).map_err(|e| format!("'{}' is no JSONPath: {e}", json.path))?;
-        if let Some(pattern) = &json.matches {
-            regex(&replace(pattern, values)?)?;
-            json.matches = Some(replace(pattern, values)?);
-        }
-        json.equals = json.equals.take().map(|v| substitute(v, values)).transpose()?;
-    }
-    Ok(expect)
-}
-
-/// A regular expression whose `^` and `$` are ends of lines.
-pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    regex::RegexBuilder::new(pattern)
-        .multi_line(true)
-        .build()
-        .map_err(|e| format!("'{pattern}' is no regular expression: {}", one_line(&e)))
-}
-
 /// Puts values in place of every `${name}` in every text. A text that is nothing else becomes the value, with its type.
-fn substitute(value: Value, values: &Values) -> Result<Value, String> {
+pub(super) fn substitute(value: Value, values: &Values) -> Result<Value, String> {
     Ok(match value {
         Value::String(text) => match text.strip_prefix("${").and_then(|t| t.strip_suffix('}')) {
             Some(name) if values.contains_key(name) => values[name].clone(),
@@ -478,7 +315,7 @@ fn substitute(value: Value, values: &Values) -> Result<Value, String> {
 }
 
 /// Puts values in place of every `${name}`; shell variables of other names stay, and so does [`DIR`].
-fn replace(text: &str, values: &Values) -> Result<String, String> {
+pub(super) fn replace(text: &str, values: &Values) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -504,7 +341,7 @@ fn plain_text(value: &Value) -> String {
     }
 }
 
-fn one_line(error: &dyn std::fmt::Display) -> String {
+pub(super) fn one_line(error: &dyn std::fmt::Display) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

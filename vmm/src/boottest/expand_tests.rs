@@ -1,4 +1,11 @@
-use super::*;
+use super::{
+    super::{
+        expect::{End, Got},
+        steps::{Action, Saved},
+    },
+    *,
+};
+use crate::control::Request;
 
 fn loaded(text: &str) -> Loaded {
     Loaded {
@@ -76,6 +83,78 @@ fn loops_are_unrolled_with_their_count() {
 }
 
 #[test]
+fn what_a_step_saves_is_in_the_steps_behind_it() {
+    let text = r#"
+about = 'x'
+[[scenario]]
+name = 'a'
+[[scenario.step]]
+run = 'echo ${page}'
+save = [{ name = 'page', matches = '^page (0x[0-9a-f]+)$' }, { name = 'all' }]
+[[scenario.step]]
+name = 'inject at ${page}'
+host = { fault = { inject = { gpa = '${page}' } } }
+[[scenario.step]]
+run = 'echo ${page} ${all} ${HOME}'
+expect.json = [{ path = '$', equals = '${page}' }]
+"#;
+    let ready = expand(&loaded(text)).unwrap();
+    let [first, inject, last] = ready[0].steps.as_slice() else {
+        panic!("{ready:?}")
+    };
+    let got = |stdout: &str| Got {
+        end: End::Done,
+        stdout: stdout.to_owned(),
+        stderr: String::new(),
+    };
+    let mut saved = Saved::new();
+    // Nothing is saved before it: that is the shell's.
+    let first = first.with(&saved).unwrap();
+    assert!(matches!(&first.action, Action::Run(script) if script == "echo ${page}"));
+    let error = first.save(&got("no page"), &mut saved).unwrap_err();
+    assert!(
+        error.contains("${page}") && error.contains("does not match 'no page'"),
+        "{error}"
+    );
+    first.save(&got("x\npage 0x1f000\n"), &mut saved).unwrap();
+    let inject = inject.with(&saved).unwrap();
+    assert_eq!(inject.name, "inject at 0x1f000");
+    let Action::Host(request) = &inject.action else {
+        panic!("{inject:?}")
+    };
+    assert!(
+        serde_json::to_string(request).unwrap().contains("126976"),
+        "{request:?}"
+    );
+    let last = last.with(&saved).unwrap();
+    assert!(
+        matches!(&last.action, Action::Run(script) if script == "echo 0x1f000 x\npage 0x1f000 ${HOME}"),
+        "{last:?}"
+    );
+    assert_eq!(last.expect.json[0].equals, Some(toml::Value::Integer(0x1f000)));
+}
+
+#[test]
+fn a_value_of_json_is_saved_if_it_is_the_only_one() {
+    let text =
+        "about = 'x'\n[[scenario]]\nname = 'a'\nstep = [{ run = 'x', save = [{ name = 'at', path = '$[*].at' }] }]\n";
+    let ready = expand(&loaded(text)).unwrap();
+    let save = |stdout: &str| {
+        let mut saved = Saved::new();
+        let got = Got {
+            end: End::Done,
+            stdout: stdout.to_owned(),
+            stderr: String::new(),
+        };
+        ready[0].steps[0].save(&got, &mut saved).map(|()| saved["at"].clone())
+    };
+    assert_eq!(save("[{\"at\": 7}]"), Ok("7".to_owned()));
+    assert_eq!(save("[{\"at\": \"/x\"}]"), Ok("/x".to_owned()));
+    assert!(save("[]").unwrap_err().contains("0 values, expected one"));
+    assert!(save("x").unwrap_err().contains("no JSON"));
+}
+
+#[test]
 fn requests_to_the_machine_are_those_of_its_api() {
     let text = "about = 'x'\n[[scenario]]\nname = 'a'\nparameters = { mib = ['64M'] }\nstep = [{ host = { nvdimm = { add = { size = '${mib}' } } } }, { host = 'pause' }]\n";
     let ready = expand(&loaded(text)).unwrap();
@@ -98,6 +177,22 @@ fn mistakes_are_told_with_suite_and_scenario() {
         ("step = [{ name = 'n' }]", "step 'n': exactly one"),
         ("step = [{ host = 'explode' }]", "host: unknown variant `explode`"),
         ("step = [{ run = 'true', times = 2 }]", "times goes with steps"),
+        (
+            "step = [{ run = 'true', save = [{ name = 'dir' }] }]",
+            "'dir' is a value already",
+        ),
+        (
+            "step = [{ run = 'true', save = [{ name = 'a', matches = 'x' }] }]",
+            "0 groups, expected one",
+        ),
+        (
+            "step = [{ run = 'true', save = [{ name = 'a', path = '$[' }] }]",
+            "no JSONPath",
+        ),
+        (
+            "step = [{ steps = [{ run = 'true' }], save = [{ name = 'a' }] }]",
+            "save goes with each",
+        ),
         ("step = [{ console = '(' }]", "'(' is no regular expression"),
         (
             "step = [{ run = 'true', expect.json = [{ path = 'x' }] }]",

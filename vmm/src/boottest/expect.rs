@@ -1,8 +1,8 @@
 //! Whether what came of a step is what was expected. Pure; a failure is one sentence that quotes both.
 
 use super::{
-    expand::regex,
     scenario::{Expect, JsonExpect, TextExpect},
+    steps::regex,
 };
 use agent_protocol::ExitStatus;
 use serde_json::Value;
@@ -107,7 +107,7 @@ fn check_text(what: &str, expect: &TextExpect, text: &str) -> Result<(), String>
     Ok(())
 }
 
-fn parse_number(text: &str) -> Option<i64> {
+pub(super) fn parse_number(text: &str) -> Option<i64> {
     match text.strip_prefix("0x") {
         Some(digits) => i64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),

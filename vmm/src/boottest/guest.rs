@@ -9,8 +9,8 @@
 
 use super::{
     console::{Forbidden, Severity},
-    expand::{Action, ReadyStep},
     expect::{self, End, Got},
+    steps::{Action, ReadyStep},
     verdict::Trouble,
 };
 use agent_protocol::{

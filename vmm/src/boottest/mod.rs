@@ -5,7 +5,7 @@
 //!                                                     |
 //!                              child `daxvisor run`, console, agent, API socket
 //! ```
-//! Everything that decides is pure: `expand`, `filter`, `expect`, `console`, `oops`, `ktap`, `verdict`, `report`. `guest`, `case`
+//! Everything that decides is pure: `expand`, `steps`, `filter`, `expect`, `console`, `oops`, `ktap`, `verdict`, `report`. `guest`, `case`
 //! and `schedule` act. The command line (`cli::test`) chooses the host and prints.
 
 pub mod case;
@@ -22,6 +22,7 @@ pub mod report;
 pub mod scenario;
 pub mod schedule;
 pub mod schema;
+pub mod steps;
 mod svg;
 pub mod verdict;
 pub mod version;

@@ -179,6 +179,24 @@ pub struct Step {
     /// What has to come of it.
     #[serde(default)]
     pub expect: Expect,
+    /// What later steps have of it, once its expectation holds, as `${name}`.
+    #[serde(default)]
+    pub save: Vec<Save>,
+}
+
+/// A value for later steps: standard output less blanks at its ends, or a piece of it. Where it is the whole of a value, in a request
+/// to the machine or in JSON, a number is a number.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Save {
+    /// Letters, digits, `-`, `_` and `.`; no parameter's name.
+    pub name: String,
+    /// Regular expression with one group, which is the value.
+    #[serde(default)]
+    pub matches: Option<String>,
+    /// JSONPath of the one value.
+    #[serde(default)]
+    pub path: Option<String>,
 }
 
 /// A file to put into the guest: `content`, or a file beside the suite.

@@ -12,6 +12,8 @@ const END: u32 = 0x4fff_ffff;
 pub struct XenLeaves {
     /// Version, as Xen itself has it in one word.
     pub version: u32,
+    /// vCPUs can have a vector of their own for events.
+    pub own_vectors: bool,
     /// Register that takes the address of the hypercall page.
     pub msr: u32,
     /// Number of the vCPU in hypercalls.
@@ -22,6 +24,9 @@ pub struct XenLeaves {
 pub fn show_xen(entries: &mut Vec<CpuidEntry>, leaves: &XenLeaves) {
     /// The number of the vCPU is in leaf 4.
     const VCPU_ID_PRESENT: u32 = 1 << 3;
+    /// Events can come by a vector of each vCPU's own.
+    const UPCALL_VECTOR: u32 = 1 << 6;
+    let features = VCPU_ID_PRESENT | if leaves.own_vectors { UPCALL_VECTOR } else { 0 };
     entries.retain(|entry| !(BASE..=END).contains(&entry.function));
     let [b, c, d] = [*b"XenV", *b"MMXe", *b"nVMM"].map(u32::from_le_bytes);
     let leaf = |n: u32, [eax, ebx, ecx, edx]: [u32; 4]| CpuidEntry {
@@ -46,7 +51,7 @@ pub fn show_xen(entries: &mut Vec<CpuidEntry>, leaves: &XenLeaves) {
         time(0),
         time(1),
         time(2),
-        leaf(4, [VCPU_ID_PRESENT, leaves.vcpu, 0, 0]),
+        leaf(4, [features, leaves.vcpu, 0, 0]),
     ]);
 }
 
@@ -70,6 +75,7 @@ mod tests {
         ];
         let leaves = XenLeaves {
             version: 0x0004_0011,
+            own_vectors: true,
             msr: 0x4000_0000,
             vcpu: 3,
         };
@@ -91,6 +97,14 @@ mod tests {
             (of(1)[0].eax, of(2)[0].ebx, of(4)[0].ebx),
             (0x0004_0011, 0x4000_0000, 3)
         );
+        assert_eq!(of(4)[0].eax, 0x48);
+        let mut without = vec![];
+        let leaves = XenLeaves {
+            own_vectors: false,
+            ..leaves
+        };
+        show_xen(&mut without, &leaves);
+        assert_eq!(without.last().map(|leaf| leaf.eax), Some(8));
         assert_eq!(of(3).iter().map(|e| e.index).collect::<Vec<_>>(), [0, 1, 2]);
         assert!(of(0x100).is_empty());
         let kept = entries.iter().filter(|e| !(BASE..=END).contains(&e.function)).count();

@@ -4,7 +4,7 @@ use super::{HvError, Vcpu, refused};
 use devices::{Line, units::GpaRange};
 use kvm_bindings::{
     KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY,
-    kvm_enable_cap, kvm_pit_config, kvm_userspace_memory_region,
+    kvm_enable_cap, kvm_msi, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use std::{
@@ -119,6 +119,21 @@ impl Vm {
             .register_irqfd(&event, gsi)
             .map_err(refused(format!("route interrupt {gsi}")))?;
         Ok(IrqLine(event))
+    }
+
+    /// Sends a vector to the local APIC with that id; one that is off takes none.
+    pub fn interrupt(&self, apic_id: u32, vector: u8) -> Result<(), HvError> {
+        /// Where local APICs take messages: bits 12 to 19 have the low bits of the id, the high word the others.
+        const MESSAGES: u32 = 0xfee0_0000;
+        let message = kvm_msi {
+            address_lo: MESSAGES | (apic_id & 0xff) << 12,
+            address_hi: apic_id & !0xff,
+            data: vector.into(),
+            ..Default::default()
+        };
+        let sent = self.shared.fd.signal_msi(message);
+        sent.map(drop)
+            .map_err(refused(format!("send vector {vector:#x} to APIC {apic_id}")))
     }
 
     /// An eventfd that fires when the guest writes the 32-bit `value` to the MMIO register at `address`; such writes no

@@ -10,9 +10,9 @@ use kvm_bindings::{
     KVM_CAP_XEN_HVM, KVM_XEN_ATTR_TYPE_EVTCHN, KVM_XEN_ATTR_TYPE_LONG_MODE, KVM_XEN_ATTR_TYPE_SHARED_INFO,
     KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, KVM_XEN_EVTCHN_DEASSIGN, KVM_XEN_HVM_CONFIG_EVTCHN_SEND,
     KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL, KVM_XEN_HVM_CONFIG_RUNSTATE, KVM_XEN_HVM_CONFIG_SHARED_INFO,
-    KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR, KVM_XEN_VCPU_ATTR_TYPE_TIMER, KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID,
-    KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO, KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO, KVMIO, kvm_irq_routing_xen_evtchn,
-    kvm_xen_hvm_attr, kvm_xen_hvm_config, kvm_xen_vcpu_attr,
+    KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR, KVM_XEN_VCPU_ATTR_TYPE_TIMER, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR,
+    KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO, KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO, KVMIO,
+    kvm_irq_routing_xen_evtchn, kvm_xen_hvm_attr, kvm_xen_hvm_config, kvm_xen_vcpu_attr,
 };
 use std::io;
 use vmm_sys_util::{ioctl::ioctl_with_ref, ioctl_iow_nr};
@@ -155,6 +155,13 @@ impl Vcpu {
         let mut attr = vcpu_attr(kind);
         attr.u.gpa = at.map_or(NOWHERE, |at| at.0);
         self.set_xen(&attr, what)
+    }
+
+    /// The vector of its local APIC that tells of events; 0: none does. On its own thread.
+    pub fn set_own_vector(&self, vector: u8) -> Result<(), HvError> {
+        let mut attr = vcpu_attr(KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR);
+        attr.u.vector = vector;
+        self.set_xen(&attr, "vector")
     }
 
     /// The event channel of its timer, which KVM then starts and stops for the guest; 0: none. On its own thread.

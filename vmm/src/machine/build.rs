@@ -433,6 +433,7 @@ fn create_vcpus(
             let number = u32::try_from(vcpus.len()).unwrap_or(u32::MAX);
             let leaves = cpuid::XenLeaves {
                 version: xen.version.word(),
+                own_vectors: xen.version.has_own_vectors(),
                 msr: hv::HYPERCALL_MSR,
                 vcpu: number,
             };

@@ -43,6 +43,10 @@ impl Host for Page {
     fn set_upcall_vector(&mut self, _: u8) -> bool {
         false
     }
+    fn set_own_vector(&mut self, _: u32, _: u8) -> bool {
+        false
+    }
+    fn interrupt(&mut self, _: u32, _: u8) {}
     fn apic_id(&self, _: u32) -> Option<u32> {
         None
     }

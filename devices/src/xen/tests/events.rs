@@ -102,6 +102,67 @@ fn events_come_by_a_vector_or_not_at_all() {
 }
 
 #[test]
+fn events_come_by_a_vector_of_each_vcpu_and_are_not_lost_before_its_apic_is_on() {
+    const SET_OWN_VECTOR: u64 = 23;
+    /// Asks for the version, which changes nothing.
+    fn any_call(bench: &mut Bench) {
+        assert_eq!(bench.call(hypercall::XEN_VERSION, &[0, 0]), 0x4_0011);
+    }
+    let mut bench = Bench::new();
+    let own = |bench: &mut Bench, vcpu: u32, vector: u32| {
+        bench.guest.put(0x100, &[vcpu, vector]);
+        bench.call(hypercall::HVM_OP, &[SET_OWN_VECTOR, 0x100])
+    };
+    let via = |bench: &mut Bench, value: u64| {
+        bench.guest.put(0x100, &[u32::from(DOMID_SELF), 0]);
+        bench.guest.put(0x108, &value);
+        bench.call(hypercall::HVM_OP, &[0, 0x100])
+    };
+    assert_eq!(via(&mut bench, 1), -22, "nobody would pull the line");
+    assert_eq!((own(&mut bench, 0, 0xf), own(&mut bench, 2, 0xf3)), (-22, -2));
+    assert_eq!((own(&mut bench, 0, 0xf3), own(&mut bench, 1, 0xf4)), (0, 0));
+    assert_eq!(bench.host.own_vectors, BTreeMap::from([(0, 0xf3), (1, 0xf4)]));
+    assert_eq!((via(&mut bench, 1), bench.host.vector), (0, 0));
+    any_call(&mut bench);
+    assert_eq!(bench.host.interrupts, [], "nothing is pending");
+    // vCPU 0 has the store's port; what came before its information moved is looked for, and told of for as long as it is pending.
+    let move_info = |bench: &mut Bench, vcpu: u64, page: u64| {
+        bench.guest.put(0x100, &page);
+        bench.guest.put(0x108, &0u64);
+        assert_eq!(bench.call(hypercall::VCPU_OP, &[10, vcpu, 0x100]), 0);
+        let mut info = [0; 16];
+        bench.host.load(Gpa(page * PAGE), &mut info);
+        info
+    };
+    let looked_for = [1, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    assert_eq!(move_info(&mut bench, 0, 5), looked_for);
+    any_call(&mut bench);
+    assert_eq!(bench.host.interrupts, [(0, 0xf3); 2]);
+    bench.host.store(Gpa(5 * PAGE), &[0]);
+    any_call(&mut bench);
+    assert_eq!(bench.host.interrupts.len(), 2);
+    // vCPU 1 has no port: nothing can be pending, and its first event is told of.
+    assert_eq!(move_info(&mut bench, 1, 6), [0; 16]);
+    // A soft reset, for another kernel.
+    bench.guest.put(0x100, &5u32);
+    assert_eq!(bench.call(hypercall::SCHED_OP, &[2, 0x100]), 0);
+    assert_eq!(bench.host.own_vectors, BTreeMap::from([(0, 0), (1, 0)]));
+    assert_eq!(via(&mut bench, 1), -22);
+}
+
+#[test]
+fn a_version_before_4_17_has_one_vector_for_all() {
+    let older = Plan {
+        version: "4.16".parse().unwrap(),
+        ..plan(false)
+    };
+    let mut bench = Bench::new();
+    bench.domain = Domain::new(older);
+    bench.guest.put(0x100, &[0u32, 0xf3]);
+    assert_eq!(bench.call(hypercall::HVM_OP, &[23, 0x100]), -38);
+}
+
+#[test]
 fn the_store_answers_on_its_port_and_tells_of_a_new_target() {
     let mut bench = Bench::new();
     bench.guest.put(0x100, &[u32::from(DOMID_SELF), 2]);
