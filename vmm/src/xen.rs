@@ -423,7 +423,9 @@ impl Host for Hands<'_> {
     }
 
     fn set_own_vector(&mut self, vcpu: u32, vector: u8) -> bool {
-        self.on(vcpu, Errand::OwnVector(vector))
+        let done = self.on(vcpu, Errand::OwnVector(vector));
+        tracing::debug!(vcpu, vector, done, "events come by a vector of the vCPU's own");
+        done
     }
 
     fn interrupt(&mut self, vcpu: u32, vector: u8) {

@@ -4,7 +4,7 @@ use super::{ExitCode, Failure};
 use crate::config::VmConfig;
 use anyhow::{Context, anyhow};
 use clap::Args;
-use std::{fs::OpenOptions, path::PathBuf, sync::Mutex};
+use std::{fs::OpenOptions, io::IsTerminal as _, path::PathBuf, sync::Mutex};
 use tracing_subscriber::EnvFilter;
 
 impl LogArgs {
@@ -47,7 +47,9 @@ pub(super) fn start(args: &LogArgs, config: &VmConfig) -> Result<(), Failure> {
     let filter = filter.add_directive(QUIET.parse().map_err(|e| bad(anyhow!("{QUIET}: {e}")))?);
     let log = tracing_subscriber::fmt().with_env_filter(filter);
     let Some(path) = &args.log_file else {
-        log.with_writer(std::io::stderr).init();
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colours = std::io::stderr().is_terminal() && !plain;
+        log.with_ansi(colours).with_writer(std::io::stderr).init();
         return Ok(());
     };
     if let Some(role) = config.role_of(path) {
