@@ -177,6 +177,30 @@ fn carrier(guest: &mut Guest, on: bool) -> Result<()> {
     })
 }
 
+/// Messages of RDMA go to and fro between two machines; `first` has address 10.0.0.1, and `second` 10.0.0.2.
+fn rdma_between(first: &mut Guest, second: &mut Guest) -> Result<()> {
+    const PING: &str = "ibv_rc_pingpong -d rxe0 -m 1024 -s 4096 -n 200";
+    const MESSAGES: &str = "200 iters in";
+    for (number, guest) in [&mut *first, &mut *second].into_iter().enumerate() {
+        let find = include_str!("../../suites/rdma-gid.sh");
+        guest.client().put_file("/gid", 0o755, find.as_bytes())?;
+        guest.check(&format!(
+            "modprobe -a rdma_rxe ib_uverbs && rdma link add rxe0 type rxe netdev eth0 && /gid {number} rxe0 > /tmp/gid"
+        ))?;
+    }
+    first.check(&format!(
+        "({PING} -g $(cat /tmp/gid) > /tmp/server 2>&1 &) < /dev/null > /dev/null 2>&1; \
+         for n in $(seq 100); do netstat -ltn | grep -q ':18515 ' && exit 0; sleep 0.1; done; cat /tmp/server; exit 1"
+    ))?;
+    let said = second.check(&format!("{PING} -g $(cat /tmp/gid) 10.0.0.1"))?;
+    ensure!(said.contains(MESSAGES), "{said}");
+    let said = first.check(&format!(
+        "for n in $(seq 100); do grep -q '{MESSAGES}' /tmp/server && break; sleep 0.1; done; cat /tmp/server"
+    ))?;
+    ensure!(said.contains(MESSAGES), "{said}");
+    Ok(())
+}
+
 /// Two machines, one after the other, and then another in the place of the first.
 #[test]
 fn machines_meet_over_a_socket() -> Result<()> {
@@ -191,6 +215,14 @@ fn machines_meet_over_a_socket() -> Result<()> {
     for size in [56, 1472, 4000] {
         let said = second.check(&format!("ping -c 3 -i 0.2 -s {size} 10.0.0.1"))?;
         ensure!(said.contains("3 packets received"), "{size} bytes: {said}");
+    }
+    let before = net(&files.join("api1"), "net0")?;
+    rdma_between(&mut first, &mut second)?;
+    // Each message of 4096 bytes is four packets of the path's MTU and an answer.
+    let after = net(&files.join("api1"), "net0")?;
+    for way in ["sent", "received"] {
+        let frames = |of: &Value| facts::number(&of[way], "frames");
+        ensure!(frames(&after)? > frames(&before)? + 800, "{way}: {before}, {after}");
     }
     first.power_off()?;
     carrier(&mut second, false)?;
