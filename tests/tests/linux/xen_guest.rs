@@ -76,6 +76,40 @@ fn expect_xen_with_clock(guest: &mut Guest, kernel: &str, expected: &str) -> Res
     Ok(())
 }
 
+/// A memory device above the limit of a domain's kernel is refused by the kernel, as under a real Xen (`linux/xen.rs`), and the domain has
+/// what it had.
+#[test]
+fn xen_guest_refuses_a_memory_device_above_its_limit_at_boot() -> Result<()> {
+    for kernel in ["debian-6.1-amd64", "debian-6.12-amd64", NEWEST] {
+        let mut guest = GuestBuilder::new(kernel)
+            .arg("--xen", "version=4.17")
+            .arg("--numa", "node=0,memory=512M,hotplug=1G")
+            .arg("--memory-device", "256M,node=0,id=beyond")
+            .arg("--memory-limit", "512M")
+            .start()?;
+        expect_xen(&mut guest, kernel)?;
+        let log = guest.check("dmesg | grep 'add_memory failed'")?;
+        ensure!(log.contains("acpi PNP0C80:00"), "{kernel}: {log}");
+        let (all, total) = (current(&mut guest)?, total(&mut guest)?);
+        ensure!(
+            all <= 512 * MIB && total < all,
+            "{kernel}: the domain has {all} bytes, MemTotal {total}"
+        );
+        // The balloon works as without the device.
+        let target = all - 64 * MIB;
+        ensure!(
+            balloon(&mut guest, target)? == target,
+            "{kernel}: the target is not reached"
+        );
+        ensure!(
+            balloon(&mut guest, all)? == all,
+            "{kernel}: the memory does not come again"
+        );
+        guest.power_off()?;
+    }
+    Ok(())
+}
+
 /// Memory that the guest gives back leaves the monitor, and comes again; not a page more than the limit.
 fn obeys_its_limit(kernel: &str) -> Result<()> {
     let mut guest = guest(kernel).arg("--log", "vmm::xen=debug").start()?;

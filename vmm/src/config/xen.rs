@@ -1,6 +1,6 @@
 //! The Xen personality: what the user says of it, and what it does not go with.
 
-use super::{BootConfig, BootProtocol, ConfigError, ConsoleConfig, VmConfig};
+use super::{BootConfig, BootProtocol, ConfigError, ConsoleConfig, LimitBy, VmConfig};
 use devices::xen::Version;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,12 @@ pub enum XenError {
          static-max, and the target in the guest"
     )]
     Hotplug(&'static str),
+    /// A memory device that the kernel would take.
+    #[error(
+        "--memory-device goes with --xen where the kernel refuses it: Linux puts all memory that is added into the balloon, and only \
+         Xen's comes out; hint: --memory-limit SIZE, which Linux keeps by refusing memory devices at boot"
+    )]
+    Device,
 }
 
 impl VmConfig {
@@ -104,11 +110,16 @@ impl VmConfig {
         }
         let hotplug = [
             ("memory-slots", self.memory_slots != 0),
-            ("memory-device", !self.memory_device.is_empty()),
             ("virtio-mem", !self.virtio_mem.is_empty()),
         ];
         for (flag, _) in hotplug.into_iter().filter(|(_, given)| *given) {
             problem(XenError::Hotplug(flag));
+        }
+        let kept = self
+            .memory_limit
+            .is_some_and(|limit| limit.by == LimitBy::Parameter && limit.size <= self.boot_ram());
+        if !self.memory_device.is_empty() && !kept {
+            problem(XenError::Device);
         }
     }
 }
@@ -116,10 +127,23 @@ impl VmConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::MemoryLimitConfig;
     use devices::units::ByteSize;
 
     fn xen(config: &mut VmConfig) -> &mut XenConfig {
         config.xen.as_mut().unwrap()
+    }
+
+    fn with_device(config: &mut VmConfig) {
+        config.numa = vec![crate::config::NumaConfig {
+            memory: ByteSize::mib(512),
+            hotplug: ByteSize::mib(1024),
+            ..Default::default()
+        }];
+        config.memory_device = vec![crate::config::MemoryDeviceConfig {
+            size: Some(ByteSize::mib(128)),
+            ..Default::default()
+        }];
     }
 
     #[test]
@@ -140,6 +164,14 @@ mod tests {
             found.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(problems(|_| ()), Vec::<String>::new());
+        let refused_by_the_kernel = problems(|c| {
+            with_device(c);
+            c.memory_limit = Some(MemoryLimitConfig {
+                size: c.boot_ram(),
+                by: LimitBy::Parameter,
+            });
+        });
+        assert_eq!(refused_by_the_kernel, Vec::<String>::new());
         assert_eq!(problems(|c| c.boot.protocol = BootProtocol::Pvh), Vec::<String>::new());
         for (change, why) in [
             (
@@ -156,6 +188,17 @@ mod tests {
             (|c| c.cpu.vendor = Some("GenuineIntel".into()), "vendor=GenuineIntel"),
             (|c| c.cpu.remove = vec!["hypervisor".into()], "-hypervisor"),
             (|c| c.memory_slots = 1, "--memory-slots"),
+            (with_device, "--memory-limit"),
+            (
+                |c| {
+                    with_device(c);
+                    c.memory_limit = Some(MemoryLimitConfig {
+                        size: c.boot_ram(),
+                        by: LimitBy::Map,
+                    });
+                },
+                "--memory-limit",
+            ),
             (
                 |c| c.module = vec![crate::config::ModuleConfig::parse("k").unwrap()],
                 "modules",

@@ -101,6 +101,9 @@ pub struct Store {
     waiting: VecDeque<u8>,
 }
 
+/// Nodes below which the guest may write.
+const FREE: [&str; 4] = ["control", "device", "data", "error"];
+
 impl Store {
     /// The store behind the rings in `page`, with what every guest finds.
     pub fn new(page: u64, name: &str, vcpus: u32, static_max_kib: u64, target_kib: u64) -> Self {
@@ -114,20 +117,16 @@ impl Store {
             partial: vec![],
             waiting: VecDeque::new(),
         };
-        let (kept, free) = (Access::Read, Access::Both);
-        for (path, value, guest) in [
-            ("name", name, kept),
-            ("domid", &DOMID.to_string(), kept),
-            ("memory/static-max", &static_max_kib.to_string(), kept),
-            ("memory/target", &target_kib.to_string(), kept),
-            ("control/shutdown", "", free),
-            ("control/platform-feature-xs_reset_watches", "1", kept),
+        let kept = Access::Read;
+        for (path, value) in [
+            ("name", name),
+            ("domid", &DOMID.to_string()),
+            ("memory/static-max", &static_max_kib.to_string()),
+            ("memory/target", &target_kib.to_string()),
         ] {
-            store.plant(path, value, guest);
+            store.plant(path, value, kept);
         }
-        for path in ["control", "device", "data", "error"] {
-            store.plant(path, "", Access::Both);
-        }
+        store.plant_free();
         for vcpu in 0..vcpus {
             store.plant(&format!("cpu/{vcpu}/availability"), "online", Access::Read);
         }
@@ -135,6 +134,15 @@ impl Store {
             store.plant(path, "", Access::Read);
         }
         store
+    }
+
+    /// Where the guest writes.
+    fn plant_free(&mut self) {
+        self.plant("control/shutdown", "", Access::Both);
+        self.plant("control/platform-feature-xs_reset_watches", "1", Access::Read);
+        for path in FREE {
+            self.plant(path, "", Access::Both);
+        }
     }
 
     /// Where the domain's console is.
@@ -204,8 +212,13 @@ impl Store {
         self.deliver(host) || tell
     }
 
-    /// As at the start, but for what the guest has written.
+    /// As at the start, for another kernel: but for what the host has written, outside of `control`.
     pub fn reset(&mut self) {
+        for path in FREE {
+            // One that the guest has removed is not missed.
+            let _ = self.tree.remove(&format!("{HOME}/{path}"), TOOLSTACK);
+        }
+        self.plant_free();
         self.watches.clear();
         self.transactions.clear();
         self.partial.clear();

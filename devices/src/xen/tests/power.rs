@@ -63,3 +63,27 @@ fn a_guest_that_takes_the_node_away_has_taken_what_it_was_asked_for() {
     // What a guest writes there itself asks it for nothing, and is in nobody's way.
     assert_eq!(bench.domain.ask(Asked::PowerOff, &mut bench.host), Ok(()));
 }
+
+#[test]
+fn the_next_kernel_says_anew_what_it_takes() {
+    let mut bench = Bench::new();
+    write(&mut bench, "control/feature-poweroff", "1");
+    write(&mut bench, "data/left", "x");
+    assert_eq!(bench.domain.ask(Asked::PowerOff, &mut bench.host), Ok(()));
+    bench.domain.set_target(256, &mut bench.host);
+    // A soft reset.
+    bench.guest.put(0x100, &5u32);
+    assert_eq!(bench.call(hypercall::SCHED_OP, &[2, 0x100]), 0);
+    assert_eq!(bench.domain.asked(), None);
+    assert_eq!(
+        bench.domain.ask(Asked::PowerOff, &mut bench.host),
+        Err(NotAsked::Unsupported)
+    );
+    let store = bench.domain.store();
+    assert_eq!(
+        (store.value("data/left"), store.value("control/shutdown")),
+        (None, Some(&b""[..]))
+    );
+    // What the host has said holds.
+    assert_eq!(store.value("memory/target"), Some(&b"1024"[..]));
+}
