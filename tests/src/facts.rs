@@ -53,6 +53,21 @@ pub fn resident(pid: u64, line: &str) -> Result<u64> {
     Ok(kib << 10)
 }
 
+/// Nanoseconds that the threads of a monitor have run, but for its vCPUs.
+pub fn processor_time(pid: u64) -> Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        // What a vCPU does meanwhile is the guest's.
+        if fs::read_to_string(task.join("comm"))?.starts_with("vcpu") {
+            continue;
+        }
+        let text = fs::read_to_string(task.join("schedstat"))?;
+        sum += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
 /// A list in an object.
 pub fn list<'a>(of: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
     of[key]

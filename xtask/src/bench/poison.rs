@@ -173,11 +173,11 @@ fn inject(client: &mut ApiClient, count: u32) -> Result<()> {
 }
 
 fn many(client: &mut ApiClient, pid: u64, report: &mut Report) -> Result<()> {
-    let (cpu, resident) = (processor_time(pid)?, facts::resident(pid, RESIDENT)?);
+    let (cpu, resident) = (facts::processor_time(pid)?, facts::resident(pid, RESIDENT)?);
     let begun = Instant::now();
     inject(client, MANY)?;
     report.injected_ns.push(nanos(begun.elapsed()));
-    report.injected_cpu_ns.push(processor_time(pid)? - cpu);
+    report.injected_cpu_ns.push(facts::processor_time(pid)? - cpu);
     report
         .injected_bytes
         .push(facts::resident(pid, RESIDENT)?.saturating_sub(resident));
@@ -215,21 +215,6 @@ fn loads(m: &mut Machine, report: &mut Report) -> Result<()> {
 
 pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Nanoseconds that all threads of a process have run, the guest included.
-fn processor_time(pid: u64) -> Result<u64> {
-    let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let task = task?.path();
-        // What a vCPU does meanwhile is the guest's.
-        if fs::read_to_string(task.join("comm"))?.starts_with("vcpu") {
-            continue;
-        }
-        let text = fs::read_to_string(task.join("schedstat"))?;
-        sum += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
-    }
-    Ok(sum)
 }
 
 impl fmt::Display for Past {
