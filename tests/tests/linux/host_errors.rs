@@ -1,7 +1,7 @@
 //! Errors of the host's own memory under a guest: the host's kernel is told that a page behind it is bad, and the guest sees what it
 //! would see on a server.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use guest_tests::{
     GuestBuilder, Scratch,
     api::ApiClient,
@@ -36,16 +36,38 @@ enum Notice {
     AtOnce,
 }
 
-fn start(notice: Notice, files: &Scratch) -> Result<Machine> {
+/// What the guest's memory is made of, and who tells it of errors.
+struct Plan {
+    notice: Notice,
+    memory: &'static str,
+    /// Whether the NVDIMM has a file of its own.
+    file: bool,
+    apei: &'static str,
+}
+
+const PLAIN: Plan = Plan {
+    notice: Notice::Never,
+    memory: "512M",
+    file: false,
+    apei: "on",
+};
+
+fn start(plan: &Plan, files: &Scratch) -> Result<Machine> {
+    let notice = plan.notice;
     File::create(files.join("disk"))?.set_len(64 * MIB)?;
+    let file = if plan.file {
+        format!(",file={}", files.text("pmem"))
+    } else {
+        String::new()
+    };
     let builder = GuestBuilder::new(KERNEL)
         .arg("--cpu", "vendor=AuthenticAMD,add=erms")
         .arg("--api-socket", &files.text("api"))
         .cpus("2")
-        .memory("512M")
-        .arg("--apei", "on")
+        .memory(plan.memory)
+        .arg("--apei", plan.apei)
         .arg("--disk", &files.text("disk"))
-        .nvdimm("size=128M,id=pmem0")
+        .nvdimm(&format!("size=128M,id=pmem0{file}"))
         .hello_within(Duration::from_secs(240));
     // The monitor is a child of this thread, and does not change what it inherits.
     if notice == Notice::Never {
@@ -240,7 +262,7 @@ fn unharmed(m: Machine) -> Result<()> {
 #[test]
 fn memory_that_the_host_has_lost_is_met_by_whoever_touches_it() -> Result<()> {
     let files = Scratch::new("host-errors")?;
-    let mut m = start(Notice::Never, &files)?;
+    let mut m = start(&PLAIN, &files)?;
     let monitor = Monitor::of(&mut m)?;
     for (name, step) in [
         ("a load", a_load as fn(&mut Machine, &Monitor) -> Result<()>),
@@ -253,18 +275,98 @@ fn memory_that_the_host_has_lost_is_met_by_whoever_touches_it() -> Result<()> {
     unharmed(m)
 }
 
+/// A page of a huge page: all of that is gone, as the guest's own huge page is.
+fn a_huge_page(m: &mut Machine, monitor: &Monitor) -> Result<()> {
+    const HUGE: u64 = 2 * MIB;
+    const AT: u64 = 0x20_3000;
+    m.guest.check(
+        "echo 4 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages && mkdir -p /two && \
+         mount -t hugetlbfs -o pagesize=2M none /two && : > /two/file",
+    )?;
+    let (first, then) = (format!("store:{AT}"), format!("load:{}", AT + LINE));
+    let victim = m.program_at("", "map /two/file 0x400000", AT, &first, &then)?;
+    let before = m.lost()?;
+    monitor.lose_page_of(&victim)?;
+    let end = m.go_on(&victim)?;
+    ensure!(Outcome::of(&end, &victim) == (Outcome::Killed { lsb: 21 }), "{end:?}");
+    ensure!(m.count_again()? == 1, "not one machine check");
+    ensure!(m.lost()? > before, "no page is lost");
+    let faults = m.faults()?;
+    let start = victim.gpa / HUGE * HUGE;
+    let ours = facts::list(&faults, "faults")?.iter();
+    let ours = ours.filter(|fault| fault["source"] == "backing");
+    let places: Vec<(u64, u64)> = ours
+        .map(|fault| Ok((facts::number(fault, "gpa")?, facts::number(fault, "len")?)))
+        .collect::<Result<_>>()?;
+    let lost: u64 = places.iter().map(|(_, len)| len).sum();
+    let within = |(gpa, len): &(u64, u64)| start <= *gpa && gpa + len <= start + HUGE;
+    ensure!(
+        lost == HUGE && places.iter().all(within),
+        "not the 2 MiB at {start:#x}: {places:x?}"
+    );
+    // Others find huge pages as before.
+    m.guest
+        .check(": > /two/other && memprobe map /two/other 0x200000 store:0 load:0")?;
+    Ok(())
+}
+
+#[test]
+fn memory_of_other_backings_that_the_host_has_lost_is_bad_as_well() -> Result<()> {
+    let reserved = Path::new("/proc/sys/vm/nr_hugepages");
+    let before = fs::read_to_string(reserved)?;
+    fs::write(reserved, (RAM / (2 * MIB) + 2).to_string())?;
+    let files = Scratch::new("host-errors")?;
+    let plan = Plan {
+        memory: "size=512M,hugepages=2M",
+        file: true,
+        ..PLAIN
+    };
+    let mut m = start(&plan, &files)?;
+    let monitor = Monitor::of(&mut m)?;
+    a_huge_page(&mut m, &monitor).context("a huge page")?;
+    persistent_memory(&mut m, &monitor).context("persistent memory in a file")?;
+    unharmed(m)?;
+    fs::write(reserved, before)?;
+    // The file is whole, and its own again: what was lost was written anew.
+    let pmem = File::open(files.join("pmem"))?;
+    ensure!(pmem.metadata()?.len() == NVDIMM);
+    let mut page = [1; 4096];
+    pmem.read_exact_at(&mut page, MIB)?;
+    ensure!(page == [0; 4096], "the page that was written is not in the file");
+    Ok(())
+}
+
+/// By firmware, or where there is none by a machine check.
 #[test]
 fn a_guest_is_told_of_memory_that_the_host_has_lost() -> Result<()> {
+    for apei in ["on", "off"] {
+        guest_is_told(apei).with_context(|| format!("--apei {apei}"))?;
+    }
+    Ok(())
+}
+
+fn guest_is_told(apei: &'static str) -> Result<()> {
     let files = Scratch::new("host-errors")?;
-    let mut m = start(Notice::AtOnce, &files)?;
+    let plan = Plan {
+        notice: Notice::AtOnce,
+        apei,
+        ..PLAIN
+    };
+    let mut m = start(&plan, &files)?;
     let monitor = Monitor::of(&mut m)?;
+    // A deferred error waits in its bank until Linux looks, which it does every five minutes unless it is told otherwise.
+    m.guest
+        .check("echo 1 > /sys/devices/system/machinecheck/machinecheck0/check_interval")?;
     let victim = program(&mut m, &format!("load:{}", PAGE + LINE))?;
     monitor.lose_page_of(&victim)?;
     page_becomes_known(&mut m, victim.gpa)?;
-    // Firmware has told, and the kernel has taken the page out of use, before anybody loads it.
+    // The kernel has heard of it, and taken the page out of use, before anybody loads it.
     let deadline = Instant::now() + PATIENCE;
     while m.lost()? != 4 {
-        ensure!(Instant::now() < deadline, "the guest has not given the page up");
+        if Instant::now() >= deadline {
+            let log = m.guest.check("dmesg | tail -n 20")?;
+            bail!("the guest has not given the page at {:#x} up:\n{log}", victim.gpa);
+        }
         thread::sleep(Duration::from_millis(100));
     }
     let (code, said) = m.go_on(&victim)?;

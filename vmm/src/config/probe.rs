@@ -6,6 +6,7 @@ use super::{
     memory_device::{facts_of_memory, file_of},
     validate::check_size,
 };
+use crate::memory::page_size::HUGETLBFS;
 use devices::{nvdimm::plan::SpaKind, units::ByteSize};
 use rustix::fs::{StatFs, major, minor};
 use std::{
@@ -16,8 +17,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// `f_type` of hugetlbfs (`HUGETLBFS_MAGIC`).
-const HUGETLBFS: i64 = 0x9584_58f6;
 const PAGE: ByteSize = ByteSize::kib(4);
 /// What is expected where only a device-dax node will do.
 const DEVDAX: &str = "a device-dax node such as /dev/dax0.0";

@@ -13,6 +13,7 @@ use super::{
         keys::{KeyError, KeyFile},
     },
     flush::{DirectMemory, MappedFile},
+    page_size::HUGETLBFS,
     ram::memory_file,
 };
 use crate::config::{NvdimmBacking, NvdimmConfig, probe::BackingFacts};
@@ -34,9 +35,6 @@ use std::{
     sync::Arc,
 };
 use vm_memory::{FileOffset, mmap::MmapRegionBuilder};
-
-/// Linux's magic of hugetlbfs (`HUGETLBFS_MAGIC`).
-const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
 /// Why a backing cannot be used. Nothing has been changed on disk when one of these is returned.
 #[derive(Debug, thiserror::Error)]
@@ -377,7 +375,7 @@ fn open_path(path: &Path, config: &NvdimmConfig, size: ByteSize) -> Result<(fs::
     let undo = Created(created.then_some(path));
     let stat = fstat(&fd).map_err(failed)?;
     let (kind, name) = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile if fstatfs(&fd).is_ok_and(|s| s.f_type == HUGETLBFS_MAGIC) => {
+        FileType::RegularFile if fstatfs(&fd).is_ok_and(|s| s.f_type == HUGETLBFS) => {
             (Kind::Hugetlbfs, "a file on hugetlbfs")
         }
         FileType::RegularFile => (Kind::File, "a regular file"),

@@ -10,6 +10,7 @@ pub mod flush;
 pub mod interleave;
 pub mod limits;
 pub mod lost;
+pub mod page_size;
 pub mod plain;
 pub mod pluggable;
 pub mod ram;

@@ -6,7 +6,7 @@
 //! [`Window::set_holes`] takes single pages away: the guest's accesses to them exit, and are carried out with
 //! [`Window::load`] and [`Window::store`] by whoever made the hole. Devices see the window whole.
 
-use super::{Access, GuestMapError, Mapping, lost};
+use super::{Access, GuestMapError, Mapping, lost, page_size};
 use crate::hv::{MemorySlot, SlotFlags, Vm};
 use devices::{
     GuestMemory,
@@ -211,10 +211,15 @@ impl Window {
         (offset < self.mapping.size()).then_some(offset as u64)
     }
 
-    /// Puts memory in place of the unit of `1 << lsb` bytes around `offset`, which the host has lost, as far as it is not there
-    /// again; its offsets. `replaced`: something of no file has been put there. No vCPU may be in the guest.
+    /// Puts memory in place of the unit of `1 << lsb` bytes around `offset`, or of the file's page if that is larger, which the host has
+    /// lost, as far as it is not there again; its offsets. `replaced`: something of no file has been put there. No vCPU may be in the guest.
     pub fn renew(&self, offset: u64, lsb: u32, replaced: bool) -> std::io::Result<Range<u64>> {
-        let size = 1_u64.checked_shl(lsb).unwrap_or(0).max(PAGE);
+        // KVM tells a vCPU of 4 KiB, whatever page it was.
+        let page = self
+            .mapping
+            .file_offset()
+            .map_or(PAGE, |file| page_size::of(file.file()));
+        let size = 1_u64.checked_shl(lsb).unwrap_or(0).max(page);
         let start = offset / size * size;
         let unit = start..start.saturating_add(size).min(self.mapping.size() as u64);
         let invalid = |_| std::io::Error::from(std::io::ErrorKind::InvalidInput);

@@ -1,0 +1,48 @@
+//! The page that a file's memory is made of: what the host loses of it, it loses whole.
+
+use super::PAGE;
+use rustix::fs::{fstatfs, major, minor};
+use std::{fs, fs::File, os::unix::fs::MetadataExt};
+
+/// `f_type` of hugetlbfs (`HUGETLBFS_MAGIC`), whose block size is that of its pages.
+pub const HUGETLBFS: i64 = 0x9584_58f6;
+
+/// Bytes of a page of `file`: more than 4096 on hugetlbfs, and of a device-dax node.
+pub fn of(file: &File) -> u64 {
+    huge(file).or_else(|| aligned(file)).unwrap_or(PAGE).max(PAGE)
+}
+
+fn huge(file: &File) -> Option<u64> {
+    let told = fstatfs(file).ok()?;
+    let size = u64::try_from(told.f_bsize).ok()?;
+    (told.f_type == HUGETLBFS && size.is_power_of_two()).then_some(size)
+}
+
+/// What a device-dax node maps in.
+fn aligned(file: &File) -> Option<u64> {
+    let device = file.metadata().ok()?.rdev();
+    let path = format!("/sys/dev/char/{}:{}/align", major(device), minor(device));
+    let size: u64 = fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    size.is_power_of_two().then_some(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    #[test]
+    fn pages_are_those_of_the_file_system() {
+        assert_eq!(of(&tempfile::tempfile().unwrap()), PAGE);
+        assert_eq!(of(&File::open("/dev/null").unwrap()), PAGE);
+        let small = memfd_create("small", MemfdFlags::CLOEXEC).unwrap();
+        assert_eq!(of(&small.into()), PAGE);
+        // No page of it is taken.
+        let large = memfd_create(
+            "large",
+            MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
+        )
+        .unwrap();
+        assert_eq!(of(&large.into()), 2 << 20);
+    }
+}
