@@ -28,7 +28,7 @@ use crate::{
         probe::{BackingFacts, Purpose},
     },
     layout::map::Report,
-    machine::{Machine, OnReset, Outcome, Plans, RunLimits, acpi_input, socket::Socket},
+    machine::{Machine, OnReset, Outcome, Plans, RunLimits, acpi_input, records, socket::Socket},
     memory::{
         backing::{self, Held},
         state,
@@ -292,6 +292,8 @@ fn start_nested(plan: &MachinePlan, file: Option<&Path>, log: Option<PathBuf>) -
     let states = plan.config.nvdimm.iter().filter_map(|n| n.state.as_deref());
     let held_states: Result<Vec<_>, _> = states.map(state::hold).collect();
     let _held_states = held_states.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
+    let records = plan.config.apei.records.as_deref().map(records::hold).transpose();
+    let _held_records = records.map_err(|e| Failure::new(ExitCode::BadConfig, e))?;
     let held = hold_backings(plan)?;
     let mut host = HostOptions::default();
     // What the guest touches is the nested host's memory, beside what that needs itself.

@@ -2,7 +2,7 @@
 
 use crate::units::TimeSpan;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// ACPI platform error interfaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,9 @@ pub struct ApeiConfig {
     pub enabled: bool,
     /// Time between two looks of the guest at the polled error source.
     pub poll: TimeSpan,
+    /// File that keeps the guest's persistent error records (ERST); none: they end with the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records: Option<PathBuf>,
 }
 
 impl ApeiConfig {
@@ -29,6 +32,7 @@ impl Default for ApeiConfig {
         Self {
             enabled: false,
             poll: TimeSpan(Duration::from_secs(5)),
+            records: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     GuestMemory,
     units::{Gpa, GpaRange},
 };
+use std::{fmt, io, sync::Arc};
 
 /// Most bytes of all records.
 pub const MAX_RECORDS_BYTES: usize = 1 << 20;
@@ -124,6 +125,12 @@ impl Records {
     }
 }
 
+/// What keeps records beyond the run. The guest is told that a record is written when it is.
+pub trait RecordStore: Send + Sync + fmt::Debug {
+    /// These are all there are.
+    fn keep(&self, records: &Records) -> io::Result<()>;
+}
+
 /// The record at the beginning of `bytes`.
 fn first(bytes: &[u8]) -> Option<&[u8]> {
     let len = usize::try_from(u32::from_le_bytes(word(bytes, RECORD_LEN))).ok()?;
@@ -167,6 +174,8 @@ enum Operation {
 #[derive(Debug, Default)]
 pub(super) struct Erst {
     records: Records,
+    /// None: they end with the run.
+    store: Option<Arc<dyn RecordStore>>,
     operation: Operation,
     offset: u64,
     id: u64,
@@ -176,11 +185,27 @@ pub(super) struct Erst {
 }
 
 impl Erst {
-    pub(super) fn new(records: Records) -> Self {
+    pub(super) fn new(records: Records, store: Option<Arc<dyn RecordStore>>) -> Self {
         Self {
             records,
+            store,
             ..Self::default()
         }
+    }
+
+    pub(super) fn store(&self) -> Option<Arc<dyn RecordStore>> {
+        self.store.clone()
+    }
+
+    /// These are the records from now on, if they are kept.
+    fn become_of(&mut self, records: Records) -> Status {
+        let kept = self.store.as_ref().map_or(Ok(()), |store| store.keep(&records));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "an error record of the guest cannot be kept");
+            return Status::Failed;
+        }
+        self.records = records;
+        Status::Success
     }
 
     pub(super) fn records(&self) -> &Records {
@@ -231,10 +256,16 @@ impl Erst {
                 Some(_) => Status::Success,
                 None => Status::Failed,
             },
-            Operation::Write => match buffer.take(self.offset) {
-                Some(record) => self.records.put(record),
-                None => Status::Failed,
-            },
+            Operation::Write => {
+                let Some(record) = buffer.take(self.offset) else {
+                    return Status::Failed;
+                };
+                let mut records = self.records.clone();
+                match records.put(record) {
+                    Status::Success => self.become_of(records),
+                    refused => refused,
+                }
+            }
             Operation::Read if self.records.is_empty() => Status::Empty,
             Operation::Read => match self.records.get(self.id) {
                 None => Status::NotFound,
@@ -244,11 +275,17 @@ impl Erst {
                 },
             },
             Operation::Clear if self.records.is_empty() => Status::Empty,
-            Operation::Clear if self.records.clear(self.id) => {
-                self.next = 0;
-                Status::Success
+            Operation::Clear => {
+                let mut records = self.records.clone();
+                if !records.clear(self.id) {
+                    return Status::NotFound;
+                }
+                let done = self.become_of(records);
+                if done == Status::Success {
+                    self.next = 0;
+                }
+                done
             }
-            Operation::Clear => Status::NotFound,
         }
     }
 }

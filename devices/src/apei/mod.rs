@@ -33,7 +33,7 @@ mod tables;
 pub use config::ApeiConfig;
 pub use cper::{Cper, MemoryError, ProcessorError, Severity};
 pub use einj::{Injection, InjectionStatus, Target};
-pub use erst::{MAX_RECORDS_BYTES, Records};
+pub use erst::{MAX_RECORDS_BYTES, NoRecord, RecordStore, Records};
 pub use ghes::{MAX_WAITING, ReportsFull, SourceInfo};
 pub use tables::{bert, einj as einj_table, erst as erst_table, hest};
 
@@ -42,7 +42,7 @@ use crate::{
     units::{Gpa, GpaRange},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the error interfaces are. Guest ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,10 +158,12 @@ const EINJ: u16 = 8;
 const ERST: u16 = 12;
 
 /// What of the error interfaces outlasts a reset.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct ApeiKept {
     /// Persistent records.
     pub records: Records,
+    /// What keeps them beyond the run, if something does.
+    pub store: Option<Arc<dyn RecordStore>>,
     /// The error status block of an error that ended the boot before: the next one finds it.
     pub fatal: Option<Vec<u8>>,
 }
@@ -202,7 +204,7 @@ impl Apei {
             state: Mutex::new(State {
                 sources: Default::default(),
                 einj: einj::Einj::default(),
-                erst: erst::Erst::new(kept.records),
+                erst: erst::Erst::new(kept.records, kept.store),
                 fatal: None,
             }),
         };
@@ -232,6 +234,7 @@ impl Apei {
         let state = self.state();
         ApeiKept {
             records: state.erst.records().clone(),
+            store: state.erst.store(),
             fatal: state.fatal.clone(),
         }
     }

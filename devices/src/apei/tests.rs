@@ -1,7 +1,7 @@
 use super::*;
 use crate::line::CountingLine;
 use proptest::prelude::*;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 
 const PLAN: ApeiPlan = ApeiPlan {
@@ -342,6 +342,41 @@ fn records_are_written_listed_read_and_cleared() {
     assert_eq!(next.ids(), [5, 9], "they outlast a reset");
     assert_eq!(next.erst(2, 5), 0);
     assert_eq!(next.ids(), [9]);
+}
+
+/// Keeps records while it is not full.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<(bool, Vec<u8>)>);
+
+impl RecordStore for Shelf {
+    fn keep(&self, records: &Records) -> io::Result<()> {
+        let mut shelf = self.0.lock().unwrap();
+        if shelf.0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        shelf.1 = records.write();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_record_is_written_when_it_is_kept() {
+    let shelf = Arc::new(Shelf::default());
+    let guest = guest(ApeiKept {
+        store: Some(shelf.clone()),
+        ..ApeiKept::default()
+    });
+    assert_eq!(guest.write(&record(5, 200)), 0);
+    assert_eq!(shelf.0.lock().unwrap().1, record(5, 200));
+    // What cannot be kept is not there, and what cannot be taken away is.
+    shelf.0.lock().unwrap().0 = true;
+    assert_eq!((guest.write(&record(6, 200)), guest.ids()), (3, vec![5]));
+    assert_eq!((guest.erst(2, 5), guest.ids()), (3, vec![5]));
+    shelf.0.lock().unwrap().0 = false;
+    assert_eq!((guest.erst(2, 5), guest.ids()), (0, vec![]));
+    assert!(shelf.0.lock().unwrap().1.is_empty());
+    // A reset changes nobody who keeps them.
+    assert!(guest.apei.keep().store.is_some());
 }
 
 #[test]

@@ -10,11 +10,13 @@ use guest_tests::{
 };
 use serde_json::{Value, json};
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 const EINJ: &str = "/sys/kernel/debug/apei/einj";
+/// Records by name, with what they hold.
+const LIST_RECORDS: &str = "cd /sys/fs/pstore && sha256sum dmesg-erst-*";
 /// Error types of EINJ.
 const MEMORY_CORRECTED: u32 = 8;
 const MEMORY_RECOVERABLE: u32 = 0x10;
@@ -23,7 +25,7 @@ fn start(kernel: &str, files: &Scratch) -> Result<Machine> {
     let guest = GuestBuilder::new(kernel)
         .arg("--cpu", "vendor=AuthenticAMD,add=erms")
         .arg("--api-socket", &files.text("api"))
-        .arg("--apei", "on,poll=500ms")
+        .arg("--apei", &format!("on,poll=500ms,records={}", files.text("records")))
         .arg("--on-reset", "restart")
         .cmdline("panic=1 module_blacklist=pvpanic,pvpanic_mmio")
         .hello_within(Duration::from_secs(240))
@@ -251,10 +253,21 @@ fn fatal(mut m: Machine, files: &Scratch) -> Result<Machine> {
         .guest
         .check("cat /sys/fs/pstore/dmesg-erst-* | grep -E 'Kernel panic|Fatal hardware error'")?;
     ensure!(!text.is_empty());
+    Ok(m)
+}
+
+/// Another run of the machine finds the records that are in the file, until its guest removes them.
+fn next_run(kernel: &str, files: &Scratch, kept: &str) -> Result<()> {
+    ensure!(fs::metadata(files.join("records"))?.len() > 0);
+    let mut m = start(kernel, files)?;
+    let records = m.guest.check(LIST_RECORDS)?;
+    ensure!(records == kept, "{records}, and in the run before {kept}");
     m.guest.check("rm /sys/fs/pstore/dmesg-erst-*")?;
     let records = m.guest.check("ls /sys/fs/pstore")?;
     ensure!(!records.contains("erst"), "{records}");
-    Ok(m)
+    m.guest.power_off()?;
+    ensure!(fs::metadata(files.join("records"))?.len() == 0);
+    Ok(())
 }
 
 /// What happens to one machine, in this order.
@@ -271,8 +284,10 @@ fn error_interfaces(kernel: &str) -> Result<()> {
     let files = Scratch::new("apei")?;
     let mut m = start(kernel, &files)?;
     walk(&mut m, &STEPS)?;
-    fatal(m, &files)?.guest.power_off()?;
-    Ok(())
+    let mut m = fatal(m, &files)?;
+    let kept = m.guest.check(LIST_RECORDS)?;
+    m.guest.power_off()?;
+    next_run(kernel, &files, &kept)
 }
 
 #[test]

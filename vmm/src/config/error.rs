@@ -87,6 +87,9 @@ pub enum ConfigError {
     /// Error sources that would be looked at too often, or hardly ever.
     #[error("poll={0} of apei is out of range: expected 100ms to 60min; hint: the notified source needs no polling")]
     ApeiPoll(TimeSpan),
+    /// Records without interfaces that would write them.
+    #[error("records={} of apei has nobody who writes it: expected enabled=on as well; hint: --apei on,records=FILE", .0.display())]
+    ApeiRecords(PathBuf),
 
     /// Too few or too many vCPUs.
     #[error("{0} vCPUs are asked for: expected 1 to {MAX_VCPUS}; hint: --cpus N")]

@@ -18,6 +18,8 @@ use std::{
 };
 
 const PAGE: ByteSize = ByteSize::kib(4);
+/// Role of the file that keeps the guest's persistent error records.
+const RECORDS: &str = "the error records";
 /// What is expected where only a device-dax node will do.
 const DEVDAX: &str = "a device-dax node such as /dev/dax0.0";
 
@@ -68,9 +70,12 @@ impl VmConfig {
         if let Some(vsock) = &self.vsock {
             problems.extend(check_folder("the vsock socket", &vsock.socket).err());
         }
-        for (slot, nvdimm) in self.nvdimm.iter().enumerate() {
-            let Some(path) = &nvdimm.state else { continue };
+        let states = self.nvdimm.iter().enumerate().filter_map(|(slot, nvdimm)| {
             let role = format!("the state of {}", self.nvdimm_name(slot));
+            Some((role, nvdimm.state.as_ref()?))
+        });
+        let records = self.apei.records.iter().map(|path| (RECORDS.to_owned(), path));
+        for (role, path) in states.chain(records) {
             match fs::metadata(path) {
                 Ok(meta) if !meta.is_file() => problems.push(wrong_kind(&role, path, &meta, "a file")),
                 _ => problems.extend(check_folder(&role, path).err()),
@@ -245,6 +250,8 @@ impl VmConfig {
                 ..Named::written(id.clone(), path)
             }));
         }
+        let records = self.apei.records.as_deref();
+        named.extend(records.map(|path| Named::written(RECORDS.to_owned(), path)));
         let consoles = self.console_files().into_iter();
         named.extend(consoles.map(|(role, path)| Named::written(role.to_owned(), path)));
         named

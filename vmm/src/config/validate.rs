@@ -61,6 +61,9 @@ impl VmConfig {
         if self.apei.enabled && !ApeiConfig::POLL.contains(&self.apei.poll.0) {
             problems.push(ConfigError::ApeiPoll(self.apei.poll));
         }
+        if let Some(path) = self.apei.records.as_ref().filter(|_| !self.apei.enabled) {
+            problems.push(ConfigError::ApeiRecords(path.clone()));
+        }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 

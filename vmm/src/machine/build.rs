@@ -15,6 +15,7 @@ use super::{
     net::NetError,
     platform::Devices,
     ranges,
+    records::RecordsError,
     restart::Kept,
     share::ShareError,
     socket::SocketError,
@@ -113,6 +114,9 @@ pub enum BuildError {
         #[source]
         source: StateFileError,
     },
+    /// The guest's error records.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
     /// A memory device's memory.
     #[error("memory device {id} cannot be used")]
     MemoryDevice {

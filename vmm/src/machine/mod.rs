@@ -23,6 +23,7 @@ mod operations;
 pub mod output;
 mod platform;
 mod ranges;
+pub mod records;
 mod refusal;
 mod restart;
 mod secure;

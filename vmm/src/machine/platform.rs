@@ -8,6 +8,7 @@ use super::{
     fault::MachineChecks,
     growth::Growth,
     nvdimm::OpenBus,
+    records::RecordsFile,
     restart::Kept,
     tail::{Tail, Tee},
     virtio::{LiveVirtio, VirtioDevices},
@@ -86,7 +87,18 @@ impl Devices {
         kept: Option<&mut Kept>,
     ) -> Result<Self, BuildError> {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
-        let errors = kept.as_deref().map(|kept| kept.apei.clone()).unwrap_or_default();
+        let errors = match (&config.apei.records, kept.as_deref()) {
+            (_, Some(kept)) => kept.apei.clone(),
+            (Some(path), None) => {
+                let (records, file) = RecordsFile::open(path)?;
+                ApeiKept {
+                    records,
+                    store: Some(Arc::new(file)),
+                    fatal: None,
+                }
+            }
+            (None, None) => ApeiKept::default(),
+        };
         let (console, domain_console, tail) = match kept {
             Some(kept) => (
                 take(&mut kept.console),

@@ -75,6 +75,13 @@ impl StateFile {
 
 /// Locks the state at `path`, also for somebody else who will open it on our behalf (the nested host).
 pub fn hold(path: &Path) -> Result<File, StateFileError> {
+    let lock = lock_beside(path).map_err(|(lock, error)| StateFileError::Open(lock, error))?;
+    lock.ok_or_else(|| StateFileError::InUse(path.to_owned()))
+}
+
+/// Locks `PATH.lock`, for as long as the file is open; none: another process has it. A lock on the file itself would end when it is
+/// replaced. An error has what could not be locked.
+pub fn lock_beside(path: &Path) -> Result<Option<File>, (PathBuf, io::Error)> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(".lock");
     let lock_path = path.with_file_name(name);
@@ -83,11 +90,11 @@ pub fn hold(path: &Path) -> Result<File, StateFileError> {
         .truncate(false)
         .write(true)
         .open(&lock_path);
-    let file = opened.map_err(|e| StateFileError::Open(lock_path, e))?;
+    let file = opened.map_err(|e| (lock_path.clone(), e))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StateFileError::InUse(path.to_owned())),
-        Err(e) => Err(StateFileError::Open(path.to_owned(), e.into())),
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err((lock_path, e.into())),
     }
 }
 
@@ -106,7 +113,8 @@ impl StateStore for StateFile {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts `bytes` in the place of the file at `path`: a reader finds the old ones or the new ones.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),

@@ -89,6 +89,7 @@ pub fn shares_of(config: &VmConfig, config_file: Option<&Path>) -> Result<Vec<Pa
         .chain(config.virtio_pmem.iter().filter_map(|d| d.file.as_deref()))
         .chain(config.disk.iter().map(|d| d.file.as_path()))
         .chain(config.virtual_disk.iter().filter_map(|d| d.file.as_deref()))
+        .chain(config.apei.records.as_deref())
         .chain(consoles)
         .chain(links.iter().map(PathBuf::as_path))
         .chain(config.vsock.iter().map(|vsock| vsock.socket.as_path()))

@@ -495,9 +495,10 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "apei",
-        value: "on|off[,poll=TIME]",
+        value: "on|off[,poll=TIME][,records=FILE]",
         help: "ACPI platform error interfaces (HEST, BERT, EINJ, ERST): the guest hears of errors that the platform knows, injects \
-               some itself and keeps records; poll is the time between two looks at the polled source [default: off, 5s]",
+               some itself and keeps records, beyond the run in FILE; poll is the time between two looks at the polled source \
+               [default: off, 5s]",
         repeatable: false,
         read: |c, texts| merge(&mut c.apei, texts, APEI),
         write: |c| pairs(&c.apei, APEI),

@@ -243,6 +243,11 @@ fn the_polled_error_source_is_looked_at_now_and_then() {
     assert_eq!(read.poll_ms(), 100);
     assert!(!config(&[]).apei.enabled);
     accepted(&[("apei", "on,poll=60min")]);
+    accepted(&[("apei", "on,records=r")]);
+    refused(
+        &[("apei", "off,records=r")],
+        "records=r of apei has nobody who writes it: expected enabled=on as well",
+    );
     // Nobody looks.
     accepted(&[("apei", "off,poll=0s")]);
     refused(
