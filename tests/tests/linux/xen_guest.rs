@@ -340,13 +340,27 @@ fn xen_guest_with_two_vcpus_balloons_while_both_work() -> Result<()> {
 /// The kernel is the first domain: it asks for its memory map, finds its processors, and is switched off by Xen.
 #[test]
 fn xen_guest_is_the_initial_domain() -> Result<()> {
+    let files = Scratch::new("dom0")?;
+    let socket = files.join("api");
     for kernel in ["debian-6.1-amd64", "debian-6.12-amd64", NEWEST] {
         let mut guest = GuestBuilder::new(kernel)
             .memory("512M")
             .cpus("2")
             .arg("--xen", "version=4.17,dom0=on")
             .nvdimm("size=64M,id=a")
+            .arg("--api-socket", &files.text("api"))
             .start()?;
+        // What it would not hear is not said, and changes nothing.
+        let before = limits(&socket, &["get"])?;
+        let done = ctl(&program()?, &socket, &["limits", "set", "target=256M"])?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        ensure!(
+            !done.status.success()
+                && said.contains("the guest does not hear of the target 256M")
+                && said.contains("hint:"),
+            "{kernel}: {said}"
+        );
+        ensure!(limits(&socket, &["get"])? == before, "{kernel}");
         // A domain that is never moved trusts the processor's clock.
         expect_xen_with_clock(&mut guest, kernel, "tsc")?;
         // Only the initial domain looks for the machine's processors.
