@@ -1,7 +1,7 @@
-//! `cargo xtask check`, and the checks that are no tests: format, lints, licences, documentation.
+//! `cargo xtask check`, and the checks that are no tests: format, lints, licences, recipes, documentation.
 
 use crate::{
-    docs, packages, process,
+    docs, packages, process, recipes,
     test::{self, Tally},
     workspace,
 };
@@ -52,6 +52,10 @@ pub fn checks() -> Tally {
     command(&mut tally, "format", "fmt", format);
     command(&mut tally, "lints", "clippy", clippy);
     dependencies(&mut tally);
+    match recipes::check() {
+        Ok(summary) => println!("check: recipes: ok, {summary}"),
+        Err(error) => tally.fail("recipes", &process::explain(&error)),
+    }
     tally
 }
 

@@ -12,6 +12,7 @@ use std::{
 /// Flags of other programs that the pages name.
 const FOREIGN: &[(&str, &str)] = &[
     ("--force", "daxctl"),
+    ("--foreground", "rasdaemon"),
     ("--locked", "cargo"),
     ("--manifest-path", "cargo"),
     ("--map", "ndctl"),
@@ -20,8 +21,10 @@ const FOREIGN: &[(&str, &str)] = &[
     ("--no-install-recommends", "apt-get"),
     ("--no-notify", "ndctl"),
     ("--package", "cargo"),
+    ("--record", "rasdaemon"),
     ("--release", "cargo"),
     ("--status", "ndctl"),
+    ("--strict", "kubernetes-validate"),
     ("--test", "cargo"),
     ("--test-threads", "libtest"),
     ("--uninject", "ndctl"),

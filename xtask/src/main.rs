@@ -17,6 +17,8 @@ mod images;
 mod matrix;
 mod packages;
 mod process;
+mod python;
+mod recipes;
 mod test;
 mod workspace;
 

@@ -41,7 +41,7 @@ pub const TEST: &[Package] = &[
     package(
         "python3-venv",
         "python3",
-        "schemathesis is installed in a virtual environment",
+        "schemathesis and the validators of recipes are installed in virtual environments",
     ),
     package(
         "binutils",

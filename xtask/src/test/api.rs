@@ -6,7 +6,7 @@
 //! schemathesis comes from PyPI, in a virtual environment below `target/`, in the one version that is named here.
 
 use super::Tally;
-use crate::{host, process, workspace};
+use crate::{host, process, python, workspace};
 use anyhow::{Context, Result};
 use std::{
     fs, io,
@@ -37,7 +37,7 @@ pub fn run(place: host::Place, filter: Option<&str>) -> Result<Tally> {
     if filter.is_some_and(|filter| !name.contains(filter)) {
         return Ok(tally);
     }
-    let program = installed()?;
+    let program = python::programs(&[SCHEMATHESIS])?.join("schemathesis");
     let folder = workspace::scratch("api")?;
     // A backing file that a request names is made where the machine runs.
     let work = folder.join("work");
@@ -69,25 +69,6 @@ pub fn run(place: host::Place, filter: Option<&str>) -> Result<Tally> {
     }
     machine.end();
     Ok(tally)
-}
-
-/// The program, installed the first time.
-fn installed() -> Result<PathBuf> {
-    let version = SCHEMATHESIS.replace("==", "-");
-    let folder = workspace::target().join("python").join(version);
-    let program = folder.join("bin/schemathesis");
-    // The last file that pip writes is not known; a mark of our own is.
-    let mark = folder.join("complete");
-    if mark.exists() {
-        return Ok(program);
-    }
-    println!("installing {SCHEMATHESIS} in {}", folder.display());
-    let mut venv = Command::new("python3");
-    process::quiet(venv.args(["-m", "venv", "--clear"]).arg(&folder))?;
-    let mut pip = Command::new(folder.join("bin/pip"));
-    process::quiet(pip.args(["install", "--quiet", "--disable-pip-version-check", SCHEMATHESIS]))?;
-    fs::write(&mark, SCHEMATHESIS).with_context(|| format!("cannot write {}", mark.display()))?;
-    Ok(program)
 }
 
 /// A machine with a Linux guest; killed when dropped.

@@ -1,10 +1,10 @@
 //! docs/recipes/slurm.sh on a cluster of this one machine: Slurm's own daemons, with everything of theirs in one folder.
 
+use crate::{ERROR, SUITE, cases, merged, output, path_with, read, recipe_file, said, text};
 use anyhow::{Context, Result, bail, ensure};
 use guest_tests::{Scratch, guest};
-use serde_json::Value;
 use std::{
-    env, fs,
+    fs,
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -16,15 +16,8 @@ use std::{
 /// For a daemon to come up, or a job to run.
 const SOON: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(200);
-
-/// Four scenarios, of a kernel that is not there: shards and their results are what this is about, and need no guest.
-const SUITE: &str = r#"
-about = "four"
-[[scenario]]
-name = "each"
-parameters = { n = [1, 2, 3, 4] }
-step = [{ run = "echo ${n}" }]
-"#;
+/// What is said of the kernel, which is given by its path.
+const NO_KERNEL: &str = "cannot read kernel /nonexistent/k";
 
 /// The daemons; they end with this.
 struct Cluster<'a> {
@@ -39,23 +32,6 @@ impl Drop for Cluster<'_> {
             let _ = daemon.wait();
         }
     }
-}
-
-fn output(command: &mut Command) -> Result<Output> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {name}; hint: install Slurm and MUNGE"))
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-fn said(output: &Output) -> String {
-    let error = String::from_utf8_lossy(&output.stderr);
-    format!("{}: {}{error}", output.status, text(output))
 }
 
 /// Two ports that nobody has.
@@ -135,9 +111,8 @@ impl<'a> Cluster<'a> {
 
     /// Submits from the folder of jobs and waits for the end; what sbatch said, and its number.
     fn submit(&self, arguments: &[String]) -> Result<(Output, String)> {
-        let mut path = guest::program()?.parent().context("no folder")?.as_os_str().to_owned();
-        path.push(":");
-        path.push(env::var_os("PATH").unwrap_or_default());
+        let program = guest::program()?;
+        let path = path_with(program.parent().context("no folder")?)?;
         let mut command = self.command("sbatch");
         command
             .arg("--wait")
@@ -161,29 +136,12 @@ fn wait(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Names of the cases that a folder has results of, each an error with this reason.
-fn cases(folder: &Path) -> Result<Vec<String>> {
-    let path = folder.join("results.json");
-    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let whole: Value = serde_json::from_slice(&bytes)?;
-    let results = whole["results"].as_array().context("no results")?;
-    let one = |result: &Value| {
-        let reason = result["reason"].as_str().unwrap_or_default();
-        ensure!(
-            result["verdict"] == "error" && reason.starts_with("cannot read kernel /nonexistent/k"),
-            "{result}"
-        );
-        Ok(result["id"].as_str().context("no id")?.to_owned())
-    };
-    results.iter().map(one).collect()
-}
-
 #[test]
 fn an_array_job_runs_a_shard_in_each_task_and_another_job_merges_them() -> Result<()> {
     let files = Scratch::new("slurm")?;
     fs::write(files.join("suite.toml"), SUITE)?;
     let cluster = Cluster::start(&files)?;
-    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/recipes/slurm.sh");
+    let recipe = recipe_file("slurm.sh");
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let mut array = words("--array=1-2");
     array.extend([recipe.display().to_string(), files.text("suite.toml")]);
@@ -192,12 +150,18 @@ fn an_array_job_runs_a_shard_in_each_task_and_another_job_merges_them() -> Resul
     let jobs = files.join("jobs");
     let log = |task: u32| fs::read_to_string(jobs.join(format!("boot-tests-{job}-{task}.log"))).unwrap_or_default();
     // An error of the host, as the program itself says it.
-    ensure!(done.status.code() == Some(3), "{}\n{}\n{}", said(&done), log(1), log(2));
+    ensure!(
+        done.status.code() == Some(ERROR),
+        "{}\n{}\n{}",
+        said(&done),
+        log(1),
+        log(2)
+    );
     let parts = jobs.join("boot-tests");
-    let (first, second) = (cases(&parts.join("1"))?, cases(&parts.join("2"))?);
+    let (first, second) = (cases(&parts.join("1"), NO_KERNEL)?, cases(&parts.join("2"), NO_KERNEL)?);
     ensure!((first.len(), second.len()) == (2, 2), "{first:?} {second:?}");
 
-    let text = fs::read_to_string(&recipe)?;
+    let text = read("slurm.sh")?;
     let line = text
         .lines()
         .find(|l| l.contains("--wrap"))
@@ -205,12 +169,12 @@ fn an_array_job_runs_a_shard_in_each_task_and_another_job_merges_them() -> Resul
     let merge = line.split('\'').nth(1).context("the recipe's --wrap is not quoted")?;
     let after = format!("--dependency=afterany:{job}");
     let (done, _) = cluster.submit(&[after, "--wrap".to_owned(), merge.to_owned()])?;
-    ensure!(done.status.code() == Some(3), "{}", said(&done));
-    let mut all = cases(&parts.join("all"))?;
-    let mut both = [first, second].concat();
-    all.sort();
-    both.sort();
-    ensure!(all == both && all.len() == 4, "{all:?} {both:?}");
-    ensure!(fs::read_to_string(parts.join("page/index.html"))?.contains("4 cases, 4 to be looked at"));
-    Ok(())
+    ensure!(done.status.code() == Some(ERROR), "{}", said(&done));
+    merged(
+        &[first, second],
+        &parts.join("all"),
+        &parts.join("page"),
+        None,
+        NO_KERNEL,
+    )
 }
