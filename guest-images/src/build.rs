@@ -11,7 +11,7 @@ use crate::{
     qemu, recipe,
     source::{self, SourceKernel},
     store::{FOLDER, Key, Store, hex, write_atomically},
-    tools::{self, Tools},
+    tools::{self, Sets},
 };
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -105,14 +105,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn guest(&mut self, wanted: &'static recipe::Kernel, tools: &Tools) -> Result<()> {
+    fn guest(&mut self, wanted: &'static recipe::Kernel, tools: &Sets) -> Result<()> {
         self.kernel(wanted)?;
         let image = self.image(&self.kernels[wanted.name], tools)?;
         self.manifest.kernels.insert(wanted.name.to_owned(), image);
         Ok(())
     }
 
-    fn image(&self, kernel: &Kernel, tools: &Tools) -> Result<KernelImage> {
+    fn image(&self, kernel: &Kernel, tools: &Sets) -> Result<KernelImage> {
         Ok(KernelImage {
             release: kernel.release.clone(),
             bzimage: kernel.folder.join("bzImage"),
@@ -121,20 +121,20 @@ impl Builder<'_> {
         })
     }
 
-    fn local(&mut self, package: &LocalPackage, tools: &Tools) -> Result<()> {
+    fn local(&mut self, package: &LocalPackage, tools: &Sets) -> Result<()> {
         (self.say)(&format!("kernel {}", package.name));
         let kernel = kernel::build_local(&self.store, &package.name, package.fetched()?)?;
         self.own(&package.name, &kernel, tools)
     }
 
-    fn compiled(&mut self, source: &SourceKernel, tools: &Tools) -> Result<()> {
+    fn compiled(&mut self, source: &SourceKernel, tools: &Sets) -> Result<()> {
         (self.say)(&format!("kernel {}", source.name));
         let compiler = source::Compiler::new(&self.store, &self.archive, self.refresh)?;
         let kernel = compiler.build(source, self.say)?;
         self.own(&source.name, &kernel, tools)
     }
 
-    fn own(&mut self, name: &str, kernel: &Kernel, tools: &Tools) -> Result<()> {
+    fn own(&mut self, name: &str, kernel: &Kernel, tools: &Sets) -> Result<()> {
         let root = self.store.dir().join(&kernel.folder);
         self.record(&kernel.packages, &root);
         let image = self.image(kernel, tools)?;
@@ -169,7 +169,7 @@ impl Builder<'_> {
         write_atomically(&self.store.dir().join(vmm::images::HYPERVISORS), text.as_bytes())
     }
 
-    fn host(&mut self, tools: &Tools) -> Result<()> {
+    fn host(&mut self, tools: &Sets) -> Result<()> {
         let mut failed = Vec::new();
         for name in recipe::HOST_KERNELS {
             match self.kernel(recipe_of(name)?) {
@@ -180,7 +180,7 @@ impl Builder<'_> {
         bail!("no kernel for the nested host: {}", failed.join("; "))
     }
 
-    fn host_with(&mut self, name: &str, tools: &Tools) -> Result<()> {
+    fn host_with(&mut self, name: &str, tools: &Sets) -> Result<()> {
         (self.say)("nested host");
         let kernel = &self.kernels[name];
         let initramfs = initramfs::build(&self.store, Role::Host, kernel, tools, &self.programs)?;
@@ -239,7 +239,10 @@ fn fingerprint(
             recipe::TOOLS_PACKAGES,
             recipe::TOOLS_WITHOUT,
             recipe::PROGRAMS,
-            recipe::CONFIGURATION
+            recipe::CONFIGURATION,
+            recipe::NEWER_SUITE,
+            recipe::NEWER_PACKAGES,
+            recipe::NEWER_PROGRAMS
         )
     ));
     Ok(key.text())
@@ -310,9 +313,13 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
         kernels: BTreeMap::new(),
     };
     (builder.say)("tools");
-    let tools = tools::unpack(&builder.store, &builder.apt(recipe::TOOLS_SUITE)?)?;
-    let root = tools.root.clone();
-    builder.record(&tools.packages, &root);
+    let tools = Sets {
+        plain: tools::unpack(&builder.store, &builder.apt(recipe::TOOLS_SUITE)?)?,
+        newer: tools::unpack_newer(&builder.store, &builder.apt(recipe::NEWER_SUITE)?)?,
+    };
+    for set in [&tools.plain, &tools.newer] {
+        builder.record(&set.packages, &set.root);
+    }
     for kernel in kernels {
         builder.guest(kernel, &tools)?;
     }
@@ -330,9 +337,9 @@ pub fn build(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Manifest> {
     if options.prune {
         let hypervisors = fs::read_to_string(dir.join(vmm::images::HYPERVISORS)).unwrap_or_default();
         let text = text + &crate::conformance::record(&dir) + &hypervisors;
-        let removed = builder
-            .store
-            .prune(|name| text.contains(name) || tools.root.ends_with(name))?;
+        let removed = builder.store.prune(|name| {
+            text.contains(name) || [&tools.plain, &tools.newer].iter().any(|set| set.root.ends_with(name))
+        })?;
         (builder.say)(&format!("removed {removed} results of earlier builds"));
     }
     Manifest::load(&dir).with_context(|| {

@@ -7,7 +7,7 @@ use crate::{
     modules::{Available, Dependencies},
     recipe::{self, Module},
     store::{Key, Store},
-    tools::Tools,
+    tools::{Sets, Tools},
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -119,7 +119,8 @@ fn add_modules(
 }
 
 /// Builds the image of a role for a kernel; returns its path relative to the images' folder.
-pub fn build(store: &Store, role: Role, kernel: &Kernel, tools: &Tools, programs: &Programs) -> Result<PathBuf> {
+pub fn build(store: &Store, role: Role, kernel: &Kernel, tools: &Sets, programs: &Programs) -> Result<PathBuf> {
+    let (tools, newer) = (&tools.plain, &tools.newer);
     let mut key = Key::new("initramfs");
     key.add(role.name())
         .add(kernel.folder.to_string_lossy().as_bytes())
@@ -133,7 +134,9 @@ pub fn build(store: &Store, role: Role, kernel: &Kernel, tools: &Tools, programs
         ))
         .add(PROFILE);
     if role == Role::Guest {
-        key.add(&programs.memprobe);
+        key.add(&programs.memprobe)
+            .add(newer.root.to_string_lossy().as_bytes())
+            .add(format!("{:?}", recipe::NEWER_PROGRAMS));
     }
     let folder = store.step(&format!("initramfs-{}", role.name()), &key, |out| {
         let scratch = store.scratch()?;
@@ -143,6 +146,7 @@ pub fn build(store: &Store, role: Role, kernel: &Kernel, tools: &Tools, programs
         tree.file(MODULE_LIST, 0o644, list)?;
         if role == Role::Guest {
             tools.add_programs(&mut tree)?;
+            newer.add_newer(&mut tree)?;
             tree.file("usr/bin/memprobe", 0o755, programs.memprobe.as_slice())?;
         }
         tools.add_busybox(&mut tree)?;

@@ -154,6 +154,9 @@ pub const TOOLS_WITHOUT: &[&str] = &[
     "libperl",
     "python3",
     "libpython3",
+    "libdbd-sqlite3-perl",
+    "libdbi-perl",
+    "pci.ids",
     "usrmerge",
     "dpkg",
     "tar_",
@@ -182,6 +185,12 @@ pub const PROGRAMS: &[&str] = &[
     "ibv_rc_pingpong",
     "setpriv",
 ];
+/// Suite of programs that are too old in the other one, or lack what guests need: its rasdaemon knows of no lost pages.
+pub const NEWER_SUITE: &str = "trixie";
+/// What they come from.
+pub const NEWER_PACKAGES: &[&str] = &["rasdaemon", "sqlite3"];
+/// Programs of those packages. They do not run with the others' libraries, and bring their own.
+pub const NEWER_PROGRAMS: &[&str] = &["rasdaemon", "sqlite3"];
 /// Configuration that goes along, where it exists, and what programs load by name.
 pub const CONFIGURATION: &[&str] = &[
     "etc/mke2fs.conf",

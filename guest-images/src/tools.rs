@@ -15,6 +15,9 @@ use std::{
     process::Command,
 };
 
+/// Folder of the newer programs in guests.
+const NEWER: &str = "opt/newer";
+
 /// An unpacked file tree of packages.
 pub struct Tools {
     /// The tree.
@@ -23,9 +26,22 @@ pub struct Tools {
     pub packages: Vec<Fetched>,
 }
 
+/// Those of every image.
+pub struct Sets {
+    /// Nearly all.
+    pub plain: Tools,
+    /// Programs of the newer suite.
+    pub newer: Tools,
+}
+
 /// Fetches and unpacks.
 pub fn unpack(store: &Store, apt: &Apt) -> Result<Tools> {
     unpack_set(store, apt, "tools", recipe::TOOLS_PACKAGES, recipe::TOOLS_WITHOUT)
+}
+
+/// The same for the programs of the newer suite.
+pub fn unpack_newer(store: &Store, apt: &Apt) -> Result<Tools> {
+    unpack_set(store, apt, "tools-newer", recipe::NEWER_PACKAGES, recipe::TOOLS_WITHOUT)
 }
 
 /// The same for a set of packages with a name of its own.
@@ -105,6 +121,28 @@ impl Tools {
             if from.exists() {
                 tree.copy(&from, path)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Programs of the newer suite, below `/opt/newer` with their own loader and libraries, and scripts of their names.
+    pub fn add_newer(&self, tree: &mut Tree) -> Result<()> {
+        let mut loader = None;
+        for program in recipe::NEWER_PROGRAMS {
+            let real = fs::canonicalize(libraries::program(&self.root, program)?)?;
+            Self::add_file(tree, &real, &format!("{NEWER}/bin/{program}"), 0o755)?;
+            for library in libraries::closure(&self.root, &real)? {
+                let file = name(&library)?;
+                Self::add_file(tree, &library, &format!("{NEWER}/lib/{file}"), 0o755)?;
+                if file.starts_with("ld-linux") {
+                    loader = Some(file.to_owned());
+                }
+            }
+            let loader = loader.as_deref().context("the newer programs have no loader")?;
+            let script = format!(
+                "#!/bin/sh\nexec /{NEWER}/lib/{loader} --argv0 {program} --library-path /{NEWER}/lib /{NEWER}/bin/{program} \"$@\"\n"
+            );
+            tree.file(&format!("usr/bin/{program}"), 0o755, script)?;
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ mod powercut;
 mod qemu;
 mod random;
 mod ranges;
+mod ras;
 mod reboot;
 mod regions;
 mod runner;
