@@ -123,3 +123,33 @@ fn xen_guest_that_does_not_take_what_it_is_asked_for_is_told_of() -> Result<()> 
     guest.power_off()?;
     Ok(())
 }
+
+/// A guest that is to be saved, because its root says so in the store, asks Xen for it, is refused, and goes on.
+#[test]
+fn xen_guest_that_would_suspend_is_refused_and_goes_on() -> Result<()> {
+    const SUSPEND: &str = r"\013\0\0\0\01\0\0\0\0\0\0\0\030\0\0\0control/shutdown\0suspend";
+    for kernel in ["debian-6.1-amd64", "debian-6.12-amd64", NEWEST] {
+        let files = Scratch::new("xen-suspend")?;
+        let mut guest = start(kernel, "version=4.17", &files)?;
+        let before = guest.check("dmesg | wc -l")?;
+        send(&mut guest, SUSPEND)?;
+        let log = guest.check(&format!(
+            "for n in $(seq 300); do dmesg | tail -n +{before} | grep -q 'Restarting tasks' && break; sleep 0.1; done; \
+             dmesg | tail -n +{before}"
+        ))?;
+        ensure!(
+            log.contains("Freezing user space processes") && log.contains("Restarting tasks"),
+            "{kernel}: {log}"
+        );
+        ensure!(!log.contains("WARNING:") && !log.contains("BUG:"), "{kernel}: {log}");
+        // Time, the balloon and the store go on.
+        guest.check(
+            "sleep 1; at=/sys/devices/system/xen_memory/xen_memory0; now=$(cat $at/info/current_kb); \
+             echo $((now - 32768)) > $at/target_kb; \
+             for n in $(seq 100); do [ $(cat $at/info/current_kb) = $((now - 32768)) ] && exit 0; sleep 0.1; done; exit 1",
+        )?;
+        ask(&files.join("api"), "power-off")?;
+        ends(guest, kernel, 0, "reboot: Power down")?;
+    }
+    Ok(())
+}
