@@ -248,12 +248,30 @@ fn refusal(socket: &Path) -> Result<Value> {
     }
 }
 
+/// Sum of what was written to persistent memory; read past the page cache, which would be in the balloon's way.
+fn sum_of(pmem: &str) -> String {
+    format!("dd if=/dev/{pmem} bs=1M count=16 iflag=direct 2>/dev/null | sha256sum")
+}
+
+/// Writes to persistent memory, and notes what.
+fn fills_pmem(guest: &mut Guest, number: u32) -> Result<()> {
+    let pmem = format!("pmem{number}");
+    guest.check(&format!(
+        "modprobe -a nfit nd_pmem; for n in $(seq 100); do [ -b /dev/{pmem} ] && break; sleep 0.1; done; \
+         dd if=/dev/urandom of=/dev/{pmem} bs=1M count=16 oflag=direct 2>/dev/null && {} > /t/{pmem}",
+        sum_of(&pmem)
+    ))?;
+    Ok(())
+}
+
 /// The target that the host sets goes through the store, and the guest's own driver follows it down, up and beyond its boot map.
 fn follows_its_target(kernel: &str) -> Result<()> {
     let files = Scratch::new("xen-target")?;
     let socket = files.join("api");
     let mut guest = guest(kernel)
+        .arg("--numa", "node=0,memory=512M,hotplug=1G")
         .arg("--limits", "static-max=768M,target=448M")
+        .nvdimm("size=64M,id=cold")
         .arg("--api-socket", &files.text("api"))
         .cmdline("memhp_default_state=online")
         .start()?;
@@ -271,10 +289,17 @@ fn follows_its_target(kernel: &str) -> Result<()> {
     );
     // A guest that uses its memory gives back what it can do without.
     guest.check("mkdir -p /t && mount -t tmpfs -o size=200m none /t && dd if=/dev/urandom of=/t/a bs=1M count=128 2>/dev/null && sha256sum /t/a > /t/s")?;
-    follows(&socket, 320 * MIB)?;
+    fills_pmem(&mut guest, 0)?;
+    follows(&socket, 352 * MIB)?;
     guest.check("sha256sum -c /t/s")?;
+    // An NVDIMM comes while the target is below what there was, and one was there.
+    said(&socket, &["nvdimm", "add", "--wait", "size=64M,node=0,id=hot"])?;
+    fills_pmem(&mut guest, 1)?;
     follows(&socket, 768 * MIB)?;
     guest.check("sha256sum -c /t/s")?;
+    for pmem in ["pmem0", "pmem1"] {
+        guest.check(&format!("[ \"$({})\" = \"$(cat /t/{pmem})\" ]", sum_of(pmem)))?;
+    }
     let most = total(&mut guest)?;
     ensure!(most > small + 300 * MIB, "{kernel}: MemTotal {most}");
     // More than the boot map has room for.
