@@ -31,7 +31,7 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(100);
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
     /// Not there.
-    #[error("cannot read suite {0}")]
+    #[error("cannot read suite {0}; hint: a suite is a TOML file, or a folder of them")]
     Read(PathBuf, #[source] io::Error),
     /// A folder without suites.
     #[error("there is no suite in folder {0}; hint: suites are files named *.toml")]

@@ -8,6 +8,7 @@ mod faults;
 mod host;
 mod inject;
 mod last_words;
+mod limits;
 mod look;
 mod media;
 mod memory;

@@ -10,16 +10,15 @@ use super::{Outcome, Running, look, media::Change};
 use crate::{
     control::{
         Answer, ControlError, DaxPlan, DaxRange, DaxRequest, ErrorKind, FaultReport, GuestAction, GuestPower,
-        Happening, LimitsRequest, MAX_WAIT, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,
-        NvdimmRequest, OperationKind, OperationList, OperationRequest, OperationResult, OperationState, Phase,
-        RangePlanned, Request, Response, StateInfo, admit,
+        Happening, MAX_WAIT, MachineInfo, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList, NvdimmRequest,
+        OperationKind, OperationList, OperationRequest, OperationResult, OperationState, Phase, RangePlanned, Request,
+        Response, StateInfo, admit,
     },
     machine::{
         control::{Call, Reply},
         growth::Added,
         hotplug::Announced,
     },
-    xen::Xen,
 };
 use devices::{
     acpi::AcpiEvent,
@@ -320,27 +319,6 @@ impl Running {
                 Ok(Begun::Operation(kind, name, Goal::NextBoot(planned), Duration::ZERO))
             }
         }
-    }
-
-    fn limits(&mut self, request: &LimitsRequest) -> Answer {
-        let growth = &mut self.parts.growth;
-        if let LimitsRequest::Set(asked) = request {
-            let deaf = self.parts.platform.xen.as_ref().filter(|xen| !xen.has_store());
-            if let (Some(target), Some(_)) = (asked.target, deaf) {
-                let why = format!(
-                    "the guest does not hear of the target {target}: a first domain listens to a xenstored of its own alone"
-                );
-                let hint = "in the guest, write KiB to /sys/devices/system/xen_memory/xen_memory0/target_kb";
-                return Err(ControlError::new(ErrorKind::Conflict, why).field("target").hint(hint));
-            }
-            growth.set_limits(asked)?;
-            if let Some(xen) = &self.parts.platform.xen {
-                xen.set_target(growth.limits.target);
-            }
-        }
-        let mut info = growth.limits_info();
-        info.domain = self.parts.platform.xen.as_ref().map(Xen::memory);
-        Ok(Response::Limits(info))
     }
 
     fn lock_nvdimm(&self, id: &str) -> Result<(), ControlError> {
