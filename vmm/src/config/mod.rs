@@ -15,6 +15,7 @@ pub mod kv;
 mod limits;
 mod memory_device;
 mod module;
+mod named;
 pub mod probe;
 pub mod profile;
 mod ranges;

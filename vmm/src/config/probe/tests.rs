@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::ConsoleConfig;
 use std::os::unix::fs::symlink;
 
 fn nvdimm(file: &Path, size: Option<ByteSize>) -> NvdimmConfig {
