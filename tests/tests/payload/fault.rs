@@ -83,8 +83,13 @@ fn every_kind_of_memory_can_be_bad_and_good_again() {
             "{done}"
         );
         assert_eq!(
-            (&place["node"], &place["linux_node"], &place["load"], &done["mechanism"]),
-            (&json!(0), &json!(0), &json!("machine-check"), &json!("slot-hole")),
+            (
+                &place["node"],
+                &place["linux_node"],
+                &place["load"],
+                &done["mechanisms"]
+            ),
+            (&json!(0), &json!(0), &json!("machine-check"), &json!(["slot-hole"])),
             "{done}"
         );
         assert_eq!(told["places"][0]["name"], name);
@@ -146,7 +151,13 @@ fn lines_at_random_are_the_same_for_a_seed() {
     let listed = list["faults"].as_array().expect("a list");
     assert_eq!(gpas(listed), gpas(&places));
     client.post("/vm/resume").expect("a guest that runs");
-    // More separate pages than can be caught: those that are not are told.
+    quit(running, &mut client);
+}
+
+#[test]
+fn pages_that_are_not_caught_are_told() {
+    let guest = machine(Script::new().say("on").halt()).flag("poison", "userfaultfd=off");
+    let (running, mut client) = guest.up();
     let many = inject(&mut client, &json!({"node": 0, "count": 3000, "seed": 3}));
     let missed = many["places"]
         .as_array()
@@ -159,19 +170,26 @@ fn lines_at_random_are_the_same_for_a_seed() {
         missed > 1000 && list["pages_left_out"].as_u64() >= Some(1000),
         "{missed}"
     );
+    assert_eq!(
+        (&list["mechanisms"], &list["pages_trapped"]),
+        (&json!(["slot-hole"]), &json!(0))
+    );
     quit(running, &mut client);
 }
 
 /// As many errors as a storm has are made in one request, and the guest goes on. They take less than a second of the monitor's time,
-/// wherever they are: close together, and so far apart that as many pages as can be are taken out of their slot.
+/// wherever they are: close together, and so far apart that there are more pages than can be taken out of their slot.
 #[test]
 fn a_hundred_thousand_lines_are_one_request() {
     many_lines("64M");
     let pages = many_lines("1G");
-    assert!(pages >= 1024, "{pages} pages, of at most 1024 runs");
+    assert!(
+        pages > 10 * 1024,
+        "{pages} pages, of which 1024 runs are enough for slots"
+    );
 }
 
-/// Pages that are taken out of their slot.
+/// Pages whose accesses are caught.
 fn many_lines(memory: &str) -> u64 {
     const SECOND: u64 = 1_000_000_000;
     let guest = Guest::new(&Program::new(Script::new().say("on").halt()))
@@ -193,9 +211,9 @@ fn many_lines(memory: &str) -> u64 {
         .sum();
     assert_eq!(lines, 100_000 * 64, "neighbours are one range, and nothing is lost");
     assert_eq!(client.get("/vm/state").expect("a state")["state"], "running");
-    let pages = list["pages"].as_u64().expect("a number");
+    let pages = ["pages", "pages_trapped"].map(|key| list[key].as_u64().expect("a number"));
     quit(running, &mut client);
-    pages
+    pages.iter().sum()
 }
 
 #[test]

@@ -18,7 +18,7 @@ use vmm::{
 const THR: u64 = ports::COM1;
 const LCR: u64 = ports::COM1 + 3;
 const LSR: u64 = ports::COM1 + 5;
-const SCRATCH_REGISTER: u64 = ports::COM1 + 7;
+pub(super) const SCRATCH_REGISTER: u64 = ports::COM1 + 7;
 /// Nothing decodes it.
 const NO_PORT: u64 = 0x2e8;
 
@@ -277,7 +277,7 @@ fn random_mmio_accesses_end_nothing() {
 }
 
 /// Registers of the first transport (virtio 1.2 4.2.2).
-mod register {
+pub(super) mod register {
     use vmm::layout::VIRTIO_MMIO;
     pub const DRIVER_FEATURES: u64 = VIRTIO_MMIO.start.0 + 0x20;
     pub const DRIVER_FEATURES_SEL: u64 = VIRTIO_MMIO.start.0 + 0x24;
@@ -297,7 +297,7 @@ const USED: u64 = SCRATCH + 0x2000;
 const BUFFER: u64 = SCRATCH + 0x3000;
 
 /// From reset to one buffer of 64 bytes at `buffer` offered to the entropy source.
-fn ask_for_entropy(script: Script, buffer: u64) -> Script {
+pub(super) fn ask_for_entropy(script: Script, buffer: u64) -> Script {
     const DEVICE_WRITES: u64 = 2 << 32;
     let steps = [
         (register::STATUS, 0),

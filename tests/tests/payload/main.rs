@@ -17,3 +17,4 @@ mod smp;
 mod sparse;
 mod state;
 mod storm;
+mod trap;

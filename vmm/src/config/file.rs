@@ -107,7 +107,7 @@ mod tests {
             ("vsock", "cid=42,socket=/tmp/v,,sock"),
             ("ars", "scan-time=2s,records=4"),
             ("apei", "on,poll=2s"),
-            ("poison", "clear-on-write=on"),
+            ("poison", "clear-on-write=on,userfaultfd=off"),
             ("console", "file:/tmp/log,1"),
             ("agent-socket", "/run/agent.sock"),
         ])

@@ -161,11 +161,22 @@ pub struct VmConfig {
 }
 
 /// What becomes of bad memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct PoisonConfig {
     /// A line that the guest's processors have stored to from end to end is good again.
     pub clear_on_write: bool,
+    /// Pages beyond what memory slots can do without are caught by the host's userfaultfd, where it can.
+    pub userfaultfd: bool,
+}
+
+impl Default for PoisonConfig {
+    fn default() -> Self {
+        Self {
+            clear_on_write: false,
+            userfaultfd: true,
+        }
+    }
 }
 
 /// How the kernel is entered.

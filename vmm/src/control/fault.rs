@@ -88,8 +88,8 @@ pub enum FaultLoad {
 pub struct FaultReport {
     /// Nothing was changed.
     pub dry_run: bool,
-    /// How accesses are caught.
-    pub mechanism: Mechanism,
+    /// How accesses to it are caught; empty: they are not.
+    pub mechanisms: Vec<Mechanism>,
     /// Who hears of a machine check.
     pub delivery: Delivery,
     /// What is bad, or will be, in address order.
@@ -172,6 +172,8 @@ pub struct FaultInfo {
 pub enum Mechanism {
     /// The page is not in the guest's memory slots, and accesses to it are carried out one by one.
     SlotHole,
+    /// The page fails whoever touches it (userfaultfd), which costs nothing before; touched, it is taken out of the slots.
+    Userfaultfd,
 }
 
 /// Who hears of a machine check.
@@ -208,14 +210,17 @@ pub struct FaultCounts {
 pub struct FaultList {
     /// Those of NVDIMMs by slot and DPA, then all others by address.
     pub faults: Vec<FaultInfo>,
-    /// How accesses are caught.
-    pub mechanism: Mechanism,
+    /// How accesses can be caught; the second one is for pages beyond what slots can do without.
+    pub mechanisms: Vec<Mechanism>,
     /// Whether the other lines of a page with a bad one stay readable, for instructions that KVM can carry out.
     pub neighbours_readable: bool,
     /// Who hears of a machine check.
     pub delivery: Delivery,
-    /// Pages whose accesses are caught.
+    /// Pages whose accesses are carried out one by one.
     pub pages: u64,
+    /// Pages beyond those, whose first access is caught.
+    #[serde(default)]
+    pub pages_trapped: u64,
     /// Pages with bad lines whose accesses are not caught, because there would be too many.
     pub pages_left_out: u64,
     /// What happened so far.

@@ -1,27 +1,37 @@
-//! Which pages are taken out of the guest's memory slots.
+//! Which pages are taken out of the guest's memory slots, and which ones are when somebody touches them.
 
 use crate::memory::PAGE;
 use devices::units::{Gpa, GpaRange};
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 /// Most separate holes: each one more splits a memory slot, and vCPUs stand still while that is done.
 pub const MAX_HOLES: usize = 1024;
+
+/// Most pages that are holes because somebody has touched them, where there are traps.
+pub const RECENT: usize = 64;
 
 /// Runs of pages, by address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holes {
     /// Start, end; disjoint, each within one window.
     runs: BTreeMap<u64, u64>,
-    /// Pages that should be holes and are not, because there would be too many.
+    /// The same of traps: pages that become holes when they are touched.
+    traps: BTreeMap<u64, u64>,
+    /// Pages that should be one or the other and are not, because there would be too many.
     pub left_out: u64,
     /// Version of the set of windows that they are in.
     memory: u64,
 }
 
 impl Holes {
-    pub(super) fn new(runs: BTreeMap<u64, u64>, left_out: u64) -> Self {
+    pub(super) fn new(runs: BTreeMap<u64, u64>, traps: BTreeMap<u64, u64>, left_out: u64) -> Self {
         Self {
             runs,
+            traps,
             left_out,
             memory: 0,
         }
@@ -38,58 +48,127 @@ impl Holes {
 
     /// Whether `plan` asks for nothing else. The same pages of other memory are others: a new window has no holes.
     pub(super) fn is_as_good_as(&self, plan: &Self) -> bool {
-        let same = self.runs == plan.runs && self.left_out == plan.left_out;
+        let same = self.runs == plan.runs && self.traps == plan.traps && self.left_out == plan.left_out;
         same && (self.is_empty() || self.memory == plan.memory)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.runs.is_empty() && self.traps.is_empty()
     }
 
-    /// How many pages they are.
+    /// How many pages are holes.
     pub fn pages(&self) -> u64 {
-        self.runs.iter().map(|(start, end)| (end - start) / PAGE).sum()
+        pages(&self.runs)
     }
 
-    /// Whether `gpa` is in one.
+    /// How many pages have traps.
+    pub fn trapped(&self) -> u64 {
+        pages(&self.traps)
+    }
+
+    /// Whether accesses to `gpa` are seen.
     pub fn contains(&self, gpa: Gpa) -> bool {
-        let run = self.runs.range(..=gpa.0).next_back();
-        run.is_some_and(|(_, end)| gpa.0 < *end)
+        contains(&self.runs, gpa) || self.has_trap(gpa)
     }
 
-    /// Those of the window at `range`.
+    /// Whether `gpa` is in a trap.
+    pub fn has_trap(&self, gpa: Gpa) -> bool {
+        contains(&self.traps, gpa)
+    }
+
+    /// Holes of the window at `range`.
     pub(super) fn of(&self, range: GpaRange) -> impl Iterator<Item = (u64, u64)> {
-        let runs = self.runs.range(range.start.0..range.end().0);
-        runs.map(|(start, end)| (*start, *end))
+        within(&self.runs, range)
     }
 
-    /// The same as offsets into it.
-    pub(super) fn offsets(&self, range: GpaRange) -> Vec<Range<u64>> {
-        let first = range.start.0;
-        self.of(range).map(|(start, end)| start - first..end - first).collect()
+    /// Its traps.
+    pub(super) fn traps_of(&self, range: GpaRange) -> impl Iterator<Item = (u64, u64)> {
+        within(&self.traps, range)
     }
 }
 
-/// The pages of `windows` with something of `bad` (ascending) in them, as at most `most` runs; those at the highest
-/// addresses are left out and counted.
-pub fn plan_holes(bad: &[GpaRange], windows: &[GpaRange], most: usize) -> Holes {
-    let mut runs: Vec<(u64, u64)> = vec![];
-    for range in bad.iter().filter(|range| range.len != 0) {
-        let Some(window) = windows.iter().find(|window| window.contains(range.start)) else {
-            continue;
-        };
-        let start = (range.start.0 / PAGE * PAGE).max(window.start.0);
-        let end = range.end().0.next_multiple_of(PAGE).min(window.end().0);
-        match runs.last_mut() {
-            // Not across the end of a window: a run is a part of one.
-            Some(last) if start <= last.1 && window.start.0 <= last.0 => last.1 = last.1.max(end),
-            _ => runs.push((start, end)),
+/// As offsets into `range`.
+pub(super) fn offsets(runs: impl Iterator<Item = (u64, u64)>, range: GpaRange) -> Vec<Range<u64>> {
+    let first = range.start.0;
+    runs.map(|(start, end)| start - first..end - first).collect()
+}
+
+fn pages(runs: &BTreeMap<u64, u64>) -> u64 {
+    runs.iter().map(|(start, end)| (end - start) / PAGE).sum()
+}
+
+fn contains(runs: &BTreeMap<u64, u64>, gpa: Gpa) -> bool {
+    let run = runs.range(..=gpa.0).next_back();
+    run.is_some_and(|(_, end)| gpa.0 < *end)
+}
+
+fn within(runs: &BTreeMap<u64, u64>, range: GpaRange) -> impl Iterator<Item = (u64, u64)> {
+    let runs = runs.range(range.start.0..range.end().0);
+    runs.map(|(start, end)| (*start, *end))
+}
+
+/// A piece of guest memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece {
+    /// Where the guest has it.
+    pub range: GpaRange,
+    /// Whether its pages can have traps.
+    pub traps: bool,
+}
+
+/// The pages of `pieces` with something of `bad` (ascending) in them: at most `most` runs as holes. Where there are more, traps are set
+/// in what can have them, the longest runs and the pages of `recent` last; what remains is left out, at the highest addresses, and
+/// counted.
+pub fn plan_holes(bad: &[GpaRange], pieces: &[Piece], recent: &[Gpa], most: usize) -> Holes {
+    let (mut fixed, mut free) = (vec![], vec![]);
+    for (start, end, traps) in runs_of(bad, pieces) {
+        if traps { &mut free } else { &mut fixed }.push((start, end));
+    }
+    let all = fixed.len() + free.len();
+    if all <= most {
+        return Holes::new(fixed.into_iter().chain(free).collect(), BTreeMap::new(), 0);
+    }
+    let room = most.saturating_sub(if free.is_empty() { 0 } else { RECENT.min(most) });
+    let left_out = fixed.iter().skip(room).map(|(start, end)| (end - start) / PAGE).sum();
+    fixed.truncate(room);
+    free.sort_by_key(|(start, end)| (Reverse(end - start), *start));
+    let later = free.split_off((room - fixed.len()).min(free.len()));
+    let mut holes: BTreeMap<u64, u64> = fixed.into_iter().chain(free).collect();
+    let mut traps = BTreeMap::new();
+    let recent: BTreeSet<u64> = recent.iter().take(RECENT).map(|page| page.0 / PAGE * PAGE).collect();
+    for (start, end) in later {
+        let mut at = start;
+        for page in recent.range(start..end) {
+            if at < *page {
+                traps.insert(at, *page);
+            }
+            holes.insert(*page, page + PAGE);
+            at = page + PAGE;
+        }
+        if at < end {
+            traps.insert(at, end);
         }
     }
-    let left_out = runs.iter().skip(most).map(|(start, end)| (end - start) / PAGE).sum();
-    runs.truncate(most);
-    Holes::new(runs.into_iter().collect(), left_out)
+    Holes::new(holes, traps, left_out)
+}
+
+/// Runs of pages with something bad in them, each a part of one piece, and whether that can have traps.
+fn runs_of(bad: &[GpaRange], pieces: &[Piece]) -> Vec<(u64, u64, bool)> {
+    let mut runs: Vec<(u64, u64, bool)> = vec![];
+    for range in bad.iter().filter(|range| range.len != 0) {
+        let Some(piece) = pieces.iter().find(|piece| piece.range.contains(range.start)) else {
+            continue;
+        };
+        let within = piece.range;
+        let start = (range.start.0 / PAGE * PAGE).max(within.start.0);
+        let end = range.end().0.next_multiple_of(PAGE).min(within.end().0);
+        match runs.last_mut() {
+            Some(last) if start <= last.1 && within.start.0 <= last.0 => last.1 = last.1.max(end),
+            _ => runs.push((start, end, piece.traps)),
+        }
+    }
+    runs
 }
 
 #[cfg(test)]
@@ -101,9 +180,21 @@ mod tests {
         GpaRange::new(Gpa(start), len)
     }
 
+    fn pieces(all: &[(u64, u64, bool)]) -> Vec<Piece> {
+        let piece = |(start, len, traps): &(u64, u64, bool)| Piece {
+            range: range(*start, *len),
+            traps: *traps,
+        };
+        all.iter().map(piece).collect()
+    }
+
+    fn runs(of: &BTreeMap<u64, u64>) -> Vec<(u64, u64)> {
+        of.iter().map(|(start, end)| (*start, *end)).collect()
+    }
+
     #[test]
     fn bad_lines_take_their_whole_pages_and_neighbours_are_one_hole() {
-        let windows = [range(0, 0x10_0000), range(0x10_0000, 0x10_0000)];
+        let pieces = pieces(&[(0, 0x10_0000, false), (0x10_0000, 0x10_0000, false)]);
         let bad = [
             range(0x1fc0, 0x40),
             range(0x2000, 0x40),
@@ -112,10 +203,9 @@ mod tests {
             range(0x10_0000, 0x40),
             range(0x90_0000, 0x40),
         ];
-        let holes = plan_holes(&bad, &windows, 9);
-        let runs: Vec<_> = holes.runs.iter().map(|(a, b)| (*a, *b)).collect();
+        let holes = plan_holes(&bad, &pieces, &[], 9);
         assert_eq!(
-            runs,
+            runs(&holes.runs),
             [
                 (0x1000, 0x3000),
                 (0x4000, 0x7000),
@@ -123,40 +213,99 @@ mod tests {
                 (0x10_0000, 0x10_1000)
             ]
         );
-        assert_eq!((holes.pages(), holes.left_out), (7, 0));
+        assert_eq!((holes.pages(), holes.trapped(), holes.left_out), (7, 0, 0));
         assert!(holes.contains(Gpa(0x2fff)) && !holes.contains(Gpa(0x3000)) && !holes.contains(Gpa(0xfff)));
-        assert_eq!(holes.offsets(windows[1]), vec![0..0x1000; 1]);
+        assert_eq!(offsets(holes.of(pieces[1].range), pieces[1].range), vec![0..0x1000; 1]);
 
-        let few = plan_holes(&bad, &windows, 2);
-        assert_eq!((few.pages(), few.left_out), (5, 2));
+        let few = plan_holes(&bad, &pieces, &[], 2);
+        assert_eq!((few.pages(), few.trapped(), few.left_out), (5, 0, 2));
+    }
+
+    /// A page bad at every second one of `0..n` of a range at `start`.
+    fn every_second(start: u64, n: u64) -> Vec<GpaRange> {
+        (0..n).map(|page| range(start + 2 * page * PAGE, 64)).collect()
+    }
+
+    #[test]
+    fn traps_are_for_what_can_have_them_and_nobody_has_touched() {
+        let pieces = pieces(&[(0, 0x80_0000, true), (0x80_0000, 0x80_0000, false)]);
+        let mut bad = every_second(0, 100);
+        // One run of many pages is a hole before the short ones are.
+        bad.push(range(0x60_0000, 0x10_0000));
+        bad.extend(every_second(0x80_0000, 4));
+        let most = RECENT + 10;
+        let holes = plan_holes(&bad, &pieces, &[], most);
+        assert_eq!((holes.pages(), holes.trapped(), holes.left_out), (4 + 0x100 + 5, 95, 0));
+        assert!(holes.contains(Gpa(0)) && !holes.has_trap(Gpa(0)));
+        let late = Gpa(2 * 60 * PAGE);
+        assert!(holes.has_trap(late) && holes.contains(late) && !holes.has_trap(Gpa(late.0 + PAGE)));
+
+        let touched = plan_holes(&bad, &pieces, &[late, Gpa(0x7f_0000)], most);
+        assert_eq!(
+            (touched.pages(), touched.trapped(), touched.left_out),
+            (4 + 0x100 + 6, 94, 0)
+        );
+        assert!(touched.contains(late) && !touched.has_trap(late));
+        assert!(!holes.is_as_good_as(&touched));
+
+        // What cannot have traps comes first, and then is left out.
+        bad.extend(every_second(0xa0_0000, 20));
+        let crowded = plan_holes(&bad, &pieces, &[], most);
+        assert_eq!(
+            (crowded.pages(), crowded.trapped(), crowded.left_out),
+            (10, 100 + 0x100, 14)
+        );
+    }
+
+    #[test]
+    fn a_run_is_divided_by_what_was_touched_of_it() {
+        let pieces = pieces(&[(0, 0x80_0000, true)]);
+        let mut bad: Vec<_> = (0..9).map(|n| range(n * 0x10_0000, 4 * PAGE)).collect();
+        bad.sort_unstable();
+        let recent = [Gpa(0x10_1000), Gpa(0x10_0000), Gpa(0x20_3fff)];
+        let holes = plan_holes(&bad, &pieces, &recent, 5);
+        assert_eq!(
+            runs(&holes.runs),
+            [(0x10_0000, 0x10_1000), (0x10_1000, 0x10_2000), (0x20_3000, 0x20_4000)]
+        );
+        assert_eq!(
+            runs(&holes.traps)[..3],
+            [(0, 0x4000), (0x10_2000, 0x10_4000), (0x20_0000, 0x20_3000)]
+        );
     }
 
     #[test]
     fn holes_are_those_of_their_own_memory() {
-        let (windows, bad) = ([range(0, 0x10_0000)], [range(0x1000, 0x40)]);
-        let dug = plan_holes(&bad, &windows, 9).in_memory(1);
-        assert!(dug.is_as_good_as(&plan_holes(&bad, &windows, 9).in_memory(1)));
-        assert!(!dug.is_as_good_as(&plan_holes(&bad, &windows, 9).in_memory(2)));
-        let none = plan_holes(&[], &windows, 9).in_memory(1);
+        let (pieces, bad) = (pieces(&[(0, 0x10_0000, false)]), [range(0x1000, 0x40)]);
+        let dug = plan_holes(&bad, &pieces, &[], 9).in_memory(1);
+        assert!(dug.is_as_good_as(&plan_holes(&bad, &pieces, &[], 9).in_memory(1)));
+        assert!(!dug.is_as_good_as(&plan_holes(&bad, &pieces, &[], 9).in_memory(2)));
+        let none = plan_holes(&[], &pieces, &[], 9).in_memory(1);
         assert!(!dug.is_as_good_as(&none) && none.is_as_good_as(&Holes::default()));
     }
 
     proptest! {
         #[test]
-        fn every_bad_byte_is_in_a_hole_and_every_hole_has_one(
-            places in proptest::collection::btree_set(0u64..0x400, 0..40)
+        fn every_bad_byte_is_caught_and_every_page_that_is_has_one(
+            places in proptest::collection::btree_set(0u64..0x400, 0..40),
+            recent in proptest::collection::vec(0u64..0x10, 0..4),
+            most in 0usize..20,
         ) {
-            let windows = [range(0, 0x8000), range(0x8000, 0x8000)];
+            let pieces = pieces(&[(0, 0x8000, true), (0x8000, 0x8000, true)]);
             let bad: Vec<_> = places.iter().map(|line| range(line * 64, 64)).collect();
-            let holes = plan_holes(&bad, &windows, usize::MAX);
+            let recent: Vec<_> = recent.iter().map(|page| Gpa(page * PAGE)).collect();
+            let holes = plan_holes(&bad, &pieces, &recent, most);
             for line in 0..0x400 {
                 let page = line / 64;
                 let any = places.iter().any(|bad| bad / 64 == page);
                 prop_assert_eq!(holes.contains(Gpa(line * 64)), any);
+                let gpa = Gpa(line * 64);
+                prop_assert!(!(contains(&holes.runs, gpa) && holes.has_trap(gpa)));
             }
             prop_assert_eq!(holes.left_out, 0);
-            for window in windows {
-                for (start, end) in holes.of(window) {
+            prop_assert!(holes.runs.len() <= most.max(recent.len()));
+            for Piece { range: window, .. } in pieces {
+                for (start, end) in holes.of(window).chain(holes.traps_of(window)) {
                     prop_assert!(window.start.0 <= start && start < end && end <= window.end().0);
                 }
             }

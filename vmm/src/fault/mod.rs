@@ -11,7 +11,8 @@
 //! ```
 //! A page with a bad line is taken out of its memory slot, so that every access of the guest to it exits with its exact
 //! address and length. Accesses that touch no bad line are carried out here: the neighbours of a bad line stay readable, and
-//! everything stays writable. Lines change at any time, on any thread; holes follow when all vCPUs stand. In between, a
+//! everything stays writable. Where there are more such pages than slots can do without, the others have traps: nothing happens until
+//! somebody touches one, and then it is taken out of its slot. Lines change at any time, on any thread; holes follow when all vCPUs stand. In between, a
 //! hole without a bad line is slow memory, and a bad line without a hole is not consumed.
 
 pub mod awaited;
@@ -19,13 +20,16 @@ pub mod decode;
 mod holes;
 mod random;
 pub mod storm;
+mod traps;
 
 pub use random::lines_at_random;
 
 use awaited::{Awaited, TooMany};
-pub use holes::{Holes, MAX_HOLES, plan_holes};
+use holes::offsets;
+pub use holes::{Holes, MAX_HOLES, Piece, plan_holes};
+use traps::Traps;
 
-use crate::memory::{PAGE, Window, Windows};
+use crate::memory::{PAGE, Sprung, Window, Windows};
 use devices::{
     BadLines,
     nvdimm::{
@@ -53,6 +57,7 @@ pub struct Faults {
     buses: Vec<Arc<NvdimmBus>>,
     ram: Mutex<MediaState>,
     holes: RwLock<Holes>,
+    traps: Traps,
     devices: BadLines,
     /// Lines that are good until they are loaded from.
     awaited: Mutex<Awaited>,
@@ -113,6 +118,7 @@ impl Faults {
             buses,
             ram: Mutex::new(MediaState::with_room(MAX_RAM_RANGES)),
             holes: RwLock::default(),
+            traps: Traps::default(),
             devices,
             awaited: Mutex::default(),
             carried: AtomicU64::new(0),
@@ -127,6 +133,13 @@ impl Faults {
             overwritten: Some(Mutex::default()),
             ..self
         }
+    }
+
+    /// The same, and pages beyond [`MAX_HOLES`] runs have no traps.
+    #[must_use]
+    pub fn without_traps(mut self) -> Self {
+        self.traps = Traps::unwanted();
+        self
     }
 
     fn awaited(&self) -> MutexGuard<'_, Awaited> {
@@ -305,7 +318,7 @@ impl Faults {
         (self.devices.take_met(), self.devices.count())
     }
 
-    /// The holes that the lines ask for.
+    /// The holes and traps that the lines ask for.
     pub fn plan(&self) -> Holes {
         self.plan_with(&[])
     }
@@ -313,13 +326,21 @@ impl Faults {
     /// The same if loads met all of `more` as well.
     pub fn plan_with(&self, more: &[GpaRange]) -> Holes {
         let memory = self.windows.changes();
-        let windows: Vec<GpaRange> = self.windows.all().iter().map(|window| window.range()).collect();
-        let mut bad = self.all_bad(&windows);
+        let all = self.windows.all();
+        let ranges: Vec<GpaRange> = all.iter().map(|window| window.range()).collect();
+        let mut bad = self.all_bad(&ranges);
         bad.extend(more);
         // Their loads have to be seen.
         bad.extend(self.awaited().all().map(|(line, _)| line));
         bad.sort_unstable();
-        plan_holes(&bad, &windows, MAX_HOLES).in_memory(memory)
+        // Few lines make few holes, and nobody asks what the windows can do.
+        let traps = bad.len() > MAX_HOLES && self.traps.are_wanted();
+        let piece = |window: &Arc<Window>| Piece {
+            range: window.range(),
+            traps: traps && window.can_trap(),
+        };
+        let pieces: Vec<Piece> = all.iter().map(piece).collect();
+        plan_holes(&bad, &pieces, &self.traps.recent(), MAX_HOLES).in_memory(memory)
     }
 
     /// Whether the holes are those of `plan`.
@@ -335,10 +356,9 @@ impl Faults {
         !self.holes.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Pages that are holes, and pages that were too many to be one.
-    pub fn pages(&self) -> (u64, u64) {
-        let holes = self.holes.read().unwrap_or_else(PoisonError::into_inner);
-        (holes.pages(), holes.left_out)
+    /// The holes and traps now.
+    pub fn caught(&self) -> Holes {
+        self.holes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Accesses to holes that touched no bad line.
@@ -346,23 +366,57 @@ impl Faults {
         self.carried.load(Ordering::Relaxed)
     }
 
-    /// Makes the holes those of `plan`. Every vCPU stands. After an error some holes may be missing, none is too many.
+    /// Makes the holes and traps those of `plan`. Every vCPU stands. After an error some may be missing, none is too many.
     pub fn dig(&self, plan: Holes) -> Result<(), crate::memory::GuestMapError> {
         let mut holes = self.holes.write().unwrap_or_else(PoisonError::into_inner);
         let mut dug = Ok(());
-        let mut done = BTreeMap::new();
+        let (mut done, mut trapped) = (BTreeMap::new(), BTreeMap::new());
         for window in self.windows.all() {
             let range = window.range();
-            match window.set_holes(plan.offsets(range)) {
+            match window.set_holes(offsets(plan.of(range), range)) {
                 Ok(()) => done.extend(plan.of(range)),
                 Err(error) => {
                     done.extend(holes.of(range));
                     dug = Err(error);
                 }
             }
+            let (set, sprung) = window.set_traps(offsets(plan.traps_of(range), range));
+            self.traps.lost(sprung.lost);
+            match set {
+                Ok(()) => trapped.extend(plan.traps_of(range)),
+                // The window can have none from now on, so that the next plan is another.
+                Err(error) => tracing::warn!(%error, %range, "no traps for pages with bad lines"),
+            }
         }
-        *holes = Holes::new(done, plan.left_out).in_memory(plan.memory());
+        *holes = Holes::new(done, trapped, plan.left_out).in_memory(plan.memory());
         dug
+    }
+
+    /// Whether somebody has touched a page with a trap.
+    pub fn is_sprung(&self) -> bool {
+        let holes = self.holes.read().unwrap_or_else(PoisonError::into_inner);
+        holes.trapped() != 0 && self.windows.all().iter().any(|window| window.is_sprung())
+    }
+
+    /// Opens the traps that were touched: their pages are to be holes. Every vCPU stands. Addresses of this process whose contents are
+    /// lost.
+    pub fn take_sprung(&self) -> Vec<usize> {
+        for window in self.windows.all() {
+            let Sprung { pages, lost } = window.take_sprung();
+            self.traps.touched(&pages);
+            self.traps.lost(lost);
+        }
+        self.traps.take_lost()
+    }
+
+    /// How many pieces the guest's memory has.
+    pub fn pieces(&self) -> usize {
+        self.windows.all().len()
+    }
+
+    /// Whether there can be traps in some of the memory.
+    pub fn can_trap(&self) -> bool {
+        self.traps.are_wanted() && self.windows.all().iter().any(|window| window.can_trap())
     }
 
     /// The window with `gpa` in it.

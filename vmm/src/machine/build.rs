@@ -326,9 +326,14 @@ impl Machine {
             devices.nvdimm.clone(),
             devices.bad_lines.clone(),
         );
-        let faults = Arc::new(match growth.config.poison.clear_on_write {
+        let poison = &growth.config.poison;
+        let faults = match poison.clear_on_write {
             true => faults.with_clear_on_write(),
             false => faults,
+        };
+        let faults = Arc::new(match poison.userfaultfd {
+            true => faults,
+            false => faults.without_traps(),
         });
         let printer = devices.domain_printer()?;
         let xen = growth.config.xen.as_ref().map(|xen| {

@@ -10,13 +10,14 @@
 //! A signal handler works on static memory alone: extents of guest memory, seats of vCPU threads, and notes. It waits for vCPUs
 //! to leave the guest, because zeros in place of what is lost must not be seen before the loop has made them an error.
 
+use super::trap::{self, Ground};
 use crate::hv::signal;
 use rustix::process::{
     MachineCheckMemoryCorruptionKillPolicy as Policy, machine_check_memory_corruption_kill_policy,
     set_machine_check_memory_corruption_kill_policy,
 };
 use std::{
-    io, mem, ptr,
+    io, ptr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering::SeqCst},
@@ -43,6 +44,8 @@ const LSB_OFFSET: usize = 24;
 struct Extent {
     start: AtomicUsize,
     end: AtomicUsize,
+    /// Where its traps are; 0: it has none.
+    area: AtomicUsize,
 }
 
 /// A vCPU thread; number 0: nobody.
@@ -50,6 +53,12 @@ struct Place {
     thread: AtomicI32,
     inside: AtomicBool,
     struck: AtomicBool,
+}
+
+impl Place {
+    fn is_inside(&self, thread: i32) -> bool {
+        self.thread.load(SeqCst) == thread && self.inside.load(SeqCst)
+    }
 }
 
 /// An error. Free, being written, to be read.
@@ -68,6 +77,7 @@ static EXTENTS: [Extent; MOST_EXTENTS] = [const {
     Extent {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
+        area: AtomicUsize::new(0),
     }
 }; MOST_EXTENTS];
 static PLACES: [Place; MOST_SEATS] = [const {
@@ -129,11 +139,20 @@ pub fn watch(start: usize, len: usize) -> Watched {
     Watched(free)
 }
 
+impl Watched {
+    /// The memory has traps from now on, which are kept at `area`; false: nobody would hear of them.
+    pub(super) fn have_traps(&self, area: usize) -> bool {
+        let extent = self.0.and_then(|n| EXTENTS.get(n));
+        extent.inspect(|extent| extent.area.store(area, SeqCst)).is_some()
+    }
+}
+
 impl Drop for Watched {
     fn drop(&mut self) {
         let Some(extent) = self.0.and_then(|n| EXTENTS.get(n)) else {
             return;
         };
+        extent.area.store(0, SeqCst);
         let end = extent.end.swap(0, SeqCst);
         let start = extent.start.load(SeqCst);
         // Nobody else deals with what is left.
@@ -161,7 +180,7 @@ impl Seat {
     /// Runs the guest, unless vCPUs have to stay out of it.
     pub fn inside<T>(&self, run: impl FnOnce() -> T) -> Option<T> {
         self.place().inside.store(true, SeqCst);
-        let ran = (HELD.load(SeqCst) == 0).then(run);
+        let ran = (HELD.load(SeqCst) == 0 && !trap::is_any_opened()).then(run);
         self.place().inside.store(false, SeqCst);
         ran
     }
@@ -249,10 +268,25 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
 }
 
 /// Deals with an error; false: it is none that can be dealt with.
-fn hear(code: libc::c_int, address: usize, lsb: u32) -> bool {
-    let Some(within) = extent_of(address).filter(|_| lsb < usize::BITS) else {
-        return false;
+pub(super) fn hear(code: libc::c_int, address: usize, lsb: u32) -> bool {
+    let Some((within, traps)) = extent_of(address).filter(|_| lsb < usize::BITS) else {
+        // Whoever opens a trap finds that what it kept is lost.
+        return code == ACTION_OPTIONAL && grounds().any(|ground| ground.keeps(address));
     };
+    if let Some(traps) = traps.filter(|_| code != ACTION_OPTIONAL) {
+        let thread = this_thread();
+        let place = PLACES.iter().find(|place| place.is_inside(thread));
+        if traps.spring(address, place.is_some()) {
+            if let Some(place) = place {
+                place.struck.store(true, SeqCst);
+            }
+            return true;
+        }
+        if place.is_some() && is_there(address as *const u8) {
+            // Another thread has opened it meanwhile.
+            return true;
+        }
+    }
     match code {
         ACTION_OPTIONAL => {
             // What there is no room for is heard of by whoever touches it.
@@ -261,8 +295,7 @@ fn hear(code: libc::c_int, address: usize, lsb: u32) -> bool {
         }
         ACTION_REQUIRED => {
             let thread = this_thread();
-            let ours = |place: &&Place| place.thread.load(SeqCst) == thread && place.inside.load(SeqCst);
-            match PLACES.iter().find(ours) {
+            match PLACES.iter().find(|place| place.is_inside(thread)) {
                 Some(place) => {
                     // Without room for it the vCPU stands until others are dealt with, and touches it again.
                     let _ = claim_note().is_some_and(|note| write_note(note, address, lsb, How::Touched));
@@ -279,15 +312,23 @@ fn hear(code: libc::c_int, address: usize, lsb: u32) -> bool {
     }
 }
 
-fn extent_of(address: usize) -> Option<(usize, usize)> {
+/// First byte and end of the guest memory with `address` in it, and its traps.
+fn extent_of(address: usize) -> Option<((usize, usize), Option<Ground>)> {
     let bounds = |extent: &Extent| {
         let end = extent.end.load(SeqCst);
-        (extent.start.load(SeqCst), end)
+        let start = extent.start.load(SeqCst);
+        ((start, end), Ground::of(start, extent.area.load(SeqCst)))
     };
     EXTENTS
         .iter()
         .map(bounds)
-        .find(|(start, end)| (*start..*end).contains(&address))
+        .find(|((start, end), _)| (*start..*end).contains(&address))
+}
+
+/// All memory of traps.
+fn grounds() -> impl Iterator<Item = Ground> {
+    let ground = |extent: &Extent| Ground::of(extent.start.load(SeqCst), extent.area.load(SeqCst));
+    EXTENTS.iter().filter_map(ground)
 }
 
 fn claim_note() -> Option<&'static Note> {
@@ -304,12 +345,18 @@ fn write_note(note: &Note, address: usize, lsb: u32, how: How) -> bool {
     true
 }
 
-/// Waits until no vCPU of this process is in the guest; false: one does not come out.
-fn wait_outside() -> bool {
+/// Lets others get on. A signal handler may call it.
+pub(super) fn pause() {
     let pause = libc::timespec {
         tv_sec: 0,
         tv_nsec: LOOK,
     };
+    // SAFETY: sleeps; nothing is written.
+    unsafe { libc::nanosleep(&raw const pause, ptr::null_mut()) };
+}
+
+/// Waits until no vCPU of this process is in the guest; false: one does not come out.
+pub(super) fn wait_outside() -> bool {
     for _ in 0..LOOKS {
         let mut all = true;
         for place in PLACES.iter().filter(|place| place.inside.load(SeqCst)) {
@@ -327,8 +374,7 @@ fn wait_outside() -> bool {
         if all {
             return true;
         }
-        // SAFETY: sleeps; nothing is written.
-        unsafe { libc::nanosleep(&raw const pause, ptr::null_mut()) };
+        pause();
     }
     false
 }
@@ -363,18 +409,22 @@ pub(super) unsafe fn put_zeros_at(first: *mut u8, len: usize) -> io::Result<()> 
 
 /// Whether the byte at `at` can be read, found out without reading it.
 pub(super) fn is_there(at: *const u8) -> bool {
-    let mut byte = mem::MaybeUninit::<u8>::uninit();
+    read(at, &mut [0])
+}
+
+/// Copies what is at `at`; false: not all of it can be read.
+pub(super) fn read(at: *const u8, into: &mut [u8]) -> bool {
     let local = libc::iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: 1,
+        iov_base: into.as_mut_ptr().cast(),
+        iov_len: into.len(),
     };
     let remote = libc::iovec {
         iov_base: at.cast_mut().cast(),
-        iov_len: 1,
+        iov_len: into.len(),
     };
-    // SAFETY: the kernel writes to the byte above alone, and checks the other address.
+    // SAFETY: the kernel writes to the bytes above alone, and checks the other address.
     let read = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
-    read == 1
+    usize::try_from(read).is_ok_and(|read| read == into.len())
 }
 
 fn this_thread() -> i32 {

@@ -15,9 +15,11 @@ pub mod plain;
 pub mod pluggable;
 pub mod ram;
 pub mod state;
+mod trap;
+mod uffd;
 mod window;
 
-pub use window::{PAGE, Window};
+pub use window::{PAGE, Sprung, Window};
 
 use crate::{
     config::MemoryConfig,

@@ -6,10 +6,17 @@ use std::{fs, fs::File, os::unix::fs::MetadataExt};
 
 /// `f_type` of hugetlbfs (`HUGETLBFS_MAGIC`), whose block size is that of its pages.
 pub const HUGETLBFS: i64 = 0x9584_58f6;
+/// `f_type` of tmpfs, which memory files are on (`TMPFS_MAGIC`).
+const TMPFS: i64 = 0x0102_1994;
 
 /// Bytes of a page of `file`: more than 4096 on hugetlbfs, and of a device-dax node.
 pub fn of(file: &File) -> u64 {
     huge(file).or_else(|| aligned(file)).unwrap_or(PAGE).max(PAGE)
+}
+
+/// Whether what the file holds is memory, in pages of 4 KiB or such as the kernel divides by itself.
+pub fn is_memory(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|told| told.f_type == TMPFS)
 }
 
 fn huge(file: &File) -> Option<u64> {
@@ -36,13 +43,15 @@ mod tests {
         assert_eq!(of(&tempfile::tempfile().unwrap()), PAGE);
         assert_eq!(of(&File::open("/dev/null").unwrap()), PAGE);
         let small = memfd_create("small", MemfdFlags::CLOEXEC).unwrap();
-        assert_eq!(of(&small.into()), PAGE);
+        let small = small.into();
+        assert_eq!((of(&small), is_memory(&small)), (PAGE, true));
         // No page of it is taken.
         let large = memfd_create(
             "large",
             MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
         )
         .unwrap();
-        assert_eq!(of(&large.into()), 2 << 20);
+        let large = large.into();
+        assert_eq!((of(&large), is_memory(&large)), (2 << 20, false));
     }
 }

@@ -4,9 +4,14 @@
 //! reads where no window is shown are ones, what it writes there is lost.
 //!
 //! [`Window::set_holes`] takes single pages away: the guest's accesses to them exit, and are carried out with
-//! [`Window::load`] and [`Window::store`] by whoever made the hole. Devices see the window whole.
+//! [`Window::load`] and [`Window::store`] by whoever made the hole. Devices see the window whole. [`Window::set_traps`] leaves pages where
+//! they are until somebody touches them.
 
-use super::{Access, GuestMapError, Mapping, lost, page_size};
+mod traps;
+
+pub use traps::Sprung;
+
+use super::{Access, GuestMapError, Mapping, lost, page_size, trap::Traps};
 use crate::hv::{MemorySlot, SlotFlags, Vm};
 use devices::{
     GuestMemory,
@@ -16,7 +21,7 @@ use rustix::fs::FallocateFlags;
 use std::{
     ops::Range,
     os::fd::AsRawFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 use vm_memory::{
     Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestRegionMmap, VolatileMemory, bitmap::Bitmap,
@@ -27,12 +32,15 @@ pub const PAGE: u64 = 4096;
 
 /// See the module.
 pub struct Window {
+    // Before what its traps are kept in.
+    watched: lost::Watched,
     state: Mutex<State>,
     vm: Vm,
     memory: GuestMemory,
     range: GpaRange,
     access: Access,
-    _watched: lost::Watched,
+    /// Traps have been tried and failed.
+    no_traps: AtomicBool,
     // After the slot that refers to it.
     mapping: Arc<Mapping>,
 }
@@ -45,6 +53,7 @@ struct State {
     /// Offsets of what no slot shows: whole pages, ascending, disjoint.
     holes: Vec<Range<u64>>,
     retired: bool,
+    traps: Option<Traps>,
 }
 
 impl Window {
@@ -71,12 +80,14 @@ impl Window {
                 shown: false,
                 holes: vec![],
                 retired: false,
+                traps: None,
             }),
             vm: vm.clone(),
             memory: memory.clone(),
             range,
             access,
-            _watched: lost::watch(mapping.as_ptr() as usize, mapping.size()),
+            no_traps: AtomicBool::new(false),
+            watched: lost::watch(mapping.as_ptr() as usize, mapping.size()),
             mapping: Arc::new(mapping),
         };
         window.settle(&mut window.lock())?;
@@ -187,22 +198,6 @@ impl Window {
         {
             let _ = memory.write_slice(data, offset);
         }
-    }
-
-    /// Gives what `bytes` of it hold back to the host; whoever reads them next finds zeros. For private memory.
-    pub fn discard(&self, bytes: std::ops::Range<u64>) -> std::io::Result<()> {
-        let invalid = |_| std::io::Error::from(std::io::ErrorKind::InvalidInput);
-        let start = usize::try_from(bytes.start).map_err(invalid)?;
-        let end = usize::try_from(bytes.end).map_err(invalid)?;
-        let len = end.checked_sub(start).filter(|_| end <= self.mapping.size());
-        let len = len.ok_or(std::io::ErrorKind::InvalidInput)?;
-        // SAFETY: the range lies in our own mapping, whose extent does not change. Guest memory is only ever accessed as
-        // volatile, so nothing in this process relies on what it holds.
-        unsafe {
-            let at = self.mapping.as_ptr().add(start);
-            rustix::mm::madvise(at.cast(), len, rustix::mm::Advice::LinuxDontNeed)?;
-        }
-        Ok(())
     }
 
     /// Offset of an address of this process; none: it is no memory of the window's.

@@ -279,6 +279,10 @@ fn list(reply: &FaultList) -> String {
     if reply.faults.is_empty() {
         text.push_str("no memory errors\n");
     }
+    let trapped = match reply.pages_trapped {
+        0 => String::new(),
+        n => format!(", the first ones to {n} more"),
+    };
     let left = match reply.pages_left_out {
         0 => String::new(),
         n => format!(", to {n} more they are not"),
@@ -292,7 +296,7 @@ fn list(reply: &FaultList) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "accesses to {} pages are caught{left}; loads that became machine checks: {}{latency}; accesses carried out: {}; requests \
+        "accesses to {} pages are caught{trapped}{left}; loads that became machine checks: {}{latency}; accesses carried out: {}; requests \
          of devices that failed: {}{host}",
         reply.pages, reply.counts.consumed, reply.counts.carried, reply.counts.device_requests
     );
@@ -363,13 +367,13 @@ mod tests {
         let reply = json!({"faults": [
             {"id": "pmem0@0x40", "gpa": 0x1_0000_0040u64, "nvdimm": "pmem0", "dpa": 64, "len": 64, "source": "host", "state": "latent", "consumable": true},
             {"id": "b@0x1000", "gpa": null, "nvdimm": "b", "dpa": 4096, "len": 4096, "source": "guest", "state": "known", "consumable": false}],
-            "mechanism": "slot-hole", "neighbours_readable": true, "delivery": "broadcast", "pages": 2, "pages_left_out": 0,
+            "mechanisms": ["slot-hole", "userfaultfd"], "neighbours_readable": true, "delivery": "broadcast", "pages": 2, "pages_trapped": 5, "pages_left_out": 0,
             "counts": {"consumed": 1, "carried": 7, "last_latency_us": 120}});
         assert_eq!(
             text(&FaultRequest::List, reply).unwrap(),
             "pmem0@0x40: 0x40 bytes at 0x100000040 (DPA 0x40 of pmem0), latent, made by the host\n\
              b@0x1000: 0x1000 bytes nowhere in the guest (DPA 0x1000 of b), known, made by the guest; loads do not meet it\n\
-             accesses to 2 pages are caught; loads that became machine checks: 1, the last one after 120 us; accesses carried \
+             accesses to 2 pages are caught, the first ones to 5 more; loads that became machine checks: 1, the last one after 120 us; accesses carried \
              out: 7; requests of devices that failed: 0\n"
         );
     }
@@ -377,7 +381,7 @@ mod tests {
     #[test]
     fn what_would_be_bad_is_told_with_its_place() {
         let inject = FaultRequest::Inject(Box::default());
-        let reply = json!({"dry_run": true, "mechanism": "slot-hole", "delivery": "local", "places": [
+        let reply = json!({"dry_run": true, "mechanisms": ["slot-hole"], "delivery": "local", "places": [
             {"gpa": 0x4000, "len": 64, "kind": "RAM", "name": null, "node": 2, "linux_node": 1, "nvdimm": null, "dpa": null,
              "load": "machine-check"},
             {"gpa": null, "len": 128, "kind": null, "name": null, "node": null, "linux_node": null, "nvdimm": "a", "dpa": 64,

@@ -505,8 +505,9 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "poison",
-        value: "clear-on-write=on|off",
-        help: "Whether a bad line that the guest's processors have stored to from end to end is good again [default: off]",
+        value: "clear-on-write=on|off,userfaultfd=on|off",
+        help: "Whether a bad line that the guest's processors have stored to from end to end is good again; whether pages with bad \
+               lines beyond 1024 runs are caught by the host's userfaultfd [default: off, on]",
         repeatable: false,
         read: |c, texts| merge(&mut c.poison, texts, KEYS),
         write: |c| pairs(&c.poison, KEYS),

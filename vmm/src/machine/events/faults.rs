@@ -222,8 +222,12 @@ impl Running {
 
     fn dig(&mut self) {
         let changes = self.faults().changes();
-        let plan = self.faults().plan();
-        if !self.faults().has(&plan) {
+        // A window that turns out to have no traps makes another plan.
+        for _ in 0..=self.faults().pieces() {
+            let plan = self.faults().plan();
+            if self.faults().has(&plan) {
+                break;
+            }
             if plan.left_out > 0 {
                 tracing::warn!(
                     pages = plan.left_out,
@@ -235,6 +239,7 @@ impl Running {
             }
             if let Err(error) = self.faults().dig(plan) {
                 tracing::error!(%error, "loads of some bad lines are not caught");
+                break;
             }
         }
         self.now_in_force(changes);
@@ -408,6 +413,12 @@ impl Running {
         }
     }
 
+    /// How accesses can be caught.
+    fn mechanisms(&self) -> Vec<Mechanism> {
+        let trap = self.faults().can_trap().then_some(Mechanism::Userfaultfd);
+        [Mechanism::SlotHole].into_iter().chain(trap).collect()
+    }
+
     /// Lines that are good until they are loaded from.
     fn awaited(&self) -> Vec<AwaitedInfo> {
         let all = self.faults().awaited_lines().into_iter();
@@ -420,7 +431,7 @@ impl Running {
     }
 
     pub(super) fn list_faults(&self) -> Result<FaultList, ControlError> {
-        let (pages, pages_left_out) = self.faults().pages();
+        let caught = self.faults().caught();
         let of_dimm = |error: MediaErrorInfo| FaultInfo {
             id: format!("{}@{:#x}", error.id, error.dpa),
             gpa: error.spa,
@@ -445,11 +456,12 @@ impl Running {
         let others = self.faults().ram_ranges().into_iter().map(other);
         Ok(FaultList {
             faults: of_dimms.chain(others).collect(),
-            mechanism: Mechanism::SlotHole,
+            mechanisms: self.mechanisms(),
             neighbours_readable: true,
             delivery: self.delivery(),
-            pages,
-            pages_left_out,
+            pages: caught.pages(),
+            pages_trapped: caught.trapped(),
+            pages_left_out: caught.left_out,
             counts: FaultCounts {
                 carried: self.faults().carried(),
                 ..self.halt.counts

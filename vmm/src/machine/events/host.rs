@@ -9,7 +9,10 @@ use crate::{
     cpuid::Vendor,
     fault::Place,
     mce::Kind,
-    memory::lost::{self, How, Lost},
+    memory::{
+        PAGE,
+        lost::{self, How, Lost},
+    },
 };
 use devices::{
     nvdimm::media::{ErrorSource, Mark},
@@ -21,16 +24,24 @@ use std::collections::BTreeMap;
 type Why = String;
 
 impl Running {
-    /// Whether the host has lost some of the machine's memory, and nothing has been done about it.
+    /// Whether the host has lost some of the machine's memory, or somebody has touched a page with a trap, and nothing has been done
+    /// about it.
     pub(super) fn has_lost(&self) -> bool {
-        lost::is_any(|address| self.faults().behind(address).is_some())
+        lost::is_any(|address| self.faults().behind(address).is_some()) || self.faults().is_sprung()
     }
 
-    /// Makes errors of what the host has lost. Every vCPU stands. Gives what the guest has to be kept from.
+    /// Opens the traps that were touched, and makes errors of what the host has lost. Every vCPU stands. Gives what the guest has to be kept from.
     pub(super) fn take_lost(&mut self) -> Vec<GpaRange> {
         let all = lost::take(|address| self.faults().behind(address).is_some());
         let mut ranges = vec![];
-        for (one, how) in merged(&all) {
+        // What a trap kept can be lost as well.
+        let kept = self.faults().take_sprung().into_iter().map(|address| Lost {
+            address,
+            lsb: PAGE.trailing_zeros(),
+            how: How::Touched,
+        });
+        let both: Vec<Lost> = all.iter().copied().chain(kept).collect();
+        for (one, how) in merged(&both) {
             match self.replace_lost(&one, &how) {
                 Ok(range) => ranges.extend(range),
                 Err(why) => self.end(Outcome::Failed { apic_id: 0, why }),

@@ -78,10 +78,11 @@ impl Running {
             Found::Guest(ranges) => ranges.clone(),
             Found::Nvdimm(range) => self.seen_at(range).into_iter().collect(),
         };
-        let places = self.places(&found, &self.faults().plan_with(&seen));
+        let plan = self.faults().plan_with(&seen);
+        let places = self.places(&found, &plan);
         let report = FaultReport {
             dry_run: asked.dry_run,
-            mechanism: Mechanism::SlotHole,
+            mechanisms: mechanisms(&seen, &plan),
             delivery: self.delivery(),
             places,
             storm: None,
@@ -302,6 +303,14 @@ impl Running {
             },
         }
     }
+}
+
+/// How accesses to `ranges` are caught with the holes and traps of `plan`.
+fn mechanisms(ranges: &[GpaRange], plan: &Holes) -> Vec<Mechanism> {
+    let any = |of: &dyn Fn(Gpa) -> bool| ranges.iter().any(|range| of(range.start));
+    let hole = any(&|gpa| plan.contains(gpa) && !plan.has_trap(gpa)).then_some(Mechanism::SlotHole);
+    let trap = any(&|gpa| plan.has_trap(gpa)).then_some(Mechanism::Userfaultfd);
+    hole.into_iter().chain(trap).collect()
 }
 
 /// Why errors were not changed, as a problem.
