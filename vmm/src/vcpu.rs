@@ -209,8 +209,13 @@ impl Platform {
     fn report(&self, report: Report) {
         // The receiver is gone only when the machine is being taken down, and then nobody cares.
         if self.reports.send(report).is_ok() {
-            let _ = self.wake.write(1);
+            self.ring();
         }
+    }
+
+    /// There is something for the owner to see.
+    fn ring(&self) {
+        let _ = self.wake.write(1);
     }
 
     /// Answers a hypercall; what the machine has to do then, if anything.
@@ -418,7 +423,8 @@ fn run(platform: &Platform, mut vcpu: Vcpu) {
             }
             Some(Err(error)) => Next::Report(Report::failed(apic_id, &error)),
             None => {
-                // A thread of the monitor has touched what the host has lost.
+                // A thread of the monitor has touched what the host has lost, or a page with a trap.
+                platform.ring();
                 thread::sleep(CROWDED);
                 continue;
             }

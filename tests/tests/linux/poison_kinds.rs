@@ -79,7 +79,7 @@ fn third_load(m: &mut Machine) -> Result<()> {
         .done("POST", "/faults", Some(&json!({"gpa": gpa, "on-load": 3})))?;
     let waits = m.faults()?;
     ensure!(
-        waits["awaited"] == json!([{"gpa": gpa, "len": 64, "loads_left": 3}]),
+        waits["awaited"] == json!([{"gpa": gpa, "len": 64, "on": "load", "left": 3}]),
         "{waits}"
     );
     let (code, said) = m.go_on(&program)?;

@@ -5,9 +5,11 @@ use anyhow::{Context, Result, ensure};
 use guest_tests::{Guest, GuestBuilder, QUICK, Scratch, api, api::ApiClient, facts, guest::program, host};
 use serde_json::{Value, json};
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Set for the half that runs in the nested host.
@@ -94,6 +96,7 @@ fn inside() -> Result<()> {
     let (found, sum) = guest_fills()?;
     guest_finds(&found, &sum)?;
     guest_only_reads(&found, &sum)?;
+    host_loses_a_page(&found)?;
     ranges_end_as_system_ram()
 }
 
@@ -189,6 +192,69 @@ fn guest_only_reads(found: &Value, sum: &str) -> Result<()> {
     guest.check("ndctl disable-region region0")?;
     guest.sh("ndctl zero-labels nmem0")?;
     guest.check("ndctl check-labels nmem0")?;
+    guest.power_off()?;
+    Ok(())
+}
+
+/// Where the host loses memory of the node: its first byte, within a page of 2 MiB, and where the guest's disk has that page. In front
+/// of the disk's first byte the namespace has 2 MiB of its own.
+const LOST: u64 = 64 * MIB;
+const LOST_SECTOR: u64 = (LOST - 2 * MIB) / 512;
+/// Time for what comes by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the host loses of a node it loses in pages of the node's own, and the guest is told before it touches one.
+fn host_loses_a_page(found: &Value) -> Result<()> {
+    let files = Scratch::new("dax-lost")?;
+    // Before Linux 6.7 the list of bad blocks is out of order where a range is larger than an entry of it, and reads go on into it.
+    let mut guest = GuestBuilder::new(WHOLE)
+        .nvdimm(&format!("file={NODE},id=host,size={SIZE}"))
+        .arg("--api-socket", &files.text("api"))
+        .start()?;
+    let mut client = ApiClient::connect(&files.join("api"))?;
+    ensure!(namespaces(&mut guest)? == *found, "before the error");
+    let read = format!(
+        "dd if=/dev/pmem0 of=/dev/null bs=2M skip={} count=1 iflag=direct",
+        LOST / 2 / MIB - 1
+    );
+    // The host knows whose a page is when somebody has touched it.
+    guest.check(&read)?;
+    let start = fs::read_to_string("/sys/bus/dax/devices/dax0.0/resource")?;
+    let start = u64::from_str_radix(start.trim().trim_start_matches("0x"), 16)?;
+    let page = format!("{:#x}", start + LOST + 3 * 4096);
+    fs::write("/sys/devices/system/memory/hard_offline_page", page)?;
+
+    let deadline = Instant::now() + PATIENCE;
+    let lost = loop {
+        let list = client.get("/faults")?;
+        if list["counts"]["host_errors"] == 1 {
+            break list;
+        }
+        ensure!(Instant::now() < deadline, "nobody has heard of it: {list}");
+        thread::sleep(Duration::from_millis(20));
+    };
+    let faults = facts::list(&lost, "faults")?;
+    ensure!(faults.len() == 1, "{lost}");
+    let fault = &faults[0];
+    ensure!(
+        (&fault["nvdimm"], &fault["dpa"], &fault["len"]) == (&json!("host"), &json!(LOST), &json!(2 * MIB)),
+        "{fault}"
+    );
+    ensure!(fault["state"] == "known" && fault["source"] == "backing", "{fault}");
+    // The kernel's list has entries of 512 sectors at most.
+    guest.check(&format!(
+        "f=/sys/block/pmem0/badblocks; for n in $(seq 200); do sum=0; while read at len; do sum=$((sum + len)); done < $f; \
+         test $sum = {} && grep -q '^{LOST_SECTOR} ' $f && exit 0; sleep 0.1; done; cat $f; exit 1",
+        2 * MIB / 512
+    ))?;
+    guest.fails(&read)?;
+    guest.check(&format!(
+        "dd if=/dev/zero of=/dev/pmem0 bs=2M seek={} count=1 oflag=direct",
+        LOST / 2 / MIB - 1
+    ))?;
+    guest.check(&read)?;
+    let list = client.get("/faults")?;
+    ensure!(facts::list(&list, "faults")?.is_empty() && list["pages"] == 0, "{list}");
     guest.power_off()?;
     Ok(())
 }

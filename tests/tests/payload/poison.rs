@@ -17,7 +17,7 @@ use serde_json::json;
 use std::sync::Arc;
 use vmm::{
     cpuid::Vendor,
-    fault::FaultError,
+    fault::{FaultError, awaited::Trigger},
     hv::Kvm,
     layout,
     mce::{CR4_MCE, Personality},
@@ -108,12 +108,12 @@ fn a_load_of_a_bad_line_never_completes() {
     assert_eq!(bare.faults.carried(), 2);
 }
 
-/// A machine with `code` whose line becomes bad with a load of this number.
-fn waiting(code: &[u8], loads: u32) -> Bare {
+/// A machine with `code` whose line becomes bad by an access.
+fn waiting(code: &[u8], trigger: Trigger) -> Bare {
     let bare = Bare::new();
     bare.write(u64::from(CODE) << 4, code);
     bare.write(PAGE + 0x41, &[0x2a]);
-    bare.faults.await_loads(&[BAD], loads).unwrap();
+    bare.faults.await_access(&[BAD], trigger).unwrap();
     bare.faults.dig(bare.faults.plan()).unwrap();
     assert_eq!((pages(&bare), bare.faults.ram_ranges().len()), ((1, 0), 0));
     bare
@@ -126,7 +126,7 @@ fn a_line_is_good_until_its_third_load() {
         0xa0, 0x80, 0x30, 0xa2, 0x42, 0x30, 0xa0, 0x41, 0x30, 0x88, 0xc3, 0xa0, 0x41, 0x30, 0xa0, 0x41, 0x30, 0xe6,
         0xf4, 0xf4,
     ];
-    let mut bare = waiting(&code, 3);
+    let mut bare = waiting(&code, Trigger::Load(3));
     assert_eq!(bare.run(&real_mode(CODE), ports()), Report::Poisoned);
     assert_eq!(bare.stopped_at().unwrap().rip, 14, "the third load is still to be done");
     assert_eq!(bare.faults.carried(), 4, "loads of other lines and stores do not count");
@@ -135,21 +135,37 @@ fn a_line_is_good_until_its_third_load() {
     assert_eq!(bare.faults.awaited_lines(), []);
 
     // One load more, and nothing has happened.
-    let mut bare = waiting(&code, 4);
+    let mut bare = waiting(&code, Trigger::Load(4));
     assert_eq!(
         bare.run(&real_mode(CODE), ports()),
         Report::Effect(Effect::TestExit(0x2a))
     );
-    assert_eq!(bare.faults.awaited_lines(), [(BAD, 1)]);
+    assert_eq!(bare.faults.awaited_lines(), [(BAD, Trigger::Load(1))]);
     bare.faults.clear(BAD).unwrap();
     bare.faults.dig(bare.faults.plan()).unwrap();
     assert_eq!((bare.faults.awaited_lines(), pages(&bare)), (vec![], (0, 0)));
 }
 
 #[test]
+fn a_line_is_good_until_its_second_store() {
+    // mov al, [0x3041]; mov [0x3042], al; mov al, [0x3041]; mov [0x3043], al; mov al, [0x3041]; out 0xf4, al
+    let code = [
+        0xa0, 0x41, 0x30, 0xa2, 0x42, 0x30, 0xa0, 0x41, 0x30, 0xa2, 0x43, 0x30, 0xa0, 0x41, 0x30, 0xe6, 0xf4, 0xf4,
+    ];
+    let mut bare = waiting(&code, Trigger::Store(2));
+    assert_eq!(bare.run(&real_mode(CODE), ports()), Report::Poisoned);
+    assert_eq!(bare.stopped_at().unwrap().rip, 12, "the load behind the second store");
+    assert_eq!(bare.read(BAD.start.0, 4), [0, 0x2a, 0x2a, 0x2a], "the store is done");
+    assert_eq!(
+        (bare.faults.awaited_lines(), bare.faults.ram_ranges().len()),
+        (vec![], 1)
+    );
+}
+
+#[test]
 fn a_fetch_from_a_page_meets_the_lines_there_that_wait_for_loads() {
     // jmp 0:0x3080
-    let mut bare = waiting(&[0xea, 0x80, 0x30, 0, 0], 1000);
+    let mut bare = waiting(&[0xea, 0x80, 0x30, 0, 0], Trigger::Load(1000));
     assert_eq!(bare.run(&real_mode(CODE), ports()), Report::Poisoned);
     assert_eq!(bare.stopped_at().unwrap().rip, PAGE + 0x80);
     assert_eq!(

@@ -6,8 +6,8 @@ use guest_tests::{
     payload::{Guest, Program, SCRATCH, Script},
 };
 use serde_json::{Value, json};
-use std::{fs, os::unix::fs::FileExt, path::Path};
-use vmm::layout::ABOVE_4G;
+use std::{fs, os::unix::fs::FileExt, path::Path, thread, time::Duration};
+use vmm::layout::{ABOVE_4G, ports};
 
 /// Persistent memory, through which guest and test talk.
 const PMEM: u64 = ABOVE_4G.0;
@@ -201,17 +201,80 @@ fn a_device_finds_what_such_a_page_held() {
     running.end().expect(64 + 5);
 }
 
+/// The memory goes with traps in it, and other memory comes to its place.
+#[test]
+fn traps_go_with_their_memory_device() {
+    const BASE: u64 = ports::MEMORY_HOTPLUG;
+    let script = Script::new()
+        .tables()
+        .store(FIRST + 0x100, 8, 0x1122_3344)
+        .say("on")
+        .wait(PMEM, 1)
+        // Slot 0, ejected.
+        .output(BASE, 4, 0)
+        .output(BASE + 20, 4, 8)
+        .say("gone")
+        .wait(PMEM, 2)
+        .copy(PMEM + 0x1000, FIRST + 0x100, 8)
+        .store(FIRST + 0x108, 8, 0x55)
+        .copy(PMEM + 0x1008, FIRST + 0x108, 8)
+        .say("read")
+        .wait(PMEM, 3)
+        .exit(5);
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("dimm");
+    let guest = machine(script, &file, "");
+    let (mut running, mut client) = guest.up();
+    if !has_traps(&mut client) {
+        return;
+    }
+    let many = json!({"node": 1, "count": 3000, "seed": 7});
+    client.done("POST", "/faults", Some(&many)).expect("a report");
+    assert!(number(&faults(&mut client), "pages_trapped") > 1000);
+    tell(&file, 1);
+    running.wait_for("gone");
+    for _ in 0..100 {
+        if faults(&mut client)["faults"] == json!([]) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let list = faults(&mut client);
+    assert_eq!(
+        ["pages", "pages_trapped"].map(|key| number(&list, key)),
+        [0; 2],
+        "{list}"
+    );
+    let device = json!({"size": "128M", "id": "again", "node": 1});
+    client
+        .begin("POST", "/memory/devices", Some(&device))
+        .expect("an operation");
+    client.done("POST", "/faults", Some(&many)).expect("a report");
+    let page = json!({"gpa": FIRST, "len": 0x1000});
+    client.done("POST", "/faults/clear", Some(&page)).expect("cleared");
+    let bad = json!({"gpa": FIRST + LINE});
+    let told = client.done("POST", "/faults", Some(&bad)).expect("a report");
+    assert_eq!(told["mechanisms"], json!(["userfaultfd"]), "{told}");
+    tell(&file, 2);
+    running.wait_for("read");
+    assert_eq!([0x1000, 0x1008].map(|at| word(&file, at)), [0, 0x55]);
+    tell(&file, 3);
+    running.end().expect(64 + 5);
+}
+
 /// Errors come and go; nobody has touched what they were on.
 #[test]
 fn what_is_good_again_is_what_it_was() {
     let pages = 64;
+    // At the end, where holes are last.
+    let at = |page: u64| FIRST - 2 * page * 0x1000;
     let mut script = Script::new().tables();
     for page in 0..pages {
-        script = script.store(HOT + 2 * page * 0x1000, 8, 0x100 + page);
+        script = script.store(at(page), 8, 0x100 + page);
     }
     script = script.say("on").wait(PMEM, 1);
     for page in 0..pages {
-        script = script.copy(PMEM + 0x1000 + 8 * page, HOT + 2 * page * 0x1000, 8);
+        script = script.copy(PMEM + 0x1000 + 8 * page, at(page), 8);
     }
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("dimm");
@@ -223,6 +286,14 @@ fn what_is_good_again_is_what_it_was() {
     for seed in [1, 2] {
         let many = json!({"node": 1, "count": 20_000, "seed": seed});
         client.done("POST", "/faults", Some(&many)).expect("a report");
+        // Those of a long run are holes.
+        let mut trapped = 0;
+        for page in 0..pages {
+            let bad = json!({"gpa": at(page) + LINE});
+            let told = client.done("POST", "/faults", Some(&bad)).expect("a report");
+            trapped += u64::from(told["mechanisms"] == json!(["userfaultfd"]));
+        }
+        assert!(trapped > pages / 2, "{trapped} of {pages}");
         let list = faults(&mut client);
         assert!(number(&list, "pages_trapped") > 5000, "{seed}");
         let all = json!({"gpa": HOT, "len": HOT_SIZE});

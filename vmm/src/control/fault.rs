@@ -119,8 +119,20 @@ pub struct AwaitedInfo {
     pub gpa: u64,
     /// Bytes.
     pub len: u64,
-    /// Loads until it is bad, the one that meets it included.
-    pub loads_left: u32,
+    /// What counts.
+    pub on: AwaitedAccess,
+    /// Loads until it is bad, the one that meets it included, or stores, the one that makes it bad included.
+    pub left: u32,
+}
+
+/// What a line waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AwaitedAccess {
+    /// Loads of it.
+    Load,
+    /// Stores to it.
+    Store,
 }
 
 /// What happened to bad memory.

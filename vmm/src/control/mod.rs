@@ -29,9 +29,9 @@ pub use dax::{DaxPlan, DaxRange, DaxRequest, Presented, RangePlanned};
 pub use error::{ControlError, ErrorKind, Problem};
 pub use event::{Event, EventList, EventLog, Happening};
 pub use fault::{
-    AwaitedInfo, Count, Delivery, FaultChange, FaultCounts, FaultInfo, FaultInject, FaultList, FaultLoad,
-    FaultNotified, FaultNotify, FaultPlace, FaultRange, FaultReport, FaultRequest, FaultTarget, MAX_RANDOM, Mechanism,
-    NotifyPlan, NotifySeverity, NotifyTarget, NotifyVia, StormInfo,
+    AwaitedAccess, AwaitedInfo, Count, Delivery, FaultChange, FaultCounts, FaultInfo, FaultInject, FaultList,
+    FaultLoad, FaultNotified, FaultNotify, FaultPlace, FaultRange, FaultReport, FaultRequest, FaultTarget, MAX_RANDOM,
+    Mechanism, NotifyPlan, NotifySeverity, NotifyTarget, NotifyVia, StormInfo,
 };
 pub use info::{
     MachineInfo, MemoryDeviceInfo, MemoryDeviceKind, MemoryList, MemoryRemoved, NvdimmAdded, NvdimmInfo, NvdimmList,

@@ -52,10 +52,11 @@ impl Faults {
         self.holes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes the holes and traps those of `plan`. Every vCPU stands. After an error some may be missing, none is too many.
-    pub fn dig(&self, plan: Holes) -> Result<(), GuestMapError> {
+    /// Makes the holes and traps those of `plan`. Every vCPU stands. After an error some may be missing, none is too many. False: a window
+    /// can have no traps after all, which makes another plan.
+    pub fn dig(&self, plan: Holes) -> Result<bool, GuestMapError> {
         let mut holes = self.holes.write().unwrap_or_else(PoisonError::into_inner);
-        let mut dug = Ok(());
+        let mut dug = Ok(true);
         let (mut done, mut trapped) = (BTreeMap::new(), BTreeMap::new());
         for window in self.windows.all() {
             let range = window.range();
@@ -70,8 +71,10 @@ impl Faults {
             self.traps.lost(sprung.lost);
             match set {
                 Ok(()) => trapped.extend(plan.traps_of(range)),
-                // The window can have none from now on, so that the next plan is another.
-                Err(error) => tracing::warn!(%error, %range, "no traps for pages with bad lines"),
+                Err(error) => {
+                    tracing::warn!(%error, %range, "no traps for pages with bad lines");
+                    dug = dug.map(|_| false);
+                }
             }
         }
         *holes = Holes::new(done, trapped, plan.left_out).in_memory(plan.memory());
@@ -81,7 +84,7 @@ impl Faults {
     /// Whether somebody has touched a page with a trap.
     pub fn is_sprung(&self) -> bool {
         let holes = self.holes.read().unwrap_or_else(PoisonError::into_inner);
-        holes.trapped() != 0 && self.windows.all().iter().any(|window| window.is_sprung())
+        holes.has_traps() && self.windows.all().iter().any(|window| window.is_sprung())
     }
 
     /// Opens the traps that were touched: their pages are to be holes. Every vCPU stands. Addresses of this process whose contents are

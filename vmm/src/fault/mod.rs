@@ -25,7 +25,7 @@ mod traps;
 
 pub use random::lines_at_random;
 
-use awaited::{Awaited, TooMany};
+use awaited::{Awaited, TooMany, Trigger};
 pub use holes::{Holes, MAX_HOLES, Piece, plan_holes};
 use traps::Traps;
 
@@ -59,7 +59,7 @@ pub struct Faults {
     holes: RwLock<Holes>,
     traps: Traps,
     devices: BadLines,
-    /// Lines that are good until they are loaded from.
+    /// Lines that are good until they are loaded from or stored to.
     awaited: Mutex<Awaited>,
     /// Accesses to holes that were carried out.
     carried: AtomicU64,
@@ -225,16 +225,16 @@ impl Faults {
         Ok(())
     }
 
-    /// The lines of `ranges` become bad with their load number `loads`.
-    pub fn await_loads(&self, ranges: &[GpaRange], loads: u32) -> Result<(), FaultError> {
+    /// The lines of `ranges` become bad by `trigger`.
+    pub fn await_access(&self, ranges: &[GpaRange], trigger: Trigger) -> Result<(), FaultError> {
         for range in ranges {
             self.place(*range)?;
         }
-        Ok(self.awaited().add(ranges, loads)?)
+        Ok(self.awaited().add(ranges, trigger)?)
     }
 
-    /// The lines that wait for loads, and how many of each are still to come.
-    pub fn awaited_lines(&self) -> Vec<(GpaRange, u32)> {
+    /// The lines that wait for loads or stores, and how many of each are still to come.
+    pub fn awaited_lines(&self) -> Vec<(GpaRange, Trigger)> {
         self.awaited().all().collect()
     }
 
@@ -360,7 +360,7 @@ impl Faults {
         Some(Met::Carried)
     }
 
-    /// Makes lines bad whose loads have come.
+    /// Makes lines bad whose loads or stores have come.
     fn make_due(&self, due: &[GpaRange]) {
         if !due.is_empty()
             && let Err(error) = self.inject_all(due, Mark::latent(ErrorSource::Host))
@@ -374,6 +374,8 @@ impl Faults {
         let window = self.hole(gpa)?;
         window.store(gpa.0 - window.range().start.0, data);
         self.carried.fetch_add(1, Ordering::Relaxed);
+        let due = self.awaited().store(GpaRange::new(gpa, data.len() as u64));
+        self.make_due(&due);
         if let Some(overwritten) = &self.overwritten {
             self.note_store(overwritten, GpaRange::new(gpa, data.len() as u64));
         }

@@ -10,7 +10,7 @@
 //! A signal handler works on static memory alone: extents of guest memory, seats of vCPU threads, and notes. It waits for vCPUs
 //! to leave the guest, because zeros in place of what is lost must not be seen before the loop has made them an error.
 
-use super::trap::{self, Ground};
+use super::trap::{self, Ground, Sprung};
 use crate::hv::signal;
 use rustix::process::{
     MachineCheckMemoryCorruptionKillPolicy as Policy, machine_check_memory_corruption_kill_policy,
@@ -99,6 +99,8 @@ static NOTES: [Note; MOST_NOTES] = [const {
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// Notes of [`How::Replaced`] from before their page was replaced until they are released.
 static HELD: AtomicUsize = AtomicUsize::new(0);
+/// Signal handlers under way.
+static HEARING: AtomicUsize = AtomicUsize::new(0);
 /// One at a time claims an extent.
 static CLAIM: Mutex<()> = Mutex::new(());
 
@@ -152,7 +154,11 @@ impl Drop for Watched {
         let Some(extent) = self.0.and_then(|n| EXTENTS.get(n)) else {
             return;
         };
+        // Whoever is on its way with what is kept there gets to its end first.
         extent.area.store(0, SeqCst);
+        while HEARING.load(SeqCst) != 0 {
+            pause();
+        }
         let end = extent.end.swap(0, SeqCst);
         let start = extent.start.load(SeqCst);
         // Nobody else deals with what is left.
@@ -260,7 +266,10 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         let errno = *libc::__errno_location();
         let address = (*info).si_addr() as usize;
         let lsb = info.cast::<u8>().add(LSB_OFFSET).cast::<u16>().read_unaligned();
-        if !hear((*info).si_code, address, lsb.into()) {
+        HEARING.fetch_add(1, SeqCst);
+        let heard = hear((*info).si_code, address, lsb.into());
+        HEARING.fetch_sub(1, SeqCst);
+        if !heard {
             signal::die(signal);
         }
         *libc::__errno_location() = errno;
@@ -270,17 +279,23 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
 /// Deals with an error; false: it is none that can be dealt with.
 pub(super) fn hear(code: libc::c_int, address: usize, lsb: u32) -> bool {
     let Some((within, traps)) = extent_of(address).filter(|_| lsb < usize::BITS) else {
-        // Whoever opens a trap finds that what it kept is lost.
-        return code == ACTION_OPTIONAL && grounds().any(|ground| ground.keeps(address));
+        // Whoever opens a trap finds that what it kept is lost. A vCPU can have touched memory that is gone by now: it tries again.
+        let kept = || grounds().any(|ground| ground.keeps(address));
+        let inside = || PLACES.iter().any(|place| place.is_inside(this_thread()));
+        return code == ACTION_OPTIONAL && kept() || code == ACTION_REQUIRED && inside();
     };
     if let Some(traps) = traps.filter(|_| code != ACTION_OPTIONAL) {
         let thread = this_thread();
         let place = PLACES.iter().find(|place| place.is_inside(thread));
-        if traps.spring(address, place.is_some()) {
-            if let Some(place) = place {
-                place.struck.store(true, SeqCst);
+        match traps.spring(address, place.is_some()) {
+            Sprung::Done => {
+                if let Some(place) = place {
+                    place.struck.store(true, SeqCst);
+                }
+                return true;
             }
-            return true;
+            Sprung::Stuck => return false,
+            Sprung::NoTrap => {}
         }
         if place.is_some() && is_there(address as *const u8) {
             // Another thread has opened it meanwhile.
@@ -435,4 +450,4 @@ fn this_thread() -> i32 {
 
 #[cfg(test)]
 #[path = "lost_tests.rs"]
-mod tests;
+pub(super) mod tests;

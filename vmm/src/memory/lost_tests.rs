@@ -11,7 +11,7 @@ const PAGE: usize = 4096;
 const PAGES: usize = 8;
 
 /// All of this is one for a process.
-fn alone() -> MutexGuard<'static, ()> {
+pub(in crate::memory) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,9 +14,10 @@ pub fn of(file: &File) -> u64 {
     huge(file).or_else(|| aligned(file)).unwrap_or(PAGE).max(PAGE)
 }
 
-/// Whether what the file holds is memory, in pages of 4 KiB or such as the kernel divides by itself.
-pub fn is_memory(file: &File) -> bool {
-    fstatfs(file).is_ok_and(|told| told.f_type == TMPFS)
+/// Whether what the file holds is memory, in pages of 4 KiB or such as the kernel divides by itself, and nobody finds it by a name.
+pub fn is_own_memory(file: &File) -> bool {
+    let names = file.metadata().map_or(1, |told| told.nlink());
+    names == 0 && fstatfs(file).is_ok_and(|told| told.f_type == TMPFS)
 }
 
 fn huge(file: &File) -> Option<u64> {
@@ -44,7 +45,7 @@ mod tests {
         assert_eq!(of(&File::open("/dev/null").unwrap()), PAGE);
         let small = memfd_create("small", MemfdFlags::CLOEXEC).unwrap();
         let small = small.into();
-        assert_eq!((of(&small), is_memory(&small)), (PAGE, true));
+        assert_eq!((of(&small), is_own_memory(&small)), (PAGE, true));
         // No page of it is taken.
         let large = memfd_create(
             "large",
@@ -52,6 +53,6 @@ mod tests {
         )
         .unwrap();
         let large = large.into();
-        assert_eq!((of(&large), is_memory(&large)), (2 << 20, false));
+        assert_eq!((of(&large), is_own_memory(&large)), (2 << 20, false));
     }
 }

@@ -7,8 +7,9 @@
 //!   sprung, opened --- Traps::take, every vCPU stands ----------------------> open
 //! ```
 //! Memory that is shared (memfd, tmpfs) keeps what it holds in its file; what private memory holds is in the attic meanwhile,
-//! memory as large, of which only the pages exist that are needed. States are bytes in memory of their own, so that a signal handler
-//! finds them without a lock that anybody else holds for long.
+//! memory as large, of which only the pages exist that are needed. States are bytes in memory of their own, where a signal handler finds
+//! them; it waits for whoever sets or opens traps. No system call may be given a page with a trap as its buffer: the kernel does not wait
+//! for a page that is on its way, nor does it get the signal.
 
 use super::{
     Mapping, PAGE, lost, page_size,
@@ -16,7 +17,7 @@ use super::{
 };
 use rustix::mm::{MapFlags, ProtFlags};
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     ops::Range,
     os::unix::fs::FileExt,
@@ -125,11 +126,11 @@ impl Ground {
             match self.attic(page) {
                 None => drop_page(at)?,
                 Some(attic) if is_there => {
-                    move_page(at, self.spare(), libc::MREMAP_DONTUNMAP)?;
+                    move_page(at, self.spare())?;
                     let kept = put_away(self.spare(), attic);
                     state = if matches!(kept, Ok(true)) { SET | HOLDS } else { SET };
                     if let Err(error) = kept {
-                        move_page(self.spare(), at, 0)?;
+                        move_page(self.spare(), at)?;
                         return Err(error);
                     }
                 }
@@ -144,7 +145,7 @@ impl Ground {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => is_there = true,
                 Err(error) => {
                     if state & HOLDS != 0 {
-                        move_page(self.spare(), at, 0)?;
+                        move_page(self.spare(), at)?;
                     }
                     return Err(error);
                 }
@@ -159,8 +160,14 @@ impl Ground {
         match self.attic(page) {
             Some(attic) if self.state(page).load(SeqCst) & HOLDS != 0 => {
                 // Whoever else touches it in between waits.
-                uffd::register(at, SIZE)?;
-                let opened = drop_page(at).and_then(|()| uffd::copy(at, attic));
+                let watched = uffd::register(at, SIZE).is_ok();
+                drop_page(at)?;
+                if !watched {
+                    // The kernel has no room for it: what the page holds counts more than who may look too early.
+                    bring_back(attic, at)?;
+                    return drop_page(attic);
+                }
+                let opened = uffd::copy(at, attic);
                 if opened.is_err() {
                     // What was to come back is lost.
                     let _ = uffd::poison(at);
@@ -173,21 +180,22 @@ impl Ground {
         }
     }
 
-    /// A thread has touched a page of these, from within the guest or not; false: it is no trap that it has met.
-    pub(super) fn spring(&self, address: usize, inside: bool) -> bool {
+    /// A thread has touched a page of these, from within the guest or not.
+    pub(super) fn spring(&self, address: usize, inside: bool) -> Sprung {
         let page = (address - self.start) / SIZE;
         let state = self.state(page);
+        let touched = &self.head().touched;
         if inside {
             let now = state.load(SeqCst);
             match now & STATE {
                 SPRUNG => {}
                 SET => {
                     let sprung = state.compare_exchange(now, now & HOLDS | SPRUNG, SeqCst, SeqCst);
-                    self.head().touched.fetch_add(usize::from(sprung.is_ok()), SeqCst);
+                    touched.fetch_add(usize::from(sprung.is_ok()), SeqCst);
                 }
-                _ => return false,
+                _ => return Sprung::NoTrap,
             }
-            return true;
+            return Sprung::Done;
         }
         OPENED_PAGES.fetch_add(1, SeqCst);
         let done = lost::wait_outside().then(|| {
@@ -195,19 +203,34 @@ impl Ground {
             let _lock = Lock::take();
             let before = state.load(SeqCst);
             if !matches!(before & STATE, SET | SPRUNG) {
-                return lost::is_there(address as *const u8).then_some(false);
+                return (false, lost::is_there(address as *const u8));
             }
-            self.open(page).ok()?;
-            state.store(OPENED, SeqCst);
-            self.head()
-                .touched
-                .fetch_add(usize::from(before & STATE == SET), SeqCst);
-            Some(true)
+            let opened = self.open(page).is_ok();
+            if opened {
+                state.store(OPENED, SeqCst);
+                touched.fetch_add(usize::from(before & STATE == SET), SeqCst);
+            }
+            (opened, opened)
         });
-        let opened = matches!(done, Some(Some(true)));
+        let opened = matches!(done, Some((true, _)));
         OPENED_PAGES.fetch_sub(usize::from(!opened), SeqCst);
-        done.flatten().is_some()
+        match done {
+            Some((_, true)) => Sprung::Done,
+            Some((_, false)) => Sprung::NoTrap,
+            None => Sprung::Stuck,
+        }
     }
+}
+
+/// What came of a touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sprung {
+    /// The access is done again, now or when the loop has opened the trap.
+    Done,
+    /// It is no trap that was met, or what it kept is lost.
+    NoTrap,
+    /// A vCPU does not come out of the guest.
+    Stuck,
 }
 
 /// The traps of a mapping.
@@ -220,13 +243,40 @@ pub(super) struct Traps {
     runs: Vec<Range<u64>>,
 }
 
-/// Whether traps can be set in `mapping`: private memory of no file, or shared memory that is in pages of 4 KiB.
+/// Whether traps can be set in `mapping`: private memory of no file, or shared memory of a file that only this process has, in pages of
+/// 4 KiB.
 pub(super) fn can_have(mapping: &Mapping) -> bool {
     let kind = match mapping.file_offset() {
-        None => true,
-        Some(file) => mapping.flags() & libc::MAP_SHARED != 0 && page_size::is_memory(file.file()),
+        // Or of several files, as interleaved DIMMs are.
+        None => is_anonymous(mapping.as_ptr() as usize, mapping.size()).unwrap_or(false),
+        Some(file) => mapping.flags() & libc::MAP_SHARED != 0 && page_size::is_own_memory(file.file()),
     };
     kind && uffd::ready()
+}
+
+/// Whether all that this process has from `start` on is memory of no file.
+fn is_anonymous(start: usize, len: usize) -> Option<bool> {
+    let (start, end) = (start as u64, (start + len) as u64);
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let mut at = start;
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (first, last) = words.next()?.split_once('-')?;
+        let (first, last) = (
+            u64::from_str_radix(first, 16).ok()?,
+            u64::from_str_radix(last, 16).ok()?,
+        );
+        // Behind protection, offset and device.
+        let is_file = words.nth(3)? != "0";
+        if last <= start || first >= end {
+            continue;
+        }
+        if is_file || first > at {
+            return Some(false);
+        }
+        at = last;
+    }
+    Some(at >= end)
 }
 
 /// A page that was to be opened, and what it held is lost.
@@ -248,6 +298,12 @@ impl Traps {
             start: mapping.as_ptr() as usize,
             area,
         };
+        // A huge page for each small one that is put away would cost five hundred times as much, and one made of the guest's shared pages
+        // would do away with their traps.
+        keep_pages_small(area, len);
+        if !private {
+            keep_pages_small(ground.start, pages * SIZE);
+        }
         ground.head().len.store(len, SeqCst);
         if private {
             ground.head().attic.store(area + attic, SeqCst);
@@ -269,12 +325,6 @@ impl Traps {
         usize::try_from(offset / PAGE).unwrap_or(usize::MAX)
     }
 
-    /// Whether one of `runs` has the page.
-    fn has(runs: &[Range<u64>], offset: u64) -> bool {
-        let next = runs.partition_point(|run| run.end <= offset);
-        runs.get(next).is_some_and(|run| run.start <= offset)
-    }
-
     fn is_open(&self, page: usize) -> bool {
         self.ground.state(page).load(SeqCst) & STATE == OPEN
     }
@@ -291,17 +341,13 @@ impl Traps {
     /// could not be set are open; what the pages hold is as it was, but for those that are given back.
     pub(super) fn set(&mut self, runs: Vec<Range<u64>>) -> (io::Result<()>, Vec<Broken>) {
         let mut broken = vec![];
-        let pages = |runs: &[Range<u64>]| {
-            let all = runs.iter().flat_map(|run| run.clone().step_by(SIZE));
-            all.collect::<Vec<u64>>()
-        };
         let _lock = Lock::take();
-        for offset in pages(&self.runs).into_iter().filter(|at| !Self::has(&runs, *at)) {
+        for offset in pages_of(&without(&self.runs, &runs)) {
             self.open(offset, &mut broken);
         }
-        let wanted: Vec<u64> = pages(&runs)
-            .into_iter()
-            .filter(|at| Self::page(*at) < self.pages && self.is_open(Self::page(*at)))
+        let wanted: Vec<usize> = pages_of(&without(&runs, &self.runs))
+            .map(Self::page)
+            .filter(|page| *page < self.pages && self.is_open(*page))
             .collect();
         self.runs = runs;
         if wanted.is_empty() {
@@ -313,8 +359,7 @@ impl Traps {
         if set.is_ok() {
             let mut there = There::default();
             set = wanted
-                .iter()
-                .map(|offset| Self::page(*offset))
+                .into_iter()
                 .try_for_each(|page| self.ground.set(page, there.is(self.ground.at(page))));
             set = set.and(uffd::unregister(start, len));
         }
@@ -335,21 +380,37 @@ impl Traps {
         self.ground.head().touched.load(SeqCst) != 0
     }
 
-    /// Offsets of the pages that were touched, which are open now. Every vCPU stands.
-    pub(super) fn take(&self) -> (Vec<u64>, Vec<Broken>) {
+    /// Offsets of the pages that were touched, which are open now and have no trap. Every vCPU stands.
+    pub(super) fn take(&mut self) -> (Vec<u64>, Vec<Broken>) {
         let (mut taken, mut broken) = (vec![], vec![]);
         if !self.is_touched() {
             return (taken, broken);
         }
         let _lock = Lock::take();
-        for offset in self.runs.iter().flat_map(|run| run.clone().step_by(SIZE)) {
+        for offset in pages_of(&self.runs) {
             let state = self.ground.state(Self::page(offset)).load(SeqCst) & STATE;
             if matches!(state, SPRUNG | OPENED) {
                 self.open(offset, &mut broken);
                 taken.push(offset);
             }
         }
+        let pages: Vec<Range<u64>> = taken.iter().map(|offset| *offset..offset + PAGE).collect();
+        self.runs = without(&self.runs, &pages);
         (taken, broken)
+    }
+
+    /// The pages of `bytes` have no trap from now on, and what they held is of no matter.
+    pub(super) fn give_up(&mut self, bytes: &Range<u64>) {
+        let _lock = Lock::take();
+        let kept = without(&self.runs, slice::from_ref(bytes));
+        for offset in pages_of(&without(&self.runs, &kept)) {
+            let page = Self::page(offset);
+            // What is put there is somebody else's matter.
+            let _ = drop_page(self.ground.at(page));
+            let _ = self.ground.attic(page).map(drop_page);
+            self.settle(page);
+        }
+        self.runs = kept;
     }
 
     /// Parts of `bytes` without a trap; what the others hold is gone.
@@ -357,7 +418,7 @@ impl Traps {
         let _lock = Lock::take();
         let mut parts = vec![];
         let mut at = bytes.start;
-        for offset in self.runs.iter().flat_map(|run| run.clone().step_by(SIZE)) {
+        for offset in pages_of(&self.runs) {
             let page = Self::page(offset);
             let state = self.ground.state(page).load(SeqCst);
             if !bytes.contains(&offset) || !matches!(state & STATE, SET | SPRUNG) {
@@ -365,7 +426,7 @@ impl Traps {
             }
             if let Some(attic) = self.ground.attic(page) {
                 drop_page(attic)?;
-                self.ground.state(page).store(state & !HOLDS, SeqCst);
+                self.ground.state(page).fetch_and(!HOLDS, SeqCst);
             }
             if at < offset {
                 parts.push(at..offset);
@@ -381,12 +442,38 @@ impl Traps {
 
 impl Drop for Traps {
     fn drop(&mut self) {
-        for offset in self.runs.iter().flat_map(|run| run.clone().step_by(SIZE)) {
-            self.settle(Self::page(offset));
-        }
-        // SAFETY: mapped in `new`; whoever watches the memory has been told to forget it.
+        // SAFETY: mapped in `new`; nobody watches the memory any more, so that no signal handler knows of it.
         let _ = unsafe { rustix::mm::munmap(self.ground.area as *mut _, self.len) };
     }
+}
+
+/// The pages of `runs`.
+fn pages_of(runs: &[Range<u64>]) -> impl Iterator<Item = u64> {
+    runs.iter().flat_map(|run| run.clone().step_by(SIZE))
+}
+
+/// What of `all` is not in `others`; both are ascending and disjoint.
+fn without(all: &[Range<u64>], others: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut left = vec![];
+    let mut others = others.iter().peekable();
+    for run in all {
+        let mut at = run.start;
+        while others.next_if(|other| other.end <= at).is_some() {}
+        while let Some(other) = others.peek().filter(|other| other.start < run.end) {
+            if at < other.start {
+                left.push(at..other.start);
+            }
+            at = other.end;
+            if other.end > run.end {
+                break;
+            }
+            others.next();
+        }
+        if at < run.end {
+            left.push(at..run.end);
+        }
+    }
+    left
 }
 
 /// Gives up what a page of this process shows.
@@ -398,9 +485,9 @@ fn drop_page(at: usize) -> io::Result<()> {
     }
 }
 
-/// Moves the page at `from` to `to`, whose own goes; `flags` may have `from` stay as memory without one.
-fn move_page(from: usize, to: usize, flags: libc::c_int) -> io::Result<()> {
-    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | flags;
+/// Moves the page at `from` to `to`, whose own goes; `from` stays as memory without one.
+fn move_page(from: usize, to: usize) -> io::Result<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
     // SAFETY: one is a page of guest memory, whose bytes nothing in this process relies on, the other one the area's spare page.
     let moved = unsafe { libc::mremap(from as *mut libc::c_void, SIZE, SIZE, flags, to as *mut libc::c_void) };
     match moved == libc::MAP_FAILED {
@@ -421,6 +508,26 @@ fn put_away(from: usize, attic: usize) -> io::Result<bool> {
     // SAFETY: a page of the attic, which nobody else knows; of bytes.
     unsafe { slice::from_raw_parts_mut(attic as *mut u8, SIZE) }.copy_from_slice(&page);
     Ok(true)
+}
+
+/// Copies a page of the attic to where it came from.
+fn bring_back(attic: usize, at: usize) -> io::Result<()> {
+    let mut page = [0_u8; SIZE];
+    if !lost::read(attic as *const u8, &mut page) {
+        return Err(io::Error::from_raw_os_error(libc::EFAULT));
+    }
+    // SAFETY: a page of guest memory, which is only ever accessed as volatile.
+    unsafe { ptr::copy_nonoverlapping(page.as_ptr(), at as *mut u8, SIZE) };
+    Ok(())
+}
+
+/// No huge pages in `len` bytes at `start`.
+fn keep_pages_small(start: usize, len: usize) {
+    // SAFETY: the advice changes nothing about the content or the extent of our own mappings.
+    let advised = unsafe { rustix::mm::madvise(start as *mut _, len, rustix::mm::Advice::LinuxNoHugepage) };
+    if let Err(error) = advised {
+        tracing::debug!(%error, "a kernel without huge pages");
+    }
 }
 
 /// Which pages of this process exist, looked up in pieces.

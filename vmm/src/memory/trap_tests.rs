@@ -1,19 +1,16 @@
 use super::*;
-use crate::memory::{lost::Seat, ram};
+use crate::memory::{
+    lost::{Seat, tests::alone},
+    ram,
+};
 use devices::units::{ByteSize, Gpa, GpaRange};
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     thread,
 };
 use vm_memory::{Bytes, VolatileMemory};
 
 const PAGES: u64 = 64;
-
-/// A signal handler is one for a process.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 struct Memory {
     // In this order: nobody hears of traps when they go.
@@ -33,6 +30,9 @@ impl Memory {
         let mapping = ram::allocate(GpaRange::new(Gpa(0), PAGES * PAGE), &config).unwrap();
         assert_eq!(can_have(&mapping), uffd::ready());
         if !uffd::ready() {
+            let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+            let mut parts = release.split('.').map(|part| part.parse::<u32>().unwrap());
+            assert!([parts.next(), parts.next()] < [Some(6), Some(6)], "{release}");
             return None;
         }
         let traps = Traps::new(&mapping).unwrap();
@@ -66,7 +66,7 @@ impl Memory {
         self.mapping.as_ptr() as usize + usize::try_from(page * PAGE).unwrap()
     }
 
-    fn take(&self) -> Vec<u64> {
+    fn take(&mut self) -> Vec<u64> {
         let (taken, broken) = self.traps.take();
         assert!(broken.is_empty());
         taken.iter().map(|offset| offset / PAGE).collect()
@@ -209,6 +209,66 @@ fn other_memory_has_none() {
     };
     let memory = ram::memory_file(ByteSize(PAGE).0, None).unwrap();
     assert!(!can_have(&build(memory, libc::MAP_PRIVATE)));
-    let is_tmpfs = page_size::is_memory(&file);
-    assert_eq!(can_have(&build(file, libc::MAP_SHARED)), is_tmpfs && uffd::ready());
+    assert!(!can_have(&build(file, libc::MAP_PRIVATE)));
+    // A name, by which others find it.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let named = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(dir.path().join("named"))
+        .unwrap();
+    named.set_len(PAGE).unwrap();
+    assert!(!can_have(&build(named, libc::MAP_SHARED)));
+    // Pieces of files, in addresses that were of none.
+    let pieces = ram::allocate(GpaRange::new(Gpa(0), 4 * PAGE), &crate::config::MemoryConfig::default()).unwrap();
+    assert_eq!(can_have(&pieces), uffd::ready());
+    let memory = ram::memory_file(PAGE, None).unwrap();
+    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+    // SAFETY: a page within the mapping above, which nobody has a reference into.
+    let at = unsafe {
+        let at = pieces.as_ptr().add(2 * SIZE);
+        libc::mmap(
+            at.cast(),
+            SIZE,
+            prot,
+            flags,
+            std::os::fd::AsRawFd::as_raw_fd(&memory),
+            0,
+        )
+    };
+    assert_ne!(at, libc::MAP_FAILED);
+    assert!(!can_have(&pieces));
+}
+
+#[test]
+fn what_is_put_in_place_of_a_page_has_no_trap() {
+    both(|mut memory| {
+        for page in 0..4 {
+            memory.store(page, 5);
+        }
+        memory.set([0..2, 3..4]);
+        memory.traps.give_up(&(PAGE..4 * PAGE));
+        assert!(lost::is_there(memory.address(1) as *const u8) && lost::is_there(memory.address(3) as *const u8));
+        assert!(!memory.traps.is_touched() && !lost::is_there(memory.address(0) as *const u8));
+        memory.store(1, 7);
+        memory.set(Some(0..2));
+        assert_eq!([0, 1, 2].map(|page| memory.load(page)), [5, 7, 5]);
+        assert_eq!(memory.take(), [0, 1]);
+    });
+}
+
+#[test]
+fn runs_without_others() {
+    let runs = |all: &[(u64, u64)]| all.iter().map(|(start, end)| *start..*end).collect::<Vec<_>>();
+    for (all, others, left) in [
+        (&[(0, 9)][..], &[][..], &[(0, 9)][..]),
+        (&[(0, 9)], &[(0, 9)], &[]),
+        (&[(2, 5), (6, 9)], &[(0, 3), (4, 7), (8, 20)], &[(3, 4), (7, 8)]),
+        (&[(0, 10)], &[(2, 3), (5, 6)], &[(0, 2), (3, 5), (6, 10)]),
+        (&[(0, 2), (4, 6), (8, 10)], &[(1, 9)], &[(0, 1), (9, 10)]),
+        (&[(5, 6)], &[(0, 1), (9, 10)], &[(5, 6)]),
+    ] {
+        assert_eq!(without(&runs(all), &runs(others)), runs(left), "{all:?} {others:?}");
+    }
 }

@@ -24,9 +24,14 @@ const MISSING: u64 = 1;
 
 const IOCTL_API: libc::Ioctl = read_write(0x3f, size_of::<Handshake>());
 const IOCTL_REGISTER: libc::Ioctl = read_write(0x00, size_of::<Register>());
-const IOCTL_UNREGISTER: libc::Ioctl = 2 << 30 | 16 << 16 | 0xaa << 8 | 0x01;
+const IOCTL_UNREGISTER: libc::Ioctl = read(0x01, size_of::<Extent>());
+const IOCTL_WAKE: libc::Ioctl = read(0x02, size_of::<Extent>());
 const IOCTL_COPY: libc::Ioctl = read_write(0x03, size_of::<Copy>());
 const IOCTL_POISON: libc::Ioctl = read_write(0x08, size_of::<Poison>());
+
+const fn read(number: libc::Ioctl, size: usize) -> libc::Ioctl {
+    2 << 30 | (size as libc::Ioctl) << 16 | 0xaa << 8 | number
+}
 
 const fn read_write(number: libc::Ioctl, size: usize) -> libc::Ioctl {
     3 << 30 | (size as libc::Ioctl) << 16 | 0xaa << 8 | number
@@ -67,6 +72,11 @@ struct Poison {
     mode: u64,
     updated: i64,
 }
+
+const _: () = {
+    assert!(size_of::<Handshake>() == 24 && size_of::<Extent>() == 16 && size_of::<Register>() == 32);
+    assert!(size_of::<Copy>() == 40 && size_of::<Poison>() == 32);
+};
 
 static FD: AtomicI32 = AtomicI32::new(-1);
 
@@ -117,7 +127,7 @@ fn extent(start: usize, len: usize) -> Extent {
     }
 }
 
-/// Whoever touches a page of these that is not there waits, until it is or [`unregister`] is called.
+/// A thread that touches a page of these that is not there waits, and a system call fails, until it is or [`unregister`] is called.
 pub fn register(start: usize, len: usize) -> io::Result<()> {
     let mut asked = Register {
         range: extent(start, len),
@@ -129,7 +139,9 @@ pub fn register(start: usize, len: usize) -> io::Result<()> {
 
 /// Ends that. Pages that are poisoned stay so.
 pub fn unregister(start: usize, len: usize) -> io::Result<()> {
-    call(IOCTL_UNREGISTER, &mut extent(start, len))
+    call(IOCTL_UNREGISTER, &mut extent(start, len))?;
+    // The kernel wakes those that wait before it keeps others from beginning to.
+    call(IOCTL_WAKE, &mut extent(start, len))
 }
 
 /// Makes a page that is not there fail whoever touches it. `AlreadyExists`: it is there. Registered memory alone.

@@ -21,7 +21,7 @@ use rustix::fs::FallocateFlags;
 use std::{
     ops::Range,
     os::fd::AsRawFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicBool},
 };
 use vm_memory::{
     Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestRegionMmap, VolatileMemory, bitmap::Bitmap,
@@ -41,6 +41,8 @@ pub struct Window {
     access: Access,
     /// Traps have been tried and failed.
     no_traps: AtomicBool,
+    /// Whether its memory is of a kind that can have them, once somebody has asked.
+    trappable: OnceLock<bool>,
     // After the slot that refers to it.
     mapping: Arc<Mapping>,
 }
@@ -87,6 +89,7 @@ impl Window {
             range,
             access,
             no_traps: AtomicBool::new(false),
+            trappable: OnceLock::new(),
             watched: lost::watch(mapping.as_ptr() as usize, mapping.size()),
             mapping: Arc::new(mapping),
         };
@@ -217,6 +220,9 @@ impl Window {
         let size = 1_u64.checked_shl(lsb).unwrap_or(0).max(page);
         let start = offset / size * size;
         let unit = start..start.saturating_add(size).min(self.mapping.size() as u64);
+        if let Some(traps) = &mut self.lock().traps {
+            traps.give_up(&unit);
+        }
         let invalid = |_| std::io::Error::from(std::io::ErrorKind::InvalidInput);
         let len = usize::try_from(unit.end - unit.start).map_err(invalid)?;
         let at = self
@@ -335,6 +341,15 @@ impl Window {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // Whoever still has the memory finds it without traps.
+        if let (Err(error), _) = self.set_traps(vec![]) {
+            tracing::debug!(%error, "traps stay behind");
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::{
     config::HexAddress,
     control::{
-        Delivery, FaultChange, FaultInfo, FaultInject, FaultList, FaultLoad, FaultNotified, FaultNotify, FaultPlace,
-        FaultRange, FaultReport, FaultRequest, MAX_RANDOM, NotifySeverity, NotifyVia, Request,
+        AwaitedAccess, Delivery, FaultChange, FaultInfo, FaultInject, FaultList, FaultLoad, FaultNotified, FaultNotify,
+        FaultPlace, FaultRange, FaultReport, FaultRequest, MAX_RANDOM, NotifySeverity, NotifyVia, Request,
     },
     fault::{awaited::MAX_LOADS, storm::MAX_RATE},
 };
@@ -40,6 +40,9 @@ pub(super) enum FaultVerb {
         /// Bad with the load of this number that a processor makes of each line, such as 3; good until then
         #[arg(long, value_name = "N", conflicts_with_all = ["after", "rate", "known"], value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOADS)))]
         on_load: Option<u32>,
+        /// Bad when a processor has stored to each line so many times, such as 1: when its page is put to use; good until then
+        #[arg(long, value_name = "N", conflicts_with_all = ["after", "rate", "known", "on_load"], value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOADS)))]
+        on_store: Option<u32>,
         /// How many lines of the node [default: 1]
         #[arg(long, requires = "node", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RANDOM)))]
         count: Option<u32>,
@@ -134,6 +137,7 @@ impl FaultVerb {
                 after,
                 rate,
                 on_load,
+                on_store,
                 seed,
                 known,
                 dry_run,
@@ -148,6 +152,7 @@ impl FaultVerb {
                 after_ms: after.map(|after| u64::try_from(after.0.as_millis()).unwrap_or(u64::MAX)),
                 rate: *rate,
                 on_load: *on_load,
+                on_store: *on_store,
                 seed: *seed,
                 known: *known,
                 dry_run: *dry_run,
@@ -301,10 +306,14 @@ fn list(reply: &FaultList) -> String {
         reply.pages, reply.counts.consumed, reply.counts.carried, reply.counts.device_requests
     );
     for line in &reply.awaited {
+        let on = match line.on {
+            AwaitedAccess::Load => "load",
+            AwaitedAccess::Store => "store",
+        };
         let _ = writeln!(
             text,
-            "{:#x}: good, and bad with load number {} from now on",
-            line.gpa, line.loads_left
+            "{:#x}: good, and bad with {on} number {} from now on",
+            line.gpa, line.left
         );
     }
     for storm in &reply.storms {

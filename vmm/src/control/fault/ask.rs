@@ -2,7 +2,10 @@
 
 use crate::{
     control::{ControlError, ErrorKind},
-    fault::{awaited::MAX_LOADS, storm::MAX_RATE},
+    fault::{
+        awaited::{MAX_LOADS, Trigger},
+        storm::MAX_RATE,
+    },
 };
 use devices::nvdimm::media::LINE;
 use serde::{Deserialize, Serialize};
@@ -63,6 +66,11 @@ pub struct FaultInject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1_000_000)]
     pub on_load: Option<u32>,
+    /// The lines become bad when a vCPU has stored to each so many times, such as the first time that its page is put to use; until then
+    /// they are good. Each access of at most eight bytes counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub on_store: Option<u32>,
     /// Change nothing, and tell what would be bad.
     #[serde(default)]
     pub dry_run: bool,
@@ -222,6 +230,13 @@ impl FaultInject {
         self.after_ms.is_some() || self.rate.is_some()
     }
 
+    /// The accesses that make it bad.
+    pub fn trigger(&self) -> Option<Trigger> {
+        self.on_load
+            .map(Trigger::Load)
+            .or_else(|| self.on_store.map(Trigger::Store))
+    }
+
     fn check_time(&self) -> Result<(), ControlError> {
         if let Some(ms) = self.after_ms.filter(|ms| *ms > MAX_AFTER_MS) {
             let why = format!("after-ms is {ms}: expected at most {MAX_AFTER_MS}, a day");
@@ -233,18 +248,26 @@ impl FaultInject {
                 format!("rate is {rate}: expected 1 to {MAX_RATE} a second"),
             ));
         }
-        if let Some(load) = self.on_load.filter(|load| !(1..=MAX_LOADS).contains(load)) {
-            let why = format!("on-load is {load}: expected 1 to {MAX_LOADS}");
-            return Err(invalid("on-load", why));
+        for (field, number) in [("on-load", self.on_load), ("on-store", self.on_store)] {
+            if let Some(number) = number.filter(|number| !(1..=MAX_LOADS).contains(number)) {
+                return Err(invalid(
+                    field,
+                    format!("{field} is {number}: expected 1 to {MAX_LOADS}"),
+                ));
+            }
+            if number.is_some() && self.is_storm() {
+                let why = "a line becomes bad by its loads or stores, or in time";
+                return Err(invalid(field, why.to_owned()).hint("leave out `after-ms` and `rate`"));
+            }
         }
-        if self.on_load.is_some() && self.is_storm() {
-            let why = "a line becomes bad by its loads or in time";
-            return Err(invalid("on-load", why.to_owned()).hint("leave out `after-ms` and `rate`, or `on-load`"));
+        if self.on_load.is_some() && self.on_store.is_some() {
+            let why = "a line becomes bad by its loads or by its stores";
+            return Err(invalid("on-store", why.to_owned()).hint("leave out `on-load` or `on-store`"));
         }
-        let later = self.is_storm() || self.on_load.is_some();
+        let later = self.is_storm() || self.trigger().is_some();
         if later && self.known {
             let why = "known is for errors that are there at once";
-            return Err(invalid("known", why.to_owned()).hint("leave out `after-ms`, `rate` and `on-load`"));
+            return Err(invalid("known", why.to_owned()).hint("leave out `after-ms`, `rate`, `on-load` and `on-store`"));
         }
         if later && self.nvdimm.is_some() {
             let why = "errors that come later are named by guest physical address or node";
@@ -403,6 +426,11 @@ mod tests {
             (json!({"gpa": 0, "on-load": 1_000_001}), "on-load"),
             (json!({"gpa": 0, "on-load": 1, "after-ms": 1}), "on-load"),
             (json!({"gpa": 0, "on-load": 1, "known": true}), "known"),
+            (json!({"gpa": 0, "on-store": 0}), "on-store"),
+            (json!({"gpa": 0, "on-store": 1_000_001}), "on-store"),
+            (json!({"gpa": 0, "on-store": 1, "rate": 1}), "on-store"),
+            (json!({"gpa": 0, "on-store": 1, "on-load": 1}), "on-store"),
+            (json!({"gpa": 0, "on-store": 1, "known": true}), "known"),
             (json!({"nvdimm": "a", "dpa": 0, "on-load": 1}), "nvdimm"),
             (json!({"nvdimm": "a", "dpa": 0, "after-ms": 1}), "nvdimm"),
         ] {

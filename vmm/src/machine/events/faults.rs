@@ -12,11 +12,11 @@
 use super::{Outcome, Running, serve::End};
 use crate::{
     control::{
-        AwaitedInfo, ControlError, Delivery, ErrorKind, FaultChange, FaultCounts, FaultInfo, FaultList, FaultNotified,
-        FaultReport, Happening, Mechanism, MediaErrorInfo, NotifySeverity, NotifyVia, Phase, Response,
+        AwaitedAccess, AwaitedInfo, ControlError, Delivery, ErrorKind, FaultChange, FaultCounts, FaultInfo, FaultList,
+        FaultNotified, FaultReport, Happening, Mechanism, MediaErrorInfo, NotifySeverity, NotifyVia, Phase, Response,
     },
     cpuid::Vendor,
-    fault::{self, Faults, storm::Storm},
+    fault::{self, Faults, awaited::Trigger, storm::Storm},
     hv::HvError,
     machine::fault::{Given, passes, plan_checks},
     mce::{Banks, Kind},
@@ -222,13 +222,12 @@ impl Running {
 
     fn dig(&mut self) {
         let changes = self.faults().changes();
-        // A window that turns out to have no traps makes another plan.
         for _ in 0..=self.faults().pieces() {
             let plan = self.faults().plan();
             if self.faults().has(&plan) {
                 break;
             }
-            if plan.left_out > 0 {
+            if plan.left_out > 0 && plan.left_out != self.faults().caught().left_out {
                 tracing::warn!(
                     pages = plan.left_out,
                     "pages with bad lines whose loads are not caught: there are too many"
@@ -237,9 +236,13 @@ impl Running {
             if let Err(error) = self.parts.growth.vm.report_all_not_emulated(!plan.is_empty()) {
                 tracing::warn!("{error}: {}", error.source);
             }
-            if let Err(error) = self.faults().dig(plan) {
-                tracing::error!(%error, "loads of some bad lines are not caught");
-                break;
+            match self.faults().dig(plan) {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%error, "loads of some bad lines are not caught");
+                    break;
+                }
             }
         }
         self.now_in_force(changes);
@@ -247,7 +250,9 @@ impl Running {
 
     /// Loads meet the lines as they are after so many changes; from now on devices do so too.
     fn now_in_force(&mut self, changes: Option<u64>) {
-        self.faults().tell_devices();
+        if changes.is_none() || self.halt.seen != changes {
+            self.faults().tell_devices();
+        }
         self.halt.seen = changes;
         if changes.is_some() && take(&mut self.halt.injecting) {
             self.injected(InjectionStatus::Success);
@@ -419,13 +424,17 @@ impl Running {
         [Mechanism::SlotHole].into_iter().chain(trap).collect()
     }
 
-    /// Lines that are good until they are loaded from.
+    /// Lines that are good until they are loaded from or stored to.
     fn awaited(&self) -> Vec<AwaitedInfo> {
         let all = self.faults().awaited_lines().into_iter();
-        all.map(|(line, loads_left)| AwaitedInfo {
+        all.map(|(line, mut trigger)| AwaitedInfo {
             gpa: line.start.0,
             len: line.len,
-            loads_left,
+            on: match trigger {
+                Trigger::Load(_) => AwaitedAccess::Load,
+                Trigger::Store(_) => AwaitedAccess::Store,
+            },
+            left: *trigger.left(),
         })
         .collect()
     }

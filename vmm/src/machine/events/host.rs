@@ -51,7 +51,7 @@ impl Running {
         ranges
     }
 
-    /// What the guest may not load from is in no memory slot now; else the machine ends.
+    /// What the guest may not load from is in no memory slot now, or behind a trap; else the machine ends.
     pub(super) fn check_caught(&mut self, ranges: &[GpaRange]) {
         let open = ranges.iter().find(|range| !self.faults().is_hole(range.start));
         if let Some(range) = open {

@@ -94,8 +94,8 @@ impl Running {
             return self.begin_storm(asked, seen, report);
         }
         self.room_for_pending()?;
-        if let Some(loads) = asked.on_load {
-            self.faults().await_loads(&seen, loads).map_err(refusal)?;
+        if let Some(trigger) = asked.trigger() {
+            self.faults().await_access(&seen, trigger).map_err(refusal)?;
             return Ok(Begun::Until(Goal::ErrorsInForce(Some(Arc::new(report))), FAULT_LIMIT));
         }
         match &found {

@@ -17,7 +17,8 @@ pub struct Sprung {
 impl Window {
     /// Whether [`Window::set_traps`] is worth a try.
     pub fn can_trap(&self) -> bool {
-        self.access == Access::ReadWrite && !self.no_traps.load(Relaxed) && trap::can_have(&self.mapping)
+        let can = || self.access == Access::ReadWrite && trap::can_have(&self.mapping);
+        !self.no_traps.load(Relaxed) && *self.trappable.get_or_init(can)
     }
 
     /// Traps are in the pages at `runs` from now on, and in no others. No vCPU may be in the guest. After an error there are none, and
@@ -55,8 +56,8 @@ impl Window {
 
     /// Opens the pages that were touched. No vCPU may be in the guest.
     pub fn take_sprung(&self) -> Sprung {
-        let state = self.lock();
-        let Some(traps) = &state.traps else {
+        let mut state = self.lock();
+        let Some(traps) = &mut state.traps else {
             return Sprung::default();
         };
         let (pages, broken) = traps.take();
