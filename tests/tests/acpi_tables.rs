@@ -1,10 +1,11 @@
-//! The ACPI tables of five configurations, byte for byte, and what ACPICA thinks of them.
+//! The ACPI tables of seven configurations, byte for byte, and what ACPICA thinks of them.
 //!
 //! `tests/golden/<configuration>/<table>.hex` holds the bytes, `<table>.dsl` the same for people (not for the large
 //! configuration, which shows nothing new but numbers). The tables are guest ABI: a difference is either a mistake or a change to be told in CHANGELOG.md. `DAXVISOR_BLESS=1` writes what the code
 //! now makes.
 
 use devices::{
+    apei::ExtlogPlan,
     nvdimm::{NfitHandle, NfitPlan, NvdimmBusPlan, NvdimmPlan, RootPlan, plan::MAX_SLOTS},
     units::{ByteSize, Gpa, GpaRange},
 };
@@ -18,6 +19,7 @@ use vmm::{
     acpi::{AcpiCpu, AcpiInitiator, AcpiInput, AcpiMemory, AcpiNuma, HmatPlan, HmatTarget, Table, Tables, assemble},
     config::{ApeiConfig, Bandwidth, CacheAssociativity, CacheWritePolicy, Latency, MemoryCacheConfig, Performance},
     layout::{self, RamRegion},
+    mce,
 };
 
 const GIB: u64 = ByteSize::gib(1).0;
@@ -184,13 +186,26 @@ fn errors() -> AcpiInput {
     }
 }
 
-fn configurations() -> [(&'static str, AcpiInput); 6] {
+/// Error interfaces with the extended error log.
+fn extended_log() -> AcpiInput {
+    AcpiInput {
+        extlog: Some(ExtlogPlan {
+            memory: layout::EXTLOG,
+            processors: vec![0],
+            banks: mce::BANKS,
+        }),
+        ..errors()
+    }
+}
+
+fn configurations() -> [(&'static str, AcpiInput); 7] {
     [
         ("minimal", minimal()),
         ("two-nodes", two_nodes()),
         ("performance", performance()),
         ("memory-devices", memory_devices()),
         ("errors", errors()),
+        ("extended-log", extended_log()),
         ("large", large()),
     ]
 }
@@ -407,6 +422,11 @@ fn notified(dsdt: &[u8], asl: &str, method: &str) -> BTreeSet<String> {
     });
     // Handlers run on threads of their own, in any order.
     lines.collect()
+}
+
+#[test]
+fn the_extended_error_log_is_found_by_its_functions() {
+    interpret(&dsdt(&extended_log()), "extlog.asl", &["FNCS", "ADDR", "NONE"]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::{
     topology::Topology,
 };
 use devices::{
-    apei::ApeiPlan,
+    apei::{ApeiPlan, ExtlogPlan},
     nvdimm::{FlushHints, MailboxPlan},
     units::{ByteSize, Gpa, GpaRange},
 };
@@ -76,6 +76,11 @@ pub const APEI: GpaRange = GpaRange {
     len: ApeiPlan::LEN,
 };
 const _: () = assert!(DSM_MAILBOX.start.0 + MAX_NVDIMM_BUSES as u64 * DSM_MAILBOX.len <= APEI.start.0);
+/// Memory of the extended error log (e820 type 2), behind the other error interfaces; ACPI NVS where there is none.
+pub const EXTLOG: GpaRange = GpaRange {
+    start: Gpa(0x1d_0000),
+    len: ExtlogPlan::LEN,
+};
 /// Page of the store's rings under the Xen personality, behind mailboxes and error interfaces in the ACPI NVS.
 pub const XEN_STORE: Gpa = Gpa(0x1f_0000);
 /// Page of the console's rings, behind the store's.
@@ -111,7 +116,9 @@ pub const NVDIMM_ALIGN: u64 = ByteSize::gib(1).0;
 pub const SECTION: u64 = ByteSize::mib(128).0;
 
 const _: () = assert!(
-    APEI.start.0 + APEI.len <= XEN_STORE.0 && XEN_CONSOLE.0 < FIRMWARE_END.0,
+    APEI.start.0 + APEI.len <= EXTLOG.start.0
+        && EXTLOG.start.0 + EXTLOG.len <= XEN_STORE.0
+        && XEN_CONSOLE.0 < FIRMWARE_END.0,
     "the pages of store and console must be behind the error interfaces, in the firmware's part"
 );
 
@@ -141,6 +148,15 @@ pub fn apei(config: &ApeiConfig) -> Option<ApeiPlan> {
         memory: APEI,
         port,
         poll_ms: config.poll_ms(),
+    })
+}
+
+/// Where the extended error log is, if there is one, of processors with so many machine check banks.
+pub fn extlog(config: &ApeiConfig, topology: &Topology, banks: u8) -> Option<ExtlogPlan> {
+    config.has_extlog().then(|| ExtlogPlan {
+        memory: EXTLOG,
+        processors: topology.vcpus.iter().map(|vcpu| vcpu.apic_id.0).collect(),
+        banks,
     })
 }
 
@@ -251,6 +267,8 @@ pub struct Layout {
     pub limit: Option<(Gpa, LimitBy)>,
     /// Whether there are error interfaces, whose memory the guest claims.
     pub apei: bool,
+    /// Whether there is an extended error log, whose memory the guest claims.
+    pub extlog: bool,
 }
 
 /// Why there is no map.
@@ -391,6 +409,7 @@ impl Layout {
             virtio,
             limit: config.memory_limit.map(|limit| (Gpa(limit.size.0), limit.by)),
             apei: config.apei.enabled,
+            extlog: config.apei.has_extlog(),
         };
         let mut layout = layout.with_nvdimms(config, host)?;
         layout.place_windows(config, host.phys_bits)?;
@@ -412,7 +431,12 @@ impl Layout {
             (span(Gpa(0xf_0000), HIGH_MEMORY), E820Type::Reserved),
             (ACPI_TABLES, E820Type::Acpi),
         ];
-        map.extend(self.firmware_data());
+        for (range, kind, _) in self.firmware_data() {
+            match map.last_mut().filter(|(l, k)| *k == kind && l.end() == range.start) {
+                Some((last, _)) => last.len += range.len,
+                None => map.push((range, kind)),
+            }
+        }
         for RamRegion { range, .. } in &self.ram {
             let start = range.start.max(FIRMWARE_END);
             if start >= range.end() {
@@ -434,17 +458,22 @@ impl Layout {
         }
     }
 
-    /// What firmware keeps above its tables.
-    fn firmware_data(&self) -> Vec<(GpaRange, E820Type)> {
+    /// What firmware keeps above its tables, in address order.
+    fn firmware_data(&self) -> Vec<(GpaRange, E820Type, &'static str)> {
         let span = |start: Gpa, end: Gpa| GpaRange::new(start, end.0 - start.0);
-        match self.apei {
-            false => vec![(span(DSM_MAILBOX.start, FIRMWARE_END), E820Type::Nvs)],
-            true => vec![
-                (span(DSM_MAILBOX.start, APEI.start), E820Type::Nvs),
-                (APEI, E820Type::Reserved),
-                (span(APEI.end(), FIRMWARE_END), E820Type::Nvs),
-            ],
+        let nvs = |start, end| (span(start, end), E820Type::Nvs, "ACPI NVS");
+        let mut all = vec![];
+        let mut next = DSM_MAILBOX.start;
+        let reserved = [(self.apei, APEI, "APEI"), (self.extlog, EXTLOG, "extlog")];
+        for (_, range, what) in reserved.into_iter().filter(|(there, ..)| *there) {
+            if next < range.start {
+                all.push(nvs(next, range.start));
+            }
+            all.push((range, E820Type::Reserved, what));
+            next = range.end();
         }
+        all.push(nvs(next, FIRMWARE_END));
+        all
     }
 
     /// The top-level lines of the guest's `/proc/iomem` that are memory.

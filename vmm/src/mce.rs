@@ -8,7 +8,7 @@
 //! no action), CE (corrected). Intel SDM 3B chapters 15 and 16; AMD APM 2 chapter 9.
 
 use crate::cpuid::Vendor;
-use devices::units::Gpa;
+use devices::{apei::Severity, units::Gpa};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -18,6 +18,8 @@ pub mod cap {
     pub const CTL: u64 = 1 << 8;
     /// Software error recovery.
     pub const SER: u64 = 1 << 24;
+    /// Extended error log. KVM has no vCPU that says so.
+    pub const ELOG: u64 = 1 << 26;
     /// Local machine checks.
     pub const LMCE: u64 = 1 << 27;
 }
@@ -64,6 +66,8 @@ pub mod global {
 pub mod msr {
     /// `IA32_FEATURE_CONTROL`.
     pub const FEATURE_CONTROL: u32 = 0x3a;
+    /// `IA32_MCG_CAP`.
+    pub const MCG_CAP: u32 = 0x179;
     /// `IA32_MCG_STATUS`.
     pub const MCG_STATUS: u32 = 0x17a;
     /// `IA32_MCG_CTL`.
@@ -288,6 +292,16 @@ impl Personality {
 }
 
 impl Record {
+    /// How bad the error is, as firmware says it.
+    pub fn severity(&self) -> Severity {
+        let is = |bits| self.status & bits != 0;
+        match (is(status::PCC), is(status::UC | status::DEFERRED)) {
+            (true, _) => Severity::Fatal,
+            (false, true) => Severity::Recoverable,
+            (false, false) => Severity::Corrected,
+        }
+    }
+
     /// Whether the processor takes #MC.
     pub fn is_exception(&self) -> bool {
         self.global != 0

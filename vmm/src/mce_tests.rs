@@ -38,6 +38,21 @@ fn intel_records_have_the_words_of_the_manual() {
 }
 
 #[test]
+fn firmware_says_how_bad_a_record_is() {
+    for (personality, kinds) in [
+        (INTEL, [Kind::Srar, Kind::SrarFetch, Kind::Srao, Kind::Ucna]),
+        (AMD, [Kind::Srar, Kind::SrarFetch, Kind::Srao, Kind::Ucna]),
+    ] {
+        let severity = |kind| personality.record(kind, AT, 6, true).severity();
+        for kind in kinds {
+            assert_eq!(severity(kind), Severity::Recoverable, "{kind}");
+        }
+        assert_eq!(severity(Kind::Corrected), Severity::Corrected);
+        assert_eq!(severity(Kind::Fatal), Severity::Fatal);
+    }
+}
+
+#[test]
 fn without_software_recovery_a_load_of_bad_memory_is_fatal_on_intel_alone() {
     let old = |vendor| Personality {
         vendor,

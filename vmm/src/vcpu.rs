@@ -115,7 +115,7 @@ pub struct ExitCounters {
     pub collected: AtomicU64,
     /// Xen hypercalls that KVM did not answer itself.
     pub hypercalls: AtomicU64,
-    /// Signals and spurious returns.
+    /// Signals, spurious returns, and reads of registers that daxvisor answers.
     pub other: AtomicU64,
 }
 
@@ -276,6 +276,10 @@ impl Platform {
             Exit::Hypercall(call) => {
                 self.exits.hypercalls.fetch_add(1, Ordering::Relaxed);
                 return Next::Hypercall(call);
+            }
+            Exit::RegisterRead => {
+                self.exits.other.fetch_add(1, Ordering::Relaxed);
+                Effect::None
             }
             Exit::Interrupted => {
                 self.exits.other.fetch_add(1, Ordering::Relaxed);

@@ -15,11 +15,18 @@ pub struct ApeiConfig {
     /// File that keeps the guest's persistent error records (ERST); none: they end with the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records: Option<PathBuf>,
+    /// Whether machine checks of memory errors have a record in the extended error log.
+    pub extlog: bool,
 }
 
 impl ApeiConfig {
     /// Shortest and longest time between two looks.
     pub const POLL: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+    /// Whether there is an extended error log.
+    pub fn has_extlog(&self) -> bool {
+        self.enabled && self.extlog
+    }
 
     /// In the unit of the table.
     pub fn poll_ms(&self) -> u32 {
@@ -33,6 +40,7 @@ impl Default for ApeiConfig {
             enabled: false,
             poll: TimeSpan(Duration::from_secs(5)),
             records: None,
+            extlog: false,
         }
     }
 }

@@ -30,6 +30,13 @@ pub enum Severity {
     Informational = 3,
 }
 
+impl Severity {
+    /// Whether something was lost.
+    pub(super) fn is_uncorrected(self) -> bool {
+        matches!(self, Self::Recoverable | Self::Fatal)
+    }
+}
+
 /// A memory error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryError {
@@ -154,8 +161,9 @@ bitflags::bitflags! {
     struct Status: u32 {
         const UNCORRECTABLE = 1 << 0;
         const CORRECTABLE = 1 << 1;
-        /// The number of entries begins here.
-        const ONE_ENTRY = 1 << 4;
+        /// There was more than one of them.
+        const MULTIPLE_UNCORRECTABLE = 1 << 2;
+        const MULTIPLE_CORRECTABLE = 1 << 3;
     }
 
     /// What a memory error section has.
@@ -176,8 +184,16 @@ bitflags::bitflags! {
     }
 }
 
-/// Revision of a data entry with a time stamp.
+/// Where the number of entries begins in a block's status.
+const ENTRIES_SHIFT: u32 = 4;
+/// Bytes of a status block before its entries.
+pub(super) const HEAD: usize = size_of::<StatusBlock>();
+/// Bytes of the entry of a memory error without a time stamp.
+pub(super) const MEMORY_ENTRY: usize = UNDATED + size_of::<MemorySection>();
+/// Revision of a data entry with a time stamp, and of one without; bytes of the latter.
 const REVISION: u16 = 0x300;
+const REVISION_UNDATED: u16 = 0x201;
+const UNDATED: usize = size_of::<DataEntry>() - size_of::<U64>();
 /// The text is there.
 const FRU_TEXT_VALID: u8 = 1 << 1;
 /// Entry flag: error threshold exceeded. UEFI 2.10 N.2.2.
@@ -246,8 +262,23 @@ impl Cper {
         }
     }
 
+    /// Where in memory it is, if it is there.
+    pub fn address(&self) -> Option<Gpa> {
+        match self.part {
+            Part::Memory(error) => Some(error.gpa),
+            Part::Processor(_) => None,
+        }
+    }
+
     /// The error status block with this one error.
     pub(super) fn block(&self) -> Vec<u8> {
+        let mut seen = Counts::default();
+        seen.add(self.severity);
+        block(std::slice::from_ref(self), seen, Entries::Dated)
+    }
+
+    /// Its entry in a status block.
+    fn entry(&self, form: Entries) -> Vec<u8> {
         let (guid, section) = match &self.part {
             Part::Memory(error) => (MEMORY, error.section(self.severity)),
             Part::Processor(error) => (PROCESSOR, error.section()),
@@ -255,7 +286,11 @@ impl Cper {
         let mut entry = DataEntry::new_zeroed();
         entry.section = guid.0;
         entry.severity = (self.severity as u32).into();
-        entry.revision = REVISION.into();
+        let (revision, len) = match form {
+            Entries::Dated => (REVISION, size_of::<DataEntry>()),
+            Entries::Undated => (REVISION_UNDATED, UNDATED),
+        };
+        entry.revision = revision.into();
         entry.flags = if self.threshold_exceeded { THRESHOLD } else { 0 };
         entry.len = length(section.len());
         if let Some(text) = &self.fru_text {
@@ -264,19 +299,67 @@ impl Cper {
             let text = text.bytes().filter(u8::is_ascii_graphic).take(FRU_TEXT - 1);
             entry.fru_text.iter_mut().zip(text).for_each(|(to, byte)| *to = byte);
         }
-        let kind = match self.severity {
-            Severity::Recoverable | Severity::Fatal => Status::UNCORRECTABLE,
-            Severity::Corrected | Severity::Informational => Status::CORRECTABLE,
-        };
-        let head = StatusBlock {
-            status: (kind | Status::ONE_ENTRY).bits().into(),
-            raw_offset: 0.into(),
-            raw_len: 0.into(),
-            data_len: length(size_of::<DataEntry>() + section.len()),
-            severity: (self.severity as u32).into(),
-        };
-        [head.as_bytes(), entry.as_bytes(), &section].concat()
+        // The time stamp comes last.
+        let head = entry.as_bytes().get(..len).unwrap_or_default();
+        [head, &section].concat()
     }
+}
+
+/// Forms of the entries in a status block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entries {
+    /// With room for a time stamp.
+    Dated,
+    /// As they were before ACPI 6.1.
+    Undated,
+}
+
+/// Errors by what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    uncorrectable: u64,
+    correctable: u64,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, severity: Severity) {
+        match severity.is_uncorrected() {
+            true => self.uncorrectable += 1,
+            false => self.correctable += 1,
+        }
+    }
+
+    fn status(self) -> Status {
+        let bits = |count, one, multiple| match count {
+            0 => Status::empty(),
+            1 => one,
+            _ => one | multiple,
+        };
+        let uncorrectable = bits(
+            self.uncorrectable,
+            Status::UNCORRECTABLE,
+            Status::MULTIPLE_UNCORRECTABLE,
+        );
+        uncorrectable | bits(self.correctable, Status::CORRECTABLE, Status::MULTIPLE_CORRECTABLE)
+    }
+}
+
+/// The error status block with `errors`, of all those in `seen`: some may have no entry any more.
+pub(super) fn block(errors: &[Cper], seen: Counts, form: Entries) -> Vec<u8> {
+    // In the order of what they mean for the guest.
+    let order = [Severity::Fatal, Severity::Recoverable, Severity::Corrected];
+    let has = |severity: &Severity| errors.iter().any(|error| error.severity == *severity);
+    let severity = order.into_iter().find(has).unwrap_or(Severity::Informational);
+    let entries: Vec<u8> = errors.iter().flat_map(|error| error.entry(form)).collect();
+    let count = u32::try_from(errors.len()).unwrap_or(u32::MAX);
+    let head = StatusBlock {
+        status: (seen.status().bits() | count << ENTRIES_SHIFT).into(),
+        raw_offset: 0.into(),
+        raw_len: 0.into(),
+        data_len: length(entries.len()),
+        severity: (severity as u32).into(),
+    };
+    [head.as_bytes(), &entries].concat()
 }
 
 fn length(len: usize) -> U32 {

@@ -27,6 +27,7 @@ pub mod config;
 mod cper;
 mod einj;
 mod erst;
+mod extlog;
 mod ghes;
 mod tables;
 
@@ -34,6 +35,7 @@ pub use config::ApeiConfig;
 pub use cper::{Cper, MemoryError, ProcessorError, Severity};
 pub use einj::{Injection, InjectionStatus, Target};
 pub use erst::{MAX_RECORDS_BYTES, NoRecord, RecordStore, Records};
+pub use extlog::{ExtendedLog, ExtlogDsm, ExtlogError, ExtlogInfo, ExtlogPlan, Logged, MAX_LOGGED};
 pub use ghes::{MAX_WAITING, ReportsFull, SourceInfo};
 pub use tables::{bert, einj as einj_table, erst as erst_table, hest};
 

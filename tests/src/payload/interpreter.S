@@ -146,6 +146,7 @@ operations:
         .long   op_storm - operations   # 17
         .long   op_tables - operations  # 18
         .long   op_state - operations   # 19
+        .long   op_rdmsr - operations   # 20
 operations_end:
 
 # Sends the low %ecx bytes of %rax.
@@ -256,6 +257,16 @@ op_cpuid:
         movl    %ecx, 8(%r14)
         movl    %edx, 12(%r14)
         movq    %rbp, %rbx
+        jmp     next
+
+# rdmsr(register): emits
+op_rdmsr:
+        movl    %r12d, %ecx
+        rdmsr
+        shlq    $32, %rdx
+        orq     %rdx, %rax
+        movl    $8, %ecx
+        call    emit
         jmp     next
 
 # boot(): emits the address the boot protocol handed over

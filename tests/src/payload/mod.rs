@@ -161,6 +161,11 @@ impl Script {
         self.step(19, to, 0, 0)
     }
 
+    /// Sends a model specific register, 8 bytes.
+    pub fn register(self, number: u32) -> Self {
+        self.step(20, number.into(), 0, 0)
+    }
+
     /// Sends a literal text.
     pub fn say(self, text: &str) -> Self {
         let send = |script: Self, byte: u8| script.output(ports::COM1, 1, byte.into());

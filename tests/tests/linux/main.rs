@@ -9,6 +9,7 @@ mod disk;
 mod durable;
 mod durable_sets;
 mod ends;
+mod extlog;
 mod health;
 mod host_errors;
 mod hotadd;

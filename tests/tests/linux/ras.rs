@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The trace events, for us alone: rasdaemon has an instance of its own.
-const TRACE: &str = "/sys/kernel/tracing/instances/test";
+pub(super) const TRACE: &str = "/sys/kernel/tracing/instances/test";
 /// Those that are about memory and processors.
 const EVENTS: &str = "mce/mce_record ras/memory_failure_event ras/non_standard_event ras/mc_event ras/extlog_mem_event";
 /// What rasdaemon says.
@@ -34,14 +34,18 @@ const SEVERITIES: u64 = UNCORRECTED | DEFERRED;
 /// Bit of /proc/kpageflags.
 const HWPOISON: u32 = 19;
 
-/// A guest with rasdaemon. What the kernel lacks of the events has a stand-in of the same name, at a function that no test calls.
-fn start(kernel: &str, vendor: &str, files: &Scratch) -> Result<Machine> {
-    let mut guest = GuestBuilder::new(kernel)
+/// A machine for rasdaemon.
+pub(super) fn machine(kernel: &str, vendor: &str, files: &Scratch, apei: &str) -> GuestBuilder {
+    GuestBuilder::new(kernel)
         .arg("--cpu", &format!("vendor={vendor}"))
         .arg("--api-socket", &files.text("api"))
-        .arg("--apei", "on")
+        .arg("--apei", apei)
         .hello_within(Duration::from_secs(240))
-        .start()?;
+}
+
+/// A guest with rasdaemon. What the kernel lacks of the events has a stand-in of the same name, at a function that no test calls.
+pub(super) fn start(kernel: &str, machine: &GuestBuilder, files: &Scratch) -> Result<Machine> {
+    let mut guest = machine.start()?;
     guest.check(&format!(
         "mount -t debugfs none /sys/kernel/debug; mount -t tracefs none /sys/kernel/tracing; mkdir {TRACE} && cd {TRACE}/events && \
          for event in {EVENTS}; do echo 1 > $event/enable || exit 1; done; \
@@ -56,7 +60,7 @@ fn start(kernel: &str, vendor: &str, files: &Scratch) -> Result<Machine> {
 }
 
 /// Waits for a line of rasdaemon's.
-fn says(m: &mut Machine, wanted: &str) -> Result<String> {
+pub(super) fn says(m: &mut Machine, wanted: &str) -> Result<String> {
     m.guest.check(&format!(
         "for n in $(seq 300); do grep -m1 -E '{wanted}' {LOG} && exit 0; sleep 0.1; done; echo 'nothing of {wanted} in'; \
          tail -n 30 {LOG}; echo; tail -n 20 {TRACE}/trace; exit 1"
@@ -64,7 +68,7 @@ fn says(m: &mut Machine, wanted: &str) -> Result<String> {
 }
 
 /// Rows of a table of the database. rasdaemon writes them before it says so, and would lose one that meets a reader.
-fn rows(m: &mut Machine, table: &str, condition: &str) -> Result<Vec<Value>> {
+pub(super) fn rows(m: &mut Machine, table: &str, condition: &str) -> Result<Vec<Value>> {
     let text = m.guest.check(&format!(
         "sqlite3 -json {DATABASE} \"select * from {table} where {condition}\""
     ))?;
@@ -77,7 +81,7 @@ fn rows(m: &mut Machine, table: &str, condition: &str) -> Result<Vec<Value>> {
 }
 
 /// The one row that there is.
-fn row(m: &mut Machine, table: &str, condition: &str) -> Result<Value> {
+pub(super) fn row(m: &mut Machine, table: &str, condition: &str) -> Result<Value> {
     let found = rows(m, table, condition)?;
     ensure!(found.len() == 1, "{table}, {condition}: {found:?}");
     Ok(found[0].clone())
@@ -131,12 +135,12 @@ fn kept(m: &mut Machine, gpa: u64) -> Result<()> {
     Ok(())
 }
 
-fn notify(m: &mut Machine, asked: &Value) -> Result<Value> {
+pub(super) fn notify(m: &mut Machine, asked: &Value) -> Result<Value> {
     m.api.done("POST", "/faults/notify", Some(asked))
 }
 
 /// Where a program that waits has a page.
-fn page(m: &mut Machine) -> Result<u64> {
+pub(super) fn page(m: &mut Machine) -> Result<u64> {
     Ok(m.program("", &format!("anon {MEMORY}"), "", "")?.gpa)
 }
 
@@ -240,7 +244,7 @@ fn nothing_else(m: &mut Machine) -> Result<()> {
 
 fn watched(kernel: &str, vendor: &str, steps: &[(&str, Step)]) -> Result<()> {
     let files = Scratch::new("ras")?;
-    let mut m = start(kernel, vendor, &files)?;
+    let mut m = start(kernel, &machine(kernel, vendor, &files, "on"), &files)?;
     walk(&mut m, steps)?;
     m.guest.power_off()?;
     Ok(())

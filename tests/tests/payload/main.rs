@@ -4,6 +4,7 @@ mod apei;
 mod api;
 mod boot;
 mod end;
+mod extlog;
 mod fault;
 mod flush;
 mod host_errors;

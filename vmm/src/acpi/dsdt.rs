@@ -8,6 +8,7 @@ use acpi_tables::{
 };
 use devices::{
     acpi::{self, aml::AcpiDeviceAml, memory_hotplug::aml::MemoryHotplugAml},
+    apei::ExtlogDsm,
     nvdimm::{NvdimmAml, NvdimmBusPlan},
     units::GpaRange,
 };
@@ -59,6 +60,8 @@ pub(super) fn dsdt(input: &AcpiInput, numa: bool) -> Result<Vec<u8>, AcpiError> 
             slots: input.memory_slots,
         }));
     }
+
+    devices.extend(input.extlog.iter().map(|plan| bytes(&ExtlogDsm::new(plan))));
 
     let encoded = Encoded(devices.concat());
     let mut body = bytes(&Scope::new("\\_SB_".into(), vec![&encoded]));

@@ -17,7 +17,7 @@ pub use hmat::{HmatPlan, HmatTarget};
 use crate::layout::{self, RamRegion};
 use acpi_tables::{Aml, sdt::Sdt};
 use devices::{
-    apei::{self, ApeiPlan},
+    apei::{self, ApeiPlan, ExtlogPlan},
     nvdimm::{NvdimmBusPlan, nfit},
     units::{Gpa, GpaRange},
 };
@@ -55,6 +55,8 @@ pub struct AcpiInput {
     pub memory_slots: u16,
     /// Error interfaces.
     pub apei: Option<ApeiPlan>,
+    /// The extended error log.
+    pub extlog: Option<ExtlogPlan>,
     /// The 16550 at [`layout::ports::COM1`] exists.
     pub serial: bool,
     /// pvpanic at [`layout::ports::PVPANIC`] exists.

@@ -90,6 +90,11 @@ pub enum ConfigError {
     /// Records without interfaces that would write them.
     #[error("records={} of apei has nobody who writes it: expected enabled=on as well; hint: --apei on,records=FILE", .0.display())]
     ApeiRecords(PathBuf),
+    /// An extended error log without the other error interfaces.
+    #[error(
+        "extlog=on of apei is part of what is switched off: expected enabled=on as well; hint: --apei on,extlog=on"
+    )]
+    ApeiExtlog,
 
     /// Too few or too many vCPUs.
     #[error("{0} vCPUs are asked for: expected 1 to {MAX_VCPUS}; hint: --cpus N")]

@@ -64,6 +64,9 @@ impl VmConfig {
         if let Some(path) = self.apei.records.as_ref().filter(|_| !self.apei.enabled) {
             problems.push(ConfigError::ApeiRecords(path.clone()));
         }
+        if self.apei.extlog && !self.apei.enabled {
+            problems.push(ConfigError::ApeiExtlog);
+        }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 

@@ -7,7 +7,7 @@ pub use ask::{Count, FaultInject, FaultRange, FaultTarget, MAX_RANDOM};
 pub use notify::{FaultNotified, FaultNotify, NotifyPlan, NotifySeverity, NotifyTarget, NotifyVia};
 
 use devices::{
-    apei::SourceInfo,
+    apei::{ExtlogInfo, SourceInfo},
     nvdimm::media::{ErrorSource, ErrorState},
 };
 use serde::{Deserialize, Serialize};
@@ -240,6 +240,9 @@ pub struct FaultList {
     /// What firmware has told the guest; empty: the machine has no error interfaces.
     #[serde(default)]
     pub sources: Vec<SourceInfo>,
+    /// What the extended error log has; none: the machine has no such log.
+    #[serde(default)]
+    pub extended_log: Option<ExtlogInfo>,
     /// Errors that are still to come.
     #[serde(default)]
     pub storms: Vec<StormInfo>,

@@ -118,6 +118,11 @@ impl McePort {
         format!("{what} of vCPU {}", self.apic_id)
     }
 
+    /// `MCG_CAP` as KVM has it: on AMD's processors fewer bits than it was given.
+    pub fn mcg_cap(&self) -> Result<u64, HvError> {
+        Ok(self.msrs(&[msr::MCG_CAP])?[0])
+    }
+
     /// What the registers hold.
     pub fn banks(&self) -> Result<Banks, HvError> {
         let mut sregs = kvm_sregs::default();

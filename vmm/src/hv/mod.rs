@@ -6,6 +6,7 @@
 mod coalesced;
 mod kvm;
 mod mce;
+mod msr;
 pub mod probe;
 pub mod signal;
 pub mod spawn;
@@ -17,6 +18,7 @@ mod xen;
 pub use coalesced::{CoalescedPorts, PortWrite};
 pub use kvm::{Kvm, KvmError};
 pub use mce::McePort;
+pub use msr::NoMsrExits;
 pub use tap::{TapError, open_tap};
 pub use vcpu::{Exit, Hypercall, Kick, Operands, OwnLoads, Vcpu, install_kick_handler};
 pub use vm::{IrqLine, MemorySlot, SlotFlags, Vm};

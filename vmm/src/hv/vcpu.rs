@@ -4,6 +4,7 @@ use super::{HvError, refused, signal};
 use crate::{
     boot::{CpuState, SegmentRegister},
     cpuid::CpuidEntry,
+    mce::msr,
 };
 use devices::units::Gpa;
 use kvm_bindings::{
@@ -19,6 +20,8 @@ use vmm_sys_util::signal::{Killable, register_signal_handler};
 pub struct Vcpu {
     fd: VcpuFd,
     apic_id: u32,
+    /// What reads of `MCG_CAP` find, where they are exits.
+    pub(super) mcg_cap: u64,
 }
 
 /// Why [`Vcpu::run`] came back.
@@ -46,6 +49,8 @@ pub enum Exit<'a> {
     MmioRead(u64, &'a mut [u8]),
     /// A store to an address without (writable) memory.
     MmioWrite(u64, &'a [u8]),
+    /// A read of `MCG_CAP`, which has been answered.
+    RegisterRead,
     /// A Xen hypercall; [`Vcpu::answer_hypercall`] before it runs again.
     Hypercall(Hypercall),
     /// A signal or a request to stop.
@@ -73,7 +78,8 @@ pub struct Hypercall {
 
 impl Vcpu {
     pub(super) fn new(fd: VcpuFd, apic_id: u32) -> Self {
-        Self { fd, apic_id }
+        let mcg_cap = 0;
+        Self { fd, apic_id, mcg_cap }
     }
 
     /// Number of its local APIC.
@@ -189,7 +195,7 @@ impl Vcpu {
             Read(u16, *mut u8, usize),
             Write(u16, *const u8, usize),
         }
-        let apic_id = self.apic_id;
+        let (apic_id, mcg_cap) = (self.apic_id, self.mcg_cap);
         // Two steps, because the width of one access of a string instruction stands in the same page as its data.
         let io = match self.fd.run() {
             Ok(VcpuExit::IoIn(port, data)) => Io::Read(port, data.as_mut_ptr(), data.len()),
@@ -206,6 +212,10 @@ impl Vcpu {
                 let (data, len) = (data.as_ptr(), data.len());
                 // SAFETY: as above.
                 return Ok(Exit::MmioWrite(addr, unsafe { std::slice::from_raw_parts(data, len) }));
+            }
+            Ok(VcpuExit::X86Rdmsr(read)) if read.index == msr::MCG_CAP => {
+                (*read.data, *read.error) = (mcg_cap, 0);
+                return Ok(Exit::RegisterRead);
             }
             Ok(VcpuExit::Intr) => return Ok(Exit::Interrupted),
             Ok(VcpuExit::Shutdown) => return Ok(Exit::Shutdown),

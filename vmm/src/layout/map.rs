@@ -342,8 +342,7 @@ fn entries(config: &VmConfig, layout: &Layout) -> Vec<Entry> {
         entry(GpaRange::new(IOAPIC, PAGE), "I/O APIC", None),
         entry(GpaRange::new(LAPIC, PAGE), "local APIC", None),
     ];
-    for (range, kind) in layout.firmware_data() {
-        let what = if kind == E820Type::Nvs { "ACPI NVS" } else { "APEI" };
+    for (range, kind, what) in layout.firmware_data() {
         map.push(entry(range, what, Some(kind)));
     }
     for region in &layout.ram {

@@ -88,6 +88,36 @@ fn ram_is_split_at_the_hole_and_at_nodes() {
 }
 
 #[test]
+fn error_interfaces_are_reserved_in_what_firmware_keeps() {
+    let kept = |enabled, extlog| {
+        let mut config = machine(GIB);
+        (config.apei.enabled, config.apei.extlog) = (enabled, extlog);
+        let map = plan(&config, &limits(46)).unwrap().e820();
+        let kept = map
+            .into_iter()
+            .filter(|(range, _)| (0x18_0000..0x20_0000).contains(&range.start.0));
+        kept.map(|(range, kind)| (range.start.0, range.end().0, kind as u32))
+            .collect::<Vec<_>>()
+    };
+    let (reserved, nvs) = (2, 4);
+    let none = [(0x18_0000, 0x20_0000, nvs)];
+    assert_eq!(kept(false, false), none);
+    assert_eq!(kept(false, true), none);
+    let apei = [
+        (0x18_0000, 0x1c_0000, nvs),
+        (0x1c_0000, 0x1d_0000, reserved),
+        (0x1d_0000, 0x20_0000, nvs),
+    ];
+    assert_eq!(kept(true, false), apei);
+    let both = [
+        (0x18_0000, 0x1c_0000, nvs),
+        (0x1c_0000, 0x1e_9000, reserved),
+        (0x1e_9000, 0x20_0000, nvs),
+    ];
+    assert_eq!(kept(true, true), both);
+}
+
+#[test]
 fn nvdimms_stand_on_whole_gigabytes_above_4g_and_ram() {
     let with = |memory, nvdimm| {
         plan(

@@ -29,7 +29,7 @@ use crate::{
     fault::Faults,
     hv::{self, HvError, Kvm, KvmError, Vcpu, Vm},
     layout::{self, Layout},
-    mce::Personality,
+    mce::{self, Personality},
     memory::{
         Access, GuestMap, GuestMapError,
         backing::BackingError,
@@ -72,6 +72,9 @@ pub enum BuildError {
     /// No Xen personality.
     #[error(transparent)]
     Xen(#[from] hv::NoXen),
+    /// No extended error log.
+    #[error(transparent)]
+    Extlog(#[from] hv::NoMsrExits),
     /// No RAM.
     #[error(transparent)]
     Ram(#[from] RamError),
@@ -254,6 +257,7 @@ pub fn acpi_input(config: &VmConfig, topology: &Topology, layout: &Layout) -> Ac
         nvdimm: nvdimm::plan(config, layout),
         memory_slots: config.memory_slot_count(),
         apei: layout::apei(&config.apei),
+        extlog: layout::extlog(&config.apei, topology, mce::BANKS),
         virtio: layout.virtio.clone(),
         serial: true,
         pvpanic: true,
@@ -278,6 +282,10 @@ impl Machine {
         if config.xen.is_some() {
             kvm.check_xen()?;
             vm.enable_xen()?;
+        }
+        if config.apei.has_extlog() {
+            kvm.check_msr_exits()?;
+            vm.exit_on_reads(mce::msr::MCG_CAP)?;
         }
         if config.is_multiboot() {
             vm.create_pit()?;
@@ -305,7 +313,8 @@ impl Machine {
         let (vcpus, checks) = create_vcpus(config, topology, &kvm, &vm, &entry)?;
         let plan = layout::map::Report::new(config, topology, layout, plans.phys_bits);
         let virtio = super::virtio::open(config, layout, plans.backings, &vm, &mut map, &mut files.pmem)?;
-        let devices = Devices::build(config, layout, &vm, map.memory(), dimms, virtio, kept.as_mut())?;
+        let places = (topology, layout);
+        let devices = Devices::build(config, places, &vm, map.memory(), dimms, virtio, kept.as_mut())?;
         let mut config = config.clone();
         config.fix_memory_slots();
         let limits = kept.as_ref().map_or_else(|| config.limits(), |kept| Ok(kept.limits))?;
@@ -428,7 +437,7 @@ fn create_vcpus(
     };
     let mut vcpus = Vec::new();
     for place in &topology.vcpus {
-        let vcpu = vm.create_vcpu(place.apic_id.0)?;
+        let mut vcpu = vm.create_vcpu(place.apic_id.0)?;
         let shape = VcpuShape {
             apic_id: place.apic_id.0,
             thread_bits: topology.thread_bits(),
@@ -451,7 +460,11 @@ fn create_vcpus(
         }
         vcpu.set_cpuid(&entries)?;
         vcpu.set_up_mce(&personality)?;
-        ports.push(vcpu.mce_port(&personality)?);
+        let port = vcpu.mce_port(&personality)?;
+        if config.apei.has_extlog() {
+            vcpu.show_mcg_cap(port.mcg_cap()? | mce::cap::ELOG);
+        }
+        ports.push(port);
         vcpu.set_reset_msrs()?;
         vcpu.set_local_interrupts()?;
         // The others wait for their start-up interrupt.

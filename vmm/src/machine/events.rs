@@ -4,6 +4,7 @@
 //! [`Outcome`] and stops the loop. What clients of the API ask is done in `serve`.
 
 mod clock;
+mod extlog;
 mod faults;
 mod host;
 mod inject;
@@ -45,7 +46,7 @@ use crate::{
 use devices::{
     Effect,
     acpi::{AcpiDevice, memory_hotplug::MemoryHotplug},
-    apei::Apei,
+    apei::{Apei, ExtendedLog},
     nvdimm::{FlushHints, NvdimmBus},
     serial::SerialPort,
     units::ByteSize,
@@ -111,6 +112,8 @@ pub struct Loop {
     pub acpi: Arc<AcpiDevice>,
     /// The error interfaces, if there are any.
     pub apei: Option<Arc<Apei>>,
+    /// The extended error log, if there is one.
+    pub extlog: Option<ExtendedLog>,
     /// The registers of the memory devices, if there are slots.
     pub memory: Option<Arc<MemoryHotplug>>,
     /// The NVDIMMs, if there are any.

@@ -20,14 +20,16 @@ use crate::{
     fault::Faults,
     hv::{self, CoalescedPorts, Vcpu, Vm},
     layout::{self, Layout, ports},
+    mce::BANKS,
     memory::lost,
+    topology::Topology,
     vcpu::{Platform, Room},
     xen::Xen,
 };
 use devices::{
     BadLines, Bus, Clock, GuestMemory,
     acpi::{AcpiDevice, AcpiEvent, EventLine, fixed::FixedHardware, memory_hotplug::MemoryHotplug},
-    apei::{Apei, ApeiKept, ApeiPlan},
+    apei::{Apei, ApeiKept, ApeiPlan, ExtendedLog},
     no_timer::NoTimer,
     nvdimm::{FlushHints, MailboxPlan, NvdimmBus},
     pci_config::PciConfig,
@@ -60,6 +62,7 @@ pub(super) struct Devices {
     agent: Option<Agent>,
     acpi: Arc<AcpiDevice>,
     apei: Option<Arc<Apei>>,
+    extlog: Option<ExtendedLog>,
     memory: Option<Arc<MemoryHotplug>>,
     pub(super) nvdimm: Vec<Arc<NvdimmBus>>,
     flush_hints: Arc<FlushHints>,
@@ -79,7 +82,7 @@ impl Devices {
     /// In guest ABI order.
     pub(super) fn build(
         config: &VmConfig,
-        layout: &Layout,
+        (topology, layout): (&Topology, &Layout),
         vm: &Vm,
         memory: &GuestMemory,
         nvdimms: Vec<OpenBus>,
@@ -139,6 +142,7 @@ impl Devices {
         if let Some(apei) = &apei {
             ports.insert(at(ports::APEI, ApeiPlan::PORTS), apei.clone())?;
         }
+        let extlog = extended_log(config, topology, memory)?;
         let clock = Clock::default();
         if config.is_multiboot() {
             let fixed = Arc::new(FixedHardware::new(clock.clone()));
@@ -199,6 +203,7 @@ impl Devices {
             agent,
             acpi,
             apei,
+            extlog,
             memory: memory_devices,
             nvdimm: buses,
             flush_hints,
@@ -251,6 +256,7 @@ impl Devices {
             tables,
             acpi: self.acpi,
             apei: self.apei,
+            extlog: self.extlog,
             memory: self.memory,
             nvdimm: self.nvdimm,
             flush_hints: self.flush_hints,
@@ -276,6 +282,17 @@ fn error_interfaces(
     let apei = Apei::new(memory.clone(), plan, line, kept);
     let apei = apei.map_err(|e| BuildError::Host("write the error interfaces", io::Error::other(e)))?;
     Ok(Some(Arc::new(apei)))
+}
+
+/// The extended error log, with an empty directory.
+fn extended_log(
+    config: &VmConfig,
+    topology: &Topology,
+    memory: &GuestMemory,
+) -> Result<Option<ExtendedLog>, BuildError> {
+    let plan = layout::extlog(&config.apei, topology, BANKS);
+    let log = plan.map(|plan| ExtendedLog::new(memory.clone(), plan)).transpose();
+    log.map_err(|e| BuildError::Host("write the extended error log", io::Error::other(e)))
 }
 
 /// The registers of the memory devices, with those in their slots that are there at boot; none without slots.

@@ -338,6 +338,18 @@ fn list(reply: &FaultList) -> String {
             source.reported, source.acknowledged, source.waiting
         );
     }
+    if let Some(log) = &reply.extended_log {
+        let unused = if log.opted_in {
+            ""
+        } else {
+            "; the guest does not use it"
+        };
+        let _ = writeln!(
+            text,
+            "extended error log: {} errors logged, {} read by the guest, {} to be read, {} lost{unused}",
+            log.logged, log.read, log.waiting, log.lost
+        );
+    }
     text
 }
 

@@ -495,10 +495,10 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "apei",
-        value: "on|off[,poll=TIME][,records=FILE]",
+        value: "on|off[,poll=TIME][,records=FILE][,extlog=on|off]",
         help: "ACPI platform error interfaces (HEST, BERT, EINJ, ERST): the guest hears of errors that the platform knows, injects \
-               some itself and keeps records, beyond the run in FILE; poll is the time between two looks at the polled source \
-               [default: off, 5s]",
+               some itself and keeps records, beyond the run in FILE; poll is the time between two looks at the polled source; \
+               extlog has machine checks of memory errors in the extended error log as well [default: off, 5s, off]",
         repeatable: false,
         read: |c, texts| merge(&mut c.apei, texts, APEI),
         write: |c| pairs(&c.apei, APEI),

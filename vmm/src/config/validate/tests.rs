@@ -248,6 +248,12 @@ fn the_polled_error_source_is_looked_at_now_and_then() {
         &[("apei", "off,records=r")],
         "records=r of apei has nobody who writes it: expected enabled=on as well",
     );
+    assert!(config(&[("apei", "on,extlog=on")]).apei.has_extlog());
+    assert!(!config(&[("apei", "on")]).apei.has_extlog());
+    refused(
+        &[("apei", "off,extlog=on")],
+        "extlog=on of apei is part of what is switched off: expected enabled=on as well; hint: --apei on,extlog=on",
+    );
     // Nobody looks.
     accepted(&[("apei", "off,poll=0s")]);
     refused(

@@ -23,7 +23,7 @@ use crate::{
     vcpu::Consumption,
 };
 use devices::{
-    apei::InjectionStatus,
+    apei::{ExtendedLog, InjectionStatus},
     nvdimm::media::{BadRange, LINE},
     units::{Gpa, GpaRange},
 };
@@ -339,6 +339,7 @@ impl Running {
                 tracing::warn!(%error, "a consumed error stays unknown");
             }
         }
+        self.log_extended(&given, &errors);
         self.give(&given)?;
         for (apic_id, kind, line) in &errors {
             tracing::debug!(vcpu = apic_id, %kind, at = %line, "the guest met bad memory");
@@ -369,9 +370,11 @@ impl Running {
         }
         let banks = self.banks()?;
         let apic_id = banks.first().map_or(0, |(apic_id, _)| *apic_id);
-        let given = plan_checks(&self.parts.checks.personality, &banks, &[(apic_id, kind, gpa)]);
+        let errors = [(apic_id, kind, gpa)];
+        let given = plan_checks(&self.parts.checks.personality, &banks, &errors);
         let done = match given {
             Ok(given) => {
+                self.log_extended(&given, &errors);
                 self.give(&given)?;
                 if given.iter().any(|given| given.record.is_exception()) {
                     self.halt.broadcast = Some(Instant::now());
@@ -478,6 +481,7 @@ impl Running {
             storms: self.storms(),
             awaited: self.awaited(),
             sources: self.parts.apei.as_ref().map(|apei| apei.sources()).unwrap_or_default(),
+            extended_log: self.parts.extlog.as_ref().map(ExtendedLog::info),
         })
     }
 }

@@ -96,7 +96,7 @@ impl Running {
     }
 
     /// A memory error with all that the platform knows of its place.
-    fn memory_error(&self, severity: Severity, gpa: Gpa) -> Cper {
+    pub(super) fn memory_error(&self, severity: Severity, gpa: Gpa) -> Cper {
         let place = self.guest_place(GpaRange::new(gpa, LINE), &Default::default());
         let error = MemoryError {
             gpa,
