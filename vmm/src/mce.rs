@@ -153,8 +153,10 @@ pub struct Record {
 pub struct Personality {
     /// Whose rules the guest's kernel follows.
     pub vendor: Vendor,
-    /// `MCG_CAP`.
+    /// `MCG_CAP` as the guest reads it.
     pub cap: u64,
+    /// The part of it that KVM knows of.
+    pub held: u64,
 }
 
 /// What a processor's machine check registers hold now.
@@ -200,17 +202,39 @@ pub enum Refusal {
 }
 
 impl Personality {
-    /// What processors of `vendor` promise on a KVM that supports the bits in `supported`.
+    /// What processors of `vendor` are asked to promise on a KVM that says that it supports the bits in `supported`.
     pub fn plan(vendor: Vendor, supported: u64) -> Self {
         // Local machine checks are Intel's; AMD processors never have others.
         let wanted = match vendor {
             Vendor::Intel => cap::CTL | cap::SER | cap::LMCE,
             Vendor::Amd | Vendor::Other => cap::CTL | cap::SER,
         };
+        let held = u64::from(BANKS) | supported & wanted;
         Self {
             vendor,
-            cap: u64::from(BANKS) | supported & wanted,
+            cap: held,
+            held,
         }
+    }
+
+    /// The same on a KVM that holds `held` of it: on AMD's processors fewer bits than it says. `shown`: the guest can read more than that.
+    /// KVM takes records of any kind, so Intel's processors can recover then, whatever the host's are.
+    #[must_use]
+    pub fn with_held(self, held: u64, shown: bool) -> Self {
+        let recovery = match shown && self.vendor == Vendor::Intel {
+            true => cap::SER,
+            false => 0,
+        };
+        Self {
+            cap: held | recovery,
+            held,
+            ..self
+        }
+    }
+
+    /// What the guest reads beyond what KVM holds.
+    pub fn shown(&self) -> u64 {
+        self.cap & !self.held
     }
 
     /// Whether `MCG_CAP` says that software can recover from an error that needs action: Intel's processors do not without.

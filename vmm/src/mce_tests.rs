@@ -5,10 +5,12 @@ use super::*;
 const INTEL: Personality = Personality {
     vendor: Vendor::Intel,
     cap: BANKS as u64 | cap::CTL | cap::SER,
+    held: BANKS as u64 | cap::CTL | cap::SER,
 };
 const AMD: Personality = Personality {
     vendor: Vendor::Amd,
     cap: INTEL.cap,
+    held: INTEL.cap,
 };
 const AT: Gpa = Gpa(0x1_2345_6789);
 
@@ -57,6 +59,7 @@ fn without_software_recovery_a_load_of_bad_memory_is_fatal_on_intel_alone() {
     let old = |vendor| Personality {
         vendor,
         cap: u64::from(BANKS) | cap::CTL,
+        held: u64::from(BANKS) | cap::CTL,
     };
     let status = |vendor, kind| old(vendor).record(kind, AT, 6, false).status & status::PCC;
     for kind in [Kind::Srar, Kind::SrarFetch] {
@@ -119,6 +122,15 @@ fn what_is_promised_is_what_kvm_supports_and_the_vendor_has() {
     assert_eq!(Personality::plan(Vendor::Other, cap::SER).cap, 0x0100_000a);
     let none = Personality::plan(Vendor::Intel, 0);
     assert!(none.cap == 10 && !none.recovers() && INTEL.recovers());
+    // KVM on AMD's processors holds less than it says: it takes the records, and the guest reads that it can recover.
+    let intel = Personality::plan(Vendor::Intel, all).with_held(0x10a, true);
+    assert_eq!((intel.cap, intel.held, intel.shown()), (0x0100_010a, 0x10a, cap::SER));
+    assert!(intel.recovers() && !intel.has_local());
+    let alone = Personality::plan(Vendor::Intel, all).with_held(0x10a, false);
+    assert!(!alone.recovers() && alone.shown() == 0);
+    // Linux takes AMD's records for nothing where it reads that.
+    let amd = Personality::plan(Vendor::Amd, all).with_held(0x10a, true);
+    assert_eq!((amd.cap, amd.shown()), (0x10a, 0));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod extlog;
 mod health;
 mod host_errors;
 mod hotadd;
+mod intel;
 mod kmem;
 mod limits;
 mod memory;

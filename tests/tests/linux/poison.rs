@@ -288,30 +288,3 @@ fn poison_of_pmem_stops_programs_and_reads_on_6_12() -> Result<()> {
     // KVM cannot carry out a vector load, which meets the line wherever in the page it is.
     latent_errors_of_pmem("debian-6.12-amd64", "vector:0x3280", MCEERR_AR)
 }
-
-/// Under Intel's name, where KVM has no software recovery, the context is lost with the load.
-#[test]
-fn poison_panics_a_kernel_that_cannot_recover() -> Result<()> {
-    let files = Scratch::new("fatal")?;
-    let mut guest = GuestBuilder::new("debian-6.1-amd64")
-        .arg("--cpu", "vendor=GenuineIntel")
-        .arg("--api-socket", &files.text("api"))
-        .nvdimm("size=64M,id=bare,label=0")
-        .loud()
-        .start()?;
-    let mut api = ApiClient::connect(&files.join("api"))?;
-    guest.check("ndctl wait-scrub")?;
-    let range = json!({"id": "bare", "start": 1 << 20, "len": 64, "latent": true});
-    api.done("POST", "/media-errors", Some(&range))?;
-    if guest
-        .sh("dd if=/dev/pmem0 of=/dev/null bs=64K count=17 iflag=direct")
-        .is_ok()
-    {
-        // A KVM with recovery.
-        ensure!(api.get("/faults")?["counts"]["consumed"].as_u64() >= Some(1));
-        return guest.power_off().map(drop);
-    }
-    let ended = guest.wait()?;
-    ensure!(ended.code == 4, "exit code {}: {}", ended.code, ended.stderr);
-    Ok(())
-}

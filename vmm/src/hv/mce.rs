@@ -75,9 +75,9 @@ impl Vcpu {
     pub fn set_up_mce(&self, personality: &Personality) -> Result<(), HvError> {
         let what = |what: &str| format!("{what} of vCPU {}", self.apic_id());
         // SAFETY: the kernel reads one u64 from where the word is.
-        let result = unsafe { ioctl_with_ref(self.fd(), KVM_X86_SETUP_MCE(), &personality.cap) };
+        let result = unsafe { ioctl_with_ref(self.fd(), KVM_X86_SETUP_MCE(), &personality.held) };
         done(result, || what("set up the machine check banks"))?;
-        if personality.cap & cap::LMCE != 0 {
+        if personality.held & cap::LMCE != 0 {
             // As firmware does, or the guest does not use what it is promised.
             self.set_msr(msr::FEATURE_CONTROL, FEATURE_CONTROL_LMCE)?;
         }
@@ -95,7 +95,7 @@ impl Vcpu {
         Ok(McePort {
             fd: fd.try_clone_to_owned().map_err(failed)?,
             apic_id: self.apic_id(),
-            cap: personality.cap,
+            cap: personality.held,
         })
     }
 }

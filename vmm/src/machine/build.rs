@@ -285,7 +285,6 @@ impl Machine {
         }
         if config.apei.has_extlog() {
             kvm.check_msr_exits()?;
-            vm.exit_on_reads(mce::msr::MCG_CAP)?;
         }
         if config.is_multiboot() {
             vm.create_pit()?;
@@ -430,7 +429,8 @@ fn create_vcpus(
 ) -> Result<(Vec<Vcpu>, MachineChecks), BuildError> {
     let supported = kvm.supported_cpuid()?;
     let model = CpuModel::new(&config.cpu)?;
-    let personality = Personality::plan(model.vendor(&supported), kvm.mce_supported()?);
+    let asked = Personality::plan(model.vendor(&supported), kvm.mce_supported()?);
+    let mut personality = asked;
     let mut ports = Vec::new();
     let host = cpuid::HostLimits {
         tsc_deadline_timer: kvm.has_tsc_deadline(),
@@ -459,10 +459,15 @@ fn create_vcpus(
             vcpu.set_xen_id(number)?;
         }
         vcpu.set_cpuid(&entries)?;
-        vcpu.set_up_mce(&personality)?;
-        let port = vcpu.mce_port(&personality)?;
-        if config.apei.has_extlog() {
-            vcpu.show_mcg_cap(port.mcg_cap()? | mce::cap::ELOG);
+        vcpu.set_up_mce(&asked)?;
+        let port = vcpu.mce_port(&asked)?;
+        personality = asked.with_held(port.mcg_cap()?, kvm.check_msr_exits().is_ok());
+        let extlog = if config.apei.has_extlog() { mce::cap::ELOG } else { 0 };
+        if personality.shown() | extlog != 0 {
+            vcpu.show_mcg_cap(personality.cap | extlog);
+            if vcpus.is_empty() {
+                vm.exit_on_reads(mce::msr::MCG_CAP)?;
+            }
         }
         ports.push(port);
         vcpu.set_reset_msrs()?;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 const INTEL: Personality = Personality {
     vendor: Vendor::Intel,
     cap: BANKS as u64 | cap::CTL | cap::SER,
+    held: BANKS as u64 | cap::CTL | cap::SER,
 };
 
 fn ready() -> Banks {
