@@ -26,6 +26,10 @@
 //! ```
 //!
 //! A guest may eject by itself, in every state: the memory is its own to give back.
+//!
+//! Linux reads the status of a slot that it has ejected. If another device is there by then it takes the ejection for incomplete, the
+//! device for the old one, and says that it has the memory when it has not. So a slot that was ejected reads as empty until its status
+//! has been read, or `_OST` has ended the ejection; what was plugged meanwhile is announced then.
 
 pub mod aml;
 mod config;
@@ -39,6 +43,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 /// Most slots of a machine.
@@ -51,6 +56,8 @@ const FLAGS: u64 = 20;
 const NEXT: u64 = 24;
 /// Bytes of the block.
 const LEN: usize = 28;
+/// A guest that has not read the status of a slot after this time does not look after its ejections.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Flags, see the table.
 const PRESENT: u8 = 1 << 0;
@@ -127,6 +134,8 @@ struct Plugged {
 #[derive(Debug)]
 struct State {
     slots: Vec<Option<Plugged>>,
+    /// When a slot was ejected that the guest has not looked at since.
+    ejected: Vec<Option<Instant>>,
     selected: u32,
     ost_event: u32,
     serial: u64,
@@ -144,8 +153,10 @@ impl MemoryHotplug {
 
     /// `slots` empty slots, at most [`MAX_SLOTS`]; `line` tells the guest to look.
     pub fn new(slots: u16, line: impl Line + 'static) -> Self {
+        let slots = usize::from(slots.min(MAX_SLOTS));
         let state = State {
-            slots: vec![None; slots.min(MAX_SLOTS).into()],
+            slots: vec![None; slots],
+            ejected: vec![None; slots],
             selected: 0,
             ost_event: 0,
             serial: 0,
@@ -235,6 +246,7 @@ impl MemoryHotplug {
     pub fn reset(&self) {
         let mut state = self.lock();
         (state.selected, state.ost_event) = (0, 0);
+        state.ejected.fill(None);
         for plugged in state.slots.iter_mut().flatten() {
             plugged.guest = GuestView::AtBoot;
             (plugged.insert, plugged.remove, plugged.looked, plugged.ost) = (false, false, false, None);
@@ -251,9 +263,29 @@ impl State {
         self.slots.get_mut(usize::from(slot))?.as_mut()
     }
 
+    /// What the guest sees in the slot that it has selected.
     fn selected(&mut self) -> Option<(u16, &mut Plugged)> {
         let slot = u16::try_from(self.selected).ok()?;
+        if self.is_hidden(slot.into()) {
+            return None;
+        }
         self.get(slot).map(|plugged| (slot, plugged))
+    }
+
+    /// Whether the guest is still busy with the device that was in a slot before.
+    fn is_hidden(&self, slot: usize) -> bool {
+        let ejected = self.ejected.get(slot).copied().flatten();
+        ejected.is_some_and(|at| at.elapsed() < LOOK)
+    }
+
+    /// The guest is done with the device that was in the selected slot. Whether there is another one to tell it of.
+    fn end_ejection(&mut self) -> bool {
+        let Ok(slot) = usize::try_from(self.selected) else {
+            return false;
+        };
+        let ejected = self.ejected.get_mut(slot).and_then(Option::take).is_some();
+        let waits = |place: &Plugged| place.insert;
+        ejected && self.slots.get(slot).and_then(Option::as_ref).is_some_and(waits)
     }
 
     fn plug(&mut self, slot: u16, range: GpaRange, node: u32, guest: GuestView) -> Option<u64> {
@@ -280,8 +312,10 @@ impl State {
     }
 
     fn next_pending(&self) -> Option<u32> {
-        let pending = |place: &Option<Plugged>| place.is_some_and(|plugged| plugged.insert || plugged.remove);
-        let at = self.slots.iter().position(pending)?;
+        let pending = |(slot, place): (usize, &Option<Plugged>)| {
+            place.is_some_and(|plugged| plugged.insert || plugged.remove) && !self.is_hidden(slot)
+        };
+        let at = self.slots.iter().enumerate().position(pending)?;
         u32::try_from(at).ok()
     }
 
@@ -325,6 +359,9 @@ impl State {
             return Effect::None;
         };
         self.clear(slot);
+        if let Some(ejected) = self.ejected.get_mut(usize::from(slot)) {
+            *ejected = Some(Instant::now());
+        }
         Effect::MemoryEjected(slot)
     }
 
@@ -369,6 +406,11 @@ impl BusDevice for MemoryHotplug {
             plugged.looked = true;
         }
         let block = state.registers(next);
+        let tell = covers(FLAGS) && state.end_ejection();
+        drop(state);
+        if tell {
+            self.line.pulse();
+        }
         let from = usize::try_from(offset).ok().and_then(|at| block.get(at..));
         data.fill(0);
         data.iter_mut()
@@ -382,7 +424,15 @@ impl BusDevice for MemoryHotplug {
         match (offset, word()) {
             (BASE_LOW, Some(slot)) => state.selected = slot,
             (OST_EVENT, Some(event)) => state.ost_event = event,
-            (OST_STATUS, Some(status)) => return state.take_ost(status),
+            (OST_STATUS, Some(status)) => {
+                let effect = state.take_ost(status);
+                let tell = state.end_ejection();
+                drop(state);
+                if tell {
+                    self.line.pulse();
+                }
+                return effect;
+            }
             (FLAGS, _) => {
                 let flags = data.first().copied().unwrap_or(0);
                 state.clear_events(flags);

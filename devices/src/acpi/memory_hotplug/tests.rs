@@ -113,6 +113,59 @@ fn last_word_of_an_ejection_says_nothing_of_the_next_device_in_the_slot() {
 }
 
 #[test]
+fn a_device_in_a_slot_that_was_just_ejected_is_announced_when_the_guest_has_looked() {
+    type End = fn(&MemoryHotplug);
+    let ends: [End; 2] = [
+        |block| assert_eq!(read(block, FLAGS), 0, "the ejection is complete"),
+        |block| assert_eq!(say(block, 3, 0), Effect::None),
+    ];
+    for end in ends {
+        let (line, block) = block(2);
+        block.plug(0, range(0), 0).unwrap();
+        select(&block, 0);
+        assert_eq!(write(&block, FLAGS, u32::from(INSERT)), Effect::None);
+        assert_eq!(write(&block, FLAGS, u32::from(EJECT)), Effect::MemoryEjected(0));
+        block.plug(0, range(1), 0).unwrap();
+        // Nothing of it is there yet, and another slot's events are told meanwhile.
+        assert_eq!((read(&block, NEXT), block.has_pending()), (u32::MAX, false));
+        block.plug(1, range(2), 0).unwrap();
+        assert_eq!(read(&block, NEXT), 1);
+        select(&block, 0);
+        assert_eq!((read(&block, BASE_LOW), read(&block, BASE_LOW + 4)), (0, 0));
+        assert_eq!(write(&block, FLAGS, u32::from(INSERT | EJECT)), Effect::None);
+        let before = line.count();
+        end(&block);
+        assert_eq!(line.count(), before + 1);
+        assert_eq!(read(&block, NEXT), 0);
+        assert_eq!(read(&block, FLAGS), u32::from(PRESENT | INSERT));
+        assert_eq!(view(&block, 0), Some(GuestView::Announced));
+        // Once: reads of the status afterwards are what they are.
+        assert_eq!(
+            (read(&block, FLAGS), line.count()),
+            (u32::from(PRESENT | INSERT), before + 1)
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_does_not_look_has_the_device_later_and_a_reset_forgets_ejections() {
+    let (_, block) = block(1);
+    block.plug(0, range(0), 0).unwrap();
+    select(&block, 0);
+    assert_eq!(write(&block, FLAGS, u32::from(EJECT)), Effect::MemoryEjected(0));
+    block.plug(0, range(1), 0).unwrap();
+    assert!(!block.has_pending());
+    std::thread::sleep(LOOK);
+    assert!(block.has_pending());
+    assert_eq!(read(&block, NEXT), 0);
+    assert_eq!(write(&block, FLAGS, u32::from(EJECT)), Effect::MemoryEjected(0));
+    block.plug(0, range(1), 0).unwrap();
+    block.reset();
+    select(&block, 0);
+    assert_eq!(read(&block, FLAGS), u32::from(PRESENT));
+}
+
+#[test]
 fn only_what_the_guest_has_not_seen_is_taken_back() {
     let (_, block) = block(2);
     block.plug(0, range(0), 0).unwrap();
