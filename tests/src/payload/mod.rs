@@ -65,6 +65,12 @@ impl Script {
         self.step(2, port, size, value.into())
     }
 
+    /// Gives the memory device in `slot` back, as `_EJ0` does.
+    pub fn eject(self, slot: u32) -> Self {
+        let registers = vmm::layout::ports::MEMORY_HOTPLUG;
+        self.output(registers, 4, slot).output(registers + 20, 4, 1 << 3)
+    }
+
     /// Loads `size` (1, 2, 4, 8) bytes in one access and sends them.
     pub fn load(self, address: u64, size: u64) -> Self {
         self.step(3, address, size, 0)

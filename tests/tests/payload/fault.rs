@@ -7,7 +7,7 @@ use guest_tests::{
 };
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::FileExt, path::Path, thread, time::Duration};
-use vmm::layout::{ABOVE_4G, ports};
+use vmm::layout::ABOVE_4G;
 
 const MIB: u64 = 1 << 20;
 /// RAM that no script uses.
@@ -415,14 +415,11 @@ fn a_triple_fault_beside_bad_memory_is_a_triple_fault() {
 
 #[test]
 fn errors_go_with_their_memory_device() {
-    const BASE: u64 = ports::MEMORY_HOTPLUG;
     let script = Script::new()
         .tables()
         .say("on")
         .wait(PMEM, 1)
-        // Slot 0, ejected.
-        .output(BASE, 4, 0)
-        .output(BASE + 20, 4, 8)
+        .eject(0)
         .say("gone")
         .wait(PMEM, 2)
         .exit(5);

@@ -3,11 +3,11 @@
 use super::io::{ask_for_entropy, register};
 use guest_tests::{
     api::ApiClient,
-    payload::{Guest, Program, SCRATCH, Script},
+    payload::{Guest, Program, Running, SCRATCH, Script},
 };
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::FileExt, path::Path, thread, time::Duration};
-use vmm::layout::{ABOVE_4G, ports};
+use vmm::layout::ABOVE_4G;
 
 /// Persistent memory, through which guest and test talk.
 const PMEM: u64 = ABOVE_4G.0;
@@ -44,7 +44,12 @@ fn tell(file: &Path, word: u32) {
     file.write_all_at(&word.to_le_bytes(), 0).expect("written");
 }
 
-/// Whether the host has what traps need: without it, pages are left out, and told.
+/// A guest that runs, on a host that has what traps need. On any other one pages are left out, and told.
+fn up(guest: &Guest) -> Option<(Running<'_>, ApiClient)> {
+    let (running, mut client) = guest.up();
+    has_traps(&mut client).then_some((running, client))
+}
+
 fn has_traps(client: &mut ApiClient) -> bool {
     let list = faults(client);
     let has = list["mechanisms"] == json!(["slot-hole", "userfaultfd"]);
@@ -96,10 +101,9 @@ fn bad_pages_beyond_the_slots(memory: &str) {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("dimm");
     let guest = machine(script, &file, memory);
-    let (mut running, mut client) = guest.up();
-    if !has_traps(&mut client) {
+    let Some((mut running, mut client)) = up(&guest) else {
         return;
-    }
+    };
     let map = client.get("/memory/map").expect("a map");
     let all = map["map"].as_array().expect("a list");
     assert!(
@@ -178,10 +182,9 @@ fn a_device_finds_what_such_a_page_held() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("dimm");
     let guest = machine(script, &file, "");
-    let (mut running, mut client) = guest.up();
-    if !has_traps(&mut client) {
+    let Some((mut running, mut client)) = up(&guest) else {
         return;
-    }
+    };
     for body in [
         json!({"node": 1, "count": 3000, "seed": 7}),
         json!({"gpa": FIRST + LINE}),
@@ -204,15 +207,12 @@ fn a_device_finds_what_such_a_page_held() {
 /// The memory goes with traps in it, and other memory comes to its place.
 #[test]
 fn traps_go_with_their_memory_device() {
-    const BASE: u64 = ports::MEMORY_HOTPLUG;
     let script = Script::new()
         .tables()
         .store(FIRST + 0x100, 8, 0x1122_3344)
         .say("on")
         .wait(PMEM, 1)
-        // Slot 0, ejected.
-        .output(BASE, 4, 0)
-        .output(BASE + 20, 4, 8)
+        .eject(0)
         .say("gone")
         .wait(PMEM, 2)
         .copy(PMEM + 0x1000, FIRST + 0x100, 8)
@@ -224,10 +224,9 @@ fn traps_go_with_their_memory_device() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("dimm");
     let guest = machine(script, &file, "");
-    let (mut running, mut client) = guest.up();
-    if !has_traps(&mut client) {
+    let Some((mut running, mut client)) = up(&guest) else {
         return;
-    }
+    };
     let many = json!({"node": 1, "count": 3000, "seed": 7});
     client.done("POST", "/faults", Some(&many)).expect("a report");
     assert!(number(&faults(&mut client), "pages_trapped") > 1000);
@@ -281,10 +280,9 @@ fn what_is_good_again_is_what_it_was() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("dimm");
     let guest = machine(script.say("copied").wait(PMEM, 2).exit(5), &file, "");
-    let (mut running, mut client) = guest.up();
-    if !has_traps(&mut client) {
+    let Some((mut running, mut client)) = up(&guest) else {
         return;
-    }
+    };
     for seed in [1, 2] {
         let many = json!({"node": 1, "count": 20_000, "seed": seed});
         client.done("POST", "/faults", Some(&many)).expect("a report");
