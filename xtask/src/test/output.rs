@@ -1,6 +1,6 @@
 //! What test programs say, read as counts. The result lines of libtest and nextest are the only source of numbers.
 
-use super::Tally;
+use super::{Tally, tally::Failure};
 
 /// Whose lines count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub struct Reader {
     pub speaker: Speaker,
     /// So far.
     pub tally: Tally,
+    /// The test whose line libtest has begun, and ends when other lines have come between.
+    begun: Option<String>,
+    /// The failure whose output libtest repeats.
+    repeated: Option<String>,
 }
 
 impl Reader {
@@ -32,18 +36,45 @@ impl Reader {
             self.tally.cells.push(cell.trim().to_owned());
         }
         match self.speaker {
-            Speaker::Libtest => self.libtest(line.trim()),
+            Speaker::Libtest => self.libtest(line),
             Speaker::Nextest => self.nextest(line.trim()),
         }
     }
 
     fn libtest(&mut self, line: &str) {
-        if let Some(counts) = line.strip_prefix("test result: ") {
+        if let Some(name) = section(line.trim()) {
+            self.repeated = Some(name.to_owned());
+            return;
+        }
+        if let Some(counts) = line.trim().strip_prefix("test result: ") {
             // `ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.10s`
             let counts = counts.split_once(". ").map_or("", |(_, counts)| counts);
             self.count(counts.split(';'));
-        } else if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
-            self.tally.failures.push(name.to_owned());
+        }
+        if line.trim() == "failures:" || line.starts_with("test result: ") {
+            self.repeated = None;
+        } else if let Some(name) = &self.repeated {
+            if let Some(failure) = self.tally.failures.iter_mut().rev().find(|one| one.name == *name) {
+                failure.said(line);
+            }
+        } else {
+            self.verdict(line.trim());
+        }
+    }
+
+    /// `test NAME ... FAILED`, or with what the test itself has printed between the two.
+    fn verdict(&mut self, line: &str) {
+        let begins = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
+        let verdict = if let Some((name, verdict)) = begins {
+            self.begun = Some(name.to_owned());
+            verdict
+        } else {
+            line
+        };
+        match verdict {
+            "FAILED" => self.tally.failures.extend(self.begun.take().as_deref().map(Failure::new)),
+            "ok" | "ignored" => self.begun = None,
+            _ => {}
         }
     }
 
@@ -55,8 +86,8 @@ impl Reader {
         } else if BAD.iter().any(|bad| line.starts_with(bad)) {
             let name = line.split_once("] ").map_or(line, |(_, name)| name).trim();
             // nextest says it again behind its summary.
-            if !self.tally.failures.iter().any(|told| told == name) {
-                self.tally.failures.push(name.to_owned());
+            if !self.tally.failures.iter().any(|told| told.name == name) {
+                self.tally.failures.push(Failure::new(name));
             }
         }
     }
@@ -84,6 +115,12 @@ impl Reader {
     }
 }
 
+/// The test whose output follows: `---- NAME stdout ----`.
+fn section(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("---- ")?.strip_suffix(" ----")?;
+    name.strip_suffix(" stdout").or_else(|| name.strip_suffix(" stderr"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +142,31 @@ mod tests {
              test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         );
         assert_eq!((tally.passed, tally.failed), (7, 1));
-        assert_eq!(tally.failures, ["m::b"]);
+        assert_eq!(tally.failures, [Failure::new("m::b")]);
+    }
+
+    #[test]
+    fn failure_has_its_name_and_its_reason_whatever_the_test_prints() {
+        let tally = read(
+            Speaker::Libtest,
+            "test m::a ... CELL: {}\nCELL: {}\nFAILED\ntest m::b ... ok\n\nfailures:\n\n---- m::a stdout ----\nError: it is 3\n  FAILED\n\n\n\
+             failures:\n    m::a\n\ntest result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        );
+        assert_eq!((tally.passed, tally.failed, tally.cells.len()), (1, 1, 2));
+        let [failure] = &tally.failures[..] else {
+            panic!("{:?}", tally.failures)
+        };
+        assert_eq!(failure.name, "m::a");
+        assert_eq!(failure.why, ["Error: it is 3", "  FAILED"]);
+    }
+
+    #[test]
+    fn reason_is_cut_where_it_is_a_log() {
+        let log = "x".repeat(5000) + "\n";
+        let said = format!("test a ... FAILED\n---- a stdout ----\n{}failures:\n    a\n", log.repeat(500));
+        let tally = read(Speaker::Libtest, &said);
+        let characters: usize = tally.failures[0].why.iter().map(String::len).sum();
+        assert!((1000..10_000).contains(&characters), "{characters}");
     }
 
     #[test]

@@ -23,7 +23,10 @@ fn text(rows: &[(&str, Tally)]) -> String {
     let mut text = String::new();
     for (name, tally) in rows {
         for failure in &tally.failures {
-            text += &format!("\nfailed: {name}: {failure}");
+            text += &format!("\nfailed: {name}: {}", failure.name);
+            for line in &failure.why {
+                text += &format!("\n    {line}");
+            }
         }
         for retry in &tally.retries {
             text += &format!("\nretried: {name}: {retry}");
@@ -54,6 +57,7 @@ fn text(rows: &[(&str, Tally)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test::tally::Failure;
 
     #[test]
     fn counts_are_the_last_line() {
@@ -63,14 +67,16 @@ mod tests {
             ..Tally::default()
         };
         unit.failed = 1;
-        unit.failures.push("a::b".into());
+        let mut failure = Failure::new("a::b");
+        failure.said("it is 3");
+        unit.failures.push(failure);
         let linux = Tally {
             passed: 2,
             retries: vec!["a guest: lost".into()],
             ..Tally::default()
         };
         let text = text(&[("unit", unit), ("linux", linux)]);
-        assert!(text.contains("failed: unit: a::b\n"), "{text}");
+        assert!(text.contains("failed: unit: a::b\n    it is 3\n"), "{text}");
         assert!(text.contains("retried: linux: a guest: lost\n"), "{text}");
         assert!(text.ends_with("\n42 passed, 1 failed\n"), "{text}");
     }

@@ -2,6 +2,36 @@
 
 use std::fmt;
 
+/// Lines of a failure's reason that the end of a run repeats, and characters of each.
+const LINES: usize = 20;
+const CHARACTERS: usize = 400;
+
+/// A failure.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// Of the test, or of what is no test.
+    pub name: String,
+    /// The first lines of what it said.
+    pub why: Vec<String>,
+}
+
+impl Failure {
+    /// Nothing is known yet but the name.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            why: Vec::new(),
+        }
+    }
+
+    /// Takes the next line of the reason: so many, and so much of each.
+    pub fn said(&mut self, line: &str) {
+        if self.why.len() < LINES && !line.trim().is_empty() {
+            self.why.push(line.chars().take(CHARACTERS).collect());
+        }
+    }
+}
+
 /// What passed and failed, and how long it took.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tally {
@@ -11,8 +41,8 @@ pub struct Tally {
     pub failed: u64,
     /// Wall time.
     pub seconds: f64,
-    /// Names of failures.
-    pub failures: Vec<String>,
+    /// What failed, and why.
+    pub failures: Vec<Failure>,
     /// What was tried a second time because the host had failed it, and why.
     pub retries: Vec<String>,
     /// Cells of the poison matrix that tests have seen, as they wrote them.
@@ -38,7 +68,9 @@ impl Tally {
     pub fn fail(&mut self, what: &str, why: &str) {
         println!("FAILED: {what}\n{}", why.trim_end());
         self.failed += 1;
-        self.failures.push(what.to_owned());
+        let mut failure = Failure::new(what);
+        why.lines().for_each(|line| failure.said(line));
+        self.failures.push(failure);
     }
 }
 
