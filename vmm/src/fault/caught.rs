@@ -3,10 +3,7 @@
 use super::{Faults, Holes, MAX_HOLES, Piece, holes::offsets, plan_holes};
 use crate::memory::{GuestMapError, Sprung, Window};
 use devices::units::{Gpa, GpaRange};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
-};
+use std::sync::{Arc, PoisonError};
 
 impl Faults {
     /// The holes and traps that the lines ask for.
@@ -57,7 +54,7 @@ impl Faults {
     pub fn dig(&self, plan: Holes) -> Result<bool, GuestMapError> {
         let mut holes = self.holes.write().unwrap_or_else(PoisonError::into_inner);
         let mut dug = Ok(true);
-        let (mut done, mut trapped) = (BTreeMap::new(), BTreeMap::new());
+        let (mut done, mut trapped) = (vec![], vec![]);
         for window in self.windows.all() {
             let range = window.range();
             match window.set_holes(offsets(plan.of(range), range)) {
@@ -96,6 +93,11 @@ impl Faults {
             self.traps.lost(lost);
         }
         self.traps.take_lost()
+    }
+
+    /// How many traps were touched so far: each touch makes another plan.
+    pub fn touches(&self) -> u64 {
+        self.traps.touches()
     }
 
     /// How many pieces the guest's memory has.

@@ -2,11 +2,7 @@
 
 use crate::memory::PAGE;
 use devices::units::{Gpa, GpaRange};
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-};
+use std::{cmp::Reverse, collections::BTreeSet, ops::Range};
 
 /// Most separate holes: each one more splits a memory slot, and vCPUs stand still while that is done.
 pub const MAX_HOLES: usize = 1024;
@@ -17,13 +13,16 @@ pub const RECENT: usize = 64;
 /// So many of them in any case.
 const FEW: usize = 8;
 
+/// A run of pages: start, end.
+type Run = (u64, u64);
+
 /// Runs of pages, by address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holes {
-    /// Start, end; disjoint, each within one window.
-    runs: BTreeMap<u64, u64>,
+    /// Ascending, disjoint, each within one window.
+    runs: Vec<Run>,
     /// The same of traps: pages that become holes when they are touched.
-    traps: BTreeMap<u64, u64>,
+    traps: Vec<Run>,
     /// Pages that should be one or the other and are not, because there would be too many.
     pub left_out: u64,
     /// Version of the set of windows that they are in.
@@ -31,7 +30,10 @@ pub struct Holes {
 }
 
 impl Holes {
-    pub(super) fn new(runs: BTreeMap<u64, u64>, traps: BTreeMap<u64, u64>, left_out: u64) -> Self {
+    /// Of runs in any order.
+    pub(super) fn new(mut runs: Vec<Run>, mut traps: Vec<Run>, left_out: u64) -> Self {
+        runs.sort_unstable();
+        traps.sort_unstable();
         Self {
             runs,
             traps,
@@ -86,34 +88,35 @@ impl Holes {
     }
 
     /// Holes of the window at `range`.
-    pub(super) fn of(&self, range: GpaRange) -> impl Iterator<Item = (u64, u64)> {
+    pub(super) fn of(&self, range: GpaRange) -> impl Iterator<Item = Run> {
         within(&self.runs, range)
     }
 
     /// Its traps.
-    pub(super) fn traps_of(&self, range: GpaRange) -> impl Iterator<Item = (u64, u64)> {
+    pub(super) fn traps_of(&self, range: GpaRange) -> impl Iterator<Item = Run> {
         within(&self.traps, range)
     }
 }
 
 /// As offsets into `range`.
-pub(super) fn offsets(runs: impl Iterator<Item = (u64, u64)>, range: GpaRange) -> Vec<Range<u64>> {
+pub(super) fn offsets(runs: impl Iterator<Item = Run>, range: GpaRange) -> Vec<Range<u64>> {
     let first = range.start.0;
     runs.map(|(start, end)| start - first..end - first).collect()
 }
 
-fn pages(runs: &BTreeMap<u64, u64>) -> u64 {
+fn pages(runs: &[Run]) -> u64 {
     runs.iter().map(|(start, end)| (end - start) / PAGE).sum()
 }
 
-fn contains(runs: &BTreeMap<u64, u64>, gpa: Gpa) -> bool {
-    let run = runs.range(..=gpa.0).next_back();
-    run.is_some_and(|(_, end)| gpa.0 < *end)
+fn contains(runs: &[Run], gpa: Gpa) -> bool {
+    let behind = runs.partition_point(|(start, _)| *start <= gpa.0);
+    runs[..behind].last().is_some_and(|(_, end)| gpa.0 < *end)
 }
 
-fn within(runs: &BTreeMap<u64, u64>, range: GpaRange) -> impl Iterator<Item = (u64, u64)> {
-    let runs = runs.range(range.start.0..range.end().0);
-    runs.map(|(start, end)| (*start, *end))
+fn within(runs: &[Run], range: GpaRange) -> impl Iterator<Item = Run> {
+    let first = runs.partition_point(|(start, _)| *start < range.start.0);
+    let end = range.end().0;
+    runs[first..].iter().copied().take_while(move |(start, _)| *start < end)
 }
 
 /// A piece of guest memory.
@@ -129,43 +132,57 @@ pub struct Piece {
 /// in what can have them, the longest runs and the pages of `recent` last; what remains is left out, at the highest addresses, and
 /// counted.
 pub fn plan_holes(bad: &[GpaRange], pieces: &[Piece], recent: &[Gpa], most: usize) -> Holes {
-    let (mut fixed, mut free) = (vec![], vec![]);
+    let (mut holes, mut free) = (vec![], vec![]);
     for (start, end, traps) in runs_of(bad, pieces) {
-        if traps { &mut free } else { &mut fixed }.push((start, end));
+        if traps { &mut free } else { &mut holes }.push((start, end));
     }
-    let all = fixed.len() + free.len();
-    if all <= most {
-        return Holes::new(fixed.into_iter().chain(free).collect(), BTreeMap::new(), 0);
+    if holes.len() + free.len() <= most {
+        holes.append(&mut free);
+        return Holes::new(holes, vec![], 0);
     }
     // What cannot have traps has more need of holes than what was touched, but for the few pages of one instruction.
-    let touched = most.saturating_sub(fixed.len()).clamp(FEW, RECENT).min(most);
+    let touched = most.saturating_sub(holes.len()).clamp(FEW, RECENT).min(most);
     let room = most - if free.is_empty() { 0 } else { touched };
-    let left_out = fixed.iter().skip(room).map(|(start, end)| (end - start) / PAGE).sum();
-    fixed.truncate(room);
-    free.sort_by_key(|(start, end)| (Reverse(end - start), *start));
-    let later = free.split_off((room - fixed.len()).min(free.len()));
-    let mut holes: BTreeMap<u64, u64> = fixed.into_iter().chain(free).collect();
-    let mut traps = BTreeMap::new();
+    let left_out = holes.iter().skip(room).map(|(start, end)| (end - start) / PAGE).sum();
+    holes.truncate(room);
     let recent: BTreeSet<u64> = recent
         .iter()
         .rev()
         .take(touched)
         .map(|page| page.0 / PAGE * PAGE)
         .collect();
-    for (start, end) in later {
-        let mut at = start;
-        for page in recent.range(start..end) {
+    let last = last_of_the_longest(&free, room - holes.len());
+    let mut traps = Vec::with_capacity(free.len());
+    for run in free {
+        if last.is_some_and(|last| by_length(&run) <= last) {
+            holes.push(run);
+            continue;
+        }
+        let (mut at, end) = run;
+        for page in recent.range(at..end) {
             if at < *page {
-                traps.insert(at, *page);
+                traps.push((at, *page));
             }
-            holes.insert(*page, page + PAGE);
+            holes.push((*page, page + PAGE));
             at = page + PAGE;
         }
         if at < end {
-            traps.insert(at, end);
+            traps.push((at, end));
         }
     }
     Holes::new(holes, traps, left_out)
+}
+
+/// The longest first, and of those as long the first.
+fn by_length((start, end): &Run) -> (Reverse<u64>, u64) {
+    (Reverse(end - start), *start)
+}
+
+/// The last of the first `n` by length.
+fn last_of_the_longest(runs: &[Run], n: usize) -> Option<(Reverse<u64>, u64)> {
+    let mut keys: Vec<_> = runs.iter().map(by_length).collect();
+    let last = n.min(keys.len()).checked_sub(1)?;
+    Some(*keys.select_nth_unstable(last).1)
 }
 
 /// Runs of pages with something bad in them, each a part of one piece, and whether that can have traps.
@@ -203,10 +220,6 @@ mod tests {
         all.iter().map(piece).collect()
     }
 
-    fn runs(of: &BTreeMap<u64, u64>) -> Vec<(u64, u64)> {
-        of.iter().map(|(start, end)| (*start, *end)).collect()
-    }
-
     #[test]
     fn bad_lines_take_their_whole_pages_and_neighbours_are_one_hole() {
         let pieces = pieces(&[(0, 0x10_0000, false), (0x10_0000, 0x10_0000, false)]);
@@ -220,7 +233,7 @@ mod tests {
         ];
         let holes = plan_holes(&bad, &pieces, &[], 9);
         assert_eq!(
-            runs(&holes.runs),
+            holes.runs,
             [
                 (0x1000, 0x3000),
                 (0x4000, 0x7000),
@@ -281,11 +294,11 @@ mod tests {
         let recent = [Gpa(0x10_1000), Gpa(0x10_0000), Gpa(0x20_3fff)];
         let holes = plan_holes(&bad, &pieces, &recent, 5);
         assert_eq!(
-            runs(&holes.runs),
+            holes.runs,
             [(0x10_0000, 0x10_1000), (0x10_1000, 0x10_2000), (0x20_3000, 0x20_4000)]
         );
         assert_eq!(
-            runs(&holes.traps)[..3],
+            holes.traps[..3],
             [(0, 0x4000), (0x10_2000, 0x10_4000), (0x20_0000, 0x20_3000)]
         );
     }

@@ -19,6 +19,8 @@ pub(super) struct Traps {
 struct State {
     /// The last one touched is the last one.
     recent: VecDeque<Gpa>,
+    /// How many were touched so far.
+    touches: u64,
     lost: Vec<usize>,
 }
 
@@ -44,9 +46,15 @@ impl Traps {
         self.state().recent.iter().copied().collect()
     }
 
+    /// How many pages were touched so far.
+    pub(super) fn touches(&self) -> u64 {
+        self.state().touches
+    }
+
     /// These were touched.
     pub(super) fn touched(&self, pages: &[Gpa]) {
         let mut state = self.state();
+        state.touches += pages.len() as u64;
         for page in pages {
             state.recent.retain(|other| other != page);
             state.recent.push_back(*page);
@@ -78,7 +86,7 @@ mod tests {
         traps.touched(&pages[..1]);
         traps.touched(&pages[RECENT..]);
         let recent = traps.recent();
-        assert_eq!(recent.len(), RECENT);
+        assert_eq!((recent.len(), traps.touches()), (RECENT, RECENT as u64 + 3));
         assert_eq!(recent[RECENT - 3..], [pages[0], pages[RECENT], pages[RECENT + 1]]);
         assert!(recent.contains(&pages[3]) && !recent.contains(&pages[1]) && !recent.contains(&pages[2]));
     }

@@ -72,7 +72,10 @@ impl Reader {
             line
         };
         match verdict {
-            "FAILED" => self.tally.failures.extend(self.begun.take().as_deref().map(Failure::new)),
+            "FAILED" => self
+                .tally
+                .failures
+                .extend(self.begun.take().as_deref().map(Failure::new)),
             "ok" | "ignored" => self.begun = None,
             _ => {}
         }
@@ -163,7 +166,10 @@ mod tests {
     #[test]
     fn reason_is_cut_where_it_is_a_log() {
         let log = "x".repeat(5000) + "\n";
-        let said = format!("test a ... FAILED\n---- a stdout ----\n{}failures:\n    a\n", log.repeat(500));
+        let said = format!(
+            "test a ... FAILED\n---- a stdout ----\n{}failures:\n    a\n",
+            log.repeat(500)
+        );
         let tally = read(Speaker::Libtest, &said);
         let characters: usize = tally.failures[0].why.iter().map(String::len).sum();
         assert!((1000..10_000).contains(&characters), "{characters}");

@@ -57,6 +57,8 @@ pub(super) struct Halt {
     crowded: bool,
     /// The last machine check that all vCPUs took.
     broadcast: Option<Instant>,
+    /// Changes of the lines, and touches of traps, that the holes are made for.
+    dug: Option<(u64, u64)>,
     /// The last look at vCPUs that may wait for ever.
     looked: Option<Instant>,
     /// The guest waits for its own injection.
@@ -222,9 +224,15 @@ impl Running {
 
     fn dig(&mut self) {
         let changes = self.faults().changes();
+        let all = changes.map(|changes| (changes, self.faults().touches()));
+        if all.is_some() && all == self.halt.dug {
+            return;
+        }
+        self.halt.dug = None;
         for _ in 0..=self.faults().pieces() {
             let plan = self.faults().plan();
             if self.faults().has(&plan) {
+                self.halt.dug = all;
                 break;
             }
             if plan.left_out > 0 && plan.left_out != self.faults().caught().left_out {
@@ -237,7 +245,10 @@ impl Running {
                 tracing::warn!("{error}: {}", error.source);
             }
             match self.faults().dig(plan) {
-                Ok(true) => break,
+                Ok(true) => {
+                    self.halt.dug = all;
+                    break;
+                }
                 Ok(false) => {}
                 Err(error) => {
                     tracing::error!(%error, "loads of some bad lines are not caught");

@@ -77,7 +77,12 @@ mod tests {
     }
 
     fn failed(queue: &Queue) -> Vec<&str> {
-        queue.tally.failures.iter().map(|failure| failure.name.as_str()).collect()
+        queue
+            .tally
+            .failures
+            .iter()
+            .map(|failure| failure.name.as_str())
+            .collect()
     }
 
     fn queue(names: &[&str]) -> Queue {
