@@ -10,10 +10,9 @@
 //! have under way is bounded by number (the queue's size) and by [`MAX_WEIGHT`].
 
 use super::{
-    Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice, lock,
+    Activation, Memory, Occasional, Progress, Reader, Single, VirtioDevice, lock,
     queue::{Chain, Next, Virtqueue},
 };
-use crate::GuestMemory;
 use std::{
     sync::{Arc, Mutex, Weak},
     thread,
@@ -84,13 +83,7 @@ struct State {
     epoch: u64,
     in_flight: usize,
     weight: usize,
-    active: Option<Active>,
-}
-
-struct Active {
-    queue: Virtqueue,
-    memory: GuestMemory,
-    interrupt: Interrupt,
+    active: Option<Single>,
 }
 
 /// A request under way.
@@ -176,7 +169,7 @@ impl<R: Requests> Deferred<R> {
         };
         let mut orders = Vec::new();
         let progress = change(&mut state, &memory, &mut orders);
-        let signal = |a: &mut Active| a.queue.take_signal(&memory).then(|| a.interrupt.clone());
+        let signal = |a: &mut Single| a.queue.take_signal(&memory).then(|| a.interrupt.clone());
         let raise = state.active.as_mut().and_then(signal);
         drop(state);
         orders.into_iter().for_each(&self.submit);
@@ -192,7 +185,7 @@ impl<R: Requests> Deferred<R> {
             epoch,
             in_flight,
             weight,
-            active: Some(Active { queue, .. }),
+            active: Some(Single { queue, .. }),
         } = state
         else {
             return Progress::Done;
@@ -320,17 +313,7 @@ impl<R: Requests> VirtioDevice for Deferred<R> {
     }
 
     fn activate(&self, activation: Activation) {
-        let Activation {
-            queues,
-            memory,
-            interrupt,
-            ..
-        } = activation;
-        lock(&self.state).active = queues.into_iter().next().map(|queue| Active {
-            queue,
-            memory,
-            interrupt,
-        });
+        lock(&self.state).active = activation.single();
     }
 
     fn reset(&self) {

@@ -1,6 +1,6 @@
 //! What a virtio device is to its transport, and the transport to the device.
 
-use super::queue::Virtqueue;
+use super::{Memory, queue::Virtqueue};
 use crate::{GuestMemory, Line};
 use std::sync::{
     Arc,
@@ -48,6 +48,52 @@ pub struct Activation {
     pub interrupt: Interrupt,
     /// Feature bits that both sides agreed on.
     pub features: u64,
+}
+
+impl Activation {
+    /// For a device that works on its first queue.
+    pub(super) fn single(self) -> Option<Single> {
+        Some(Single {
+            queue: self.queues.into_iter().next()?,
+            memory: self.memory,
+            interrupt: self.interrupt,
+        })
+    }
+
+    /// For a device whose first two queues are the two directions of something.
+    pub(super) fn pair(self) -> Option<Pair> {
+        let mut queues = self.queues.into_iter();
+        Some(Pair {
+            receive: queues.next()?,
+            transmit: queues.next()?,
+            memory: self.memory,
+            interrupt: self.interrupt,
+        })
+    }
+}
+
+/// An active device of one queue.
+pub(super) struct Single {
+    pub queue: Virtqueue,
+    pub memory: GuestMemory,
+    pub interrupt: Interrupt,
+}
+
+/// An active device that receives and transmits, as its driver calls it.
+pub(super) struct Pair {
+    pub receive: Virtqueue,
+    pub transmit: Virtqueue,
+    pub memory: GuestMemory,
+    pub interrupt: Interrupt,
+}
+
+impl Pair {
+    /// Marks what was done for the driver; the interrupt to pulse, if it wants one.
+    pub(super) fn settle(&mut self, mem: &Memory) -> Option<Interrupt> {
+        let received = self.receive.take_signal(mem);
+        let sent = self.transmit.take_signal(mem);
+        (received || sent).then(|| self.interrupt.clone())
+    }
 }
 
 /// Whether a bounded piece of work was all of it.

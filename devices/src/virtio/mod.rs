@@ -26,6 +26,7 @@ mod testing;
 pub mod vsock;
 
 pub use device::{Activation, Interrupt, Progress, VirtioDevice};
+use device::{Pair, Single};
 pub use mmio::VirtioMmio;
 
 use std::sync::{

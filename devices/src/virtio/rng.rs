@@ -1,10 +1,6 @@
 //! Entropy device (virtio 1.2 section 5.4): fills what the guest asks for, up to [`PER_REQUEST`] bytes a request.
 
-use super::{
-    Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice, Writer, lock,
-    queue::{Next, Virtqueue},
-};
-use crate::GuestMemory;
+use super::{Activation, Memory, Occasional, Progress, Single, VirtioDevice, Writer, lock, queue::Next};
 use std::{
     io::{self, Write},
     sync::Mutex,
@@ -30,13 +26,7 @@ pub struct Rng(Mutex<State>);
 struct State {
     source: Source,
     failures: Occasional,
-    active: Option<Active>,
-}
-
-struct Active {
-    queue: Virtqueue,
-    memory: GuestMemory,
-    interrupt: Interrupt,
+    active: Option<Single>,
 }
 
 impl Rng {
@@ -55,7 +45,7 @@ impl State {
         let Self {
             source,
             failures,
-            active: Some(Active { queue, .. }),
+            active: Some(Single { queue, .. }),
         } = self
         else {
             return Progress::Done;
@@ -126,17 +116,7 @@ impl VirtioDevice for Rng {
     }
 
     fn activate(&self, activation: Activation) {
-        let Activation {
-            queues,
-            memory,
-            interrupt,
-            ..
-        } = activation;
-        lock(&self.0).active = queues.into_iter().next().map(|queue| Active {
-            queue,
-            memory,
-            interrupt,
-        });
+        lock(&self.0).active = activation.single();
     }
 
     fn reset(&self) {

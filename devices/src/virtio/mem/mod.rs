@@ -10,13 +10,8 @@
 
 mod blocks;
 
-use super::{
-    Activation, Interrupt, Memory, Progress, Reader, VirtioDevice,
-    deferred::copy_config,
-    lock,
-    queue::{Next, Virtqueue},
-};
-use crate::{GuestMemory, units::GpaRange};
+use super::{Activation, Memory, Progress, Reader, Single, VirtioDevice, deferred::copy_config, lock, queue::Next};
+use crate::units::GpaRange;
 use blocks::Blocks;
 use std::{
     io::{self, Write},
@@ -118,13 +113,7 @@ struct State {
     blocks: Blocks,
     counts: Counts,
     media: Box<dyn Media>,
-    active: Option<Active>,
-}
-
-struct Active {
-    queue: Virtqueue,
-    memory: GuestMemory,
-    interrupt: Interrupt,
+    active: Option<Single>,
 }
 
 /// A request, taken apart.
@@ -225,7 +214,7 @@ impl State {
 
     fn serve(&mut self, plan: &MemPlan, mem: &Memory) -> Progress {
         for _ in 0..QUEUE_SIZE {
-            let Some(Active { queue, .. }) = &mut self.active else {
+            let Some(Single { queue, .. }) = &mut self.active else {
                 return Progress::Done;
             };
             let chain = match queue.take_next(mem) {
@@ -260,7 +249,7 @@ impl State {
             let [kind @ .., _, _, _, _, _, _, low, high] = &mut bytes;
             *kind = answer.to_le_bytes();
             [*low, *high] = state.to_le_bytes();
-            let Some(Active { queue, .. }) = &mut self.active else {
+            let Some(Single { queue, .. }) = &mut self.active else {
                 return Progress::Done;
             };
             match to.write_all(&bytes) {
@@ -397,20 +386,10 @@ impl VirtioDevice for Mem {
     }
 
     fn activate(&self, activation: Activation) {
-        let Activation {
-            queues,
-            memory,
-            interrupt,
-            features,
-        } = activation;
-        if features & F_UNPLUGGED_INACCESSIBLE == 0 {
+        if activation.features & F_UNPLUGGED_INACCESSIBLE == 0 {
             tracing::info!("a virtio-mem driver may read unplugged memory: it reads as ones");
         }
-        lock(&self.state).active = queues.into_iter().next().map(|queue| Active {
-            queue,
-            memory,
-            interrupt,
-        });
+        lock(&self.state).active = activation.single();
     }
 
     fn reset(&self) {

@@ -13,12 +13,11 @@ pub mod config;
 mod tests;
 
 use super::{
-    Activation, Interrupt, Memory, Occasional, Progress, Reader, VirtioDevice,
+    Activation, Memory, Occasional, Pair, Progress, Reader, VirtioDevice,
     deferred::copy_config,
     lock,
     queue::{Next, Virtqueue},
 };
-use crate::GuestMemory;
 use config::Mac;
 use std::{
     io::{Read, Write},
@@ -129,14 +128,7 @@ struct State {
     max_frame: usize,
     /// Room for one frame and a byte more: what fills it was longer.
     buffer: Vec<u8>,
-    active: Option<Active>,
-}
-
-struct Active {
-    receive: Virtqueue,
-    transmit: Virtqueue,
-    memory: GuestMemory,
-    interrupt: Interrupt,
+    active: Option<Pair>,
 }
 
 impl Net {
@@ -211,19 +203,10 @@ impl Net {
     }
 }
 
-impl Active {
-    /// Marks what was done for the driver; the interrupt to pulse, if it wants one.
-    fn settle(&mut self, mem: &Memory) -> Option<Interrupt> {
-        let received = self.receive.take_signal(mem);
-        let sent = self.transmit.take_signal(mem);
-        (received || sent).then(|| self.interrupt.clone())
-    }
-}
-
 impl State {
     /// Moves frames from the wire into the driver's buffers.
     fn receive(&mut self, mem: &Memory) -> Progress {
-        let Some(Active { receive: queue, .. }) = &mut self.active else {
+        let Some(Pair { receive: queue, .. }) = &mut self.active else {
             return Progress::Done;
         };
         for _ in 0..PER_TURN {
@@ -262,7 +245,7 @@ impl State {
 
     /// Moves the driver's frames to the wire.
     fn transmit(&mut self, mem: &Memory) -> Progress {
-        let Some(Active { transmit: queue, .. }) = &mut self.active else {
+        let Some(Pair { transmit: queue, .. }) = &mut self.active else {
             return Progress::Done;
         };
         for _ in 0..PER_TURN {
@@ -368,21 +351,7 @@ impl VirtioDevice for Net {
     }
 
     fn activate(&self, activation: Activation) {
-        let Activation {
-            queues,
-            memory,
-            interrupt,
-            ..
-        } = activation;
-        let mut queues = queues.into_iter();
-        if let (Some(receive), Some(transmit)) = (queues.next(), queues.next()) {
-            lock(&self.state).active = Some(Active {
-                receive,
-                transmit,
-                memory,
-                interrupt,
-            });
-        }
+        lock(&self.state).active = activation.pair();
     }
 
     fn reset(&self) {

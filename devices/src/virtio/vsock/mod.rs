@@ -20,13 +20,7 @@ mod tests;
 
 pub use connection::ROOM;
 
-use super::{
-    Activation, Interrupt, Memory, Occasional, Progress, VirtioDevice,
-    deferred::copy_config,
-    lock,
-    queue::{Next, Virtqueue},
-};
-use crate::GuestMemory;
+use super::{Activation, Memory, Occasional, Pair, Progress, VirtioDevice, deferred::copy_config, lock, queue::Next};
 use chain::{deliver, room, take};
 use connection::{Connection, Step};
 use packet::{Header, STREAM, op};
@@ -134,14 +128,7 @@ struct State {
     status: VsockStatus,
     complaints: Occasional,
     buffer: Vec<u8>,
-    active: Option<Active>,
-}
-
-struct Active {
-    receive: Virtqueue,
-    transmit: Virtqueue,
-    memory: GuestMemory,
-    interrupt: Interrupt,
+    active: Option<Pair>,
 }
 
 impl Vsock {
@@ -241,15 +228,6 @@ fn more(one: Progress, other: Progress) -> Progress {
     }
 }
 
-impl Active {
-    /// Marks what was done for the driver; the interrupt to pulse, if it wants one.
-    fn settle(&mut self, mem: &Memory) -> Option<Interrupt> {
-        let received = self.receive.take_signal(mem);
-        let sent = self.transmit.take_signal(mem);
-        (received || sent).then(|| self.interrupt.clone())
-    }
-}
-
 impl State {
     /// A key of a port of the host that no connection has.
     fn free_key(&mut self, guest: u32) -> Option<Key> {
@@ -283,7 +261,7 @@ impl State {
             if self.queue.is_empty() && self.resets.is_empty() {
                 return Progress::Done;
             }
-            let Some(Active { receive: queue, .. }) = &mut self.active else {
+            let Some(Pair { receive: queue, .. }) = &mut self.active else {
                 return Progress::Done;
             };
             // First a buffer: what is off a stream cannot go back.
@@ -305,7 +283,7 @@ impl State {
                 self.status.resets = self.status.resets.saturating_add(1);
             }
             let data = usize::try_from(header.len).ok().and_then(|len| self.buffer.get(..len));
-            let Some(Active { receive: queue, .. }) = &mut self.active else {
+            let Some(Pair { receive: queue, .. }) = &mut self.active else {
                 return Progress::Done;
             };
             deliver(queue, mem, &header, data.unwrap_or_default());
@@ -343,7 +321,7 @@ impl State {
                 // The next receive buffer goes on from here.
                 return Progress::Done;
             }
-            let Some(Active { transmit: queue, .. }) = &mut self.active else {
+            let Some(Pair { transmit: queue, .. }) = &mut self.active else {
                 return Progress::Done;
             };
             let chain = match queue.take_next(mem) {
@@ -436,21 +414,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn activate(&self, activation: Activation) {
-        let Activation {
-            queues,
-            memory,
-            interrupt,
-            ..
-        } = activation;
-        let mut queues = queues.into_iter();
-        if let (Some(receive), Some(transmit)) = (queues.next(), queues.next()) {
-            lock(&self.state).active = Some(Active {
-                receive,
-                transmit,
-                memory,
-                interrupt,
-            });
-        }
+        lock(&self.state).active = activation.pair();
     }
 
     /// Programs of the host see the end of their streams.
