@@ -207,6 +207,8 @@ fn einj(m: &mut Machine) -> Result<()> {
     );
 
     inject(m, MEMORY_RECOVERABLE, gpa, false)?;
+    // What is bad already is bad at once, and those that follow are not kept waiting.
+    inject(m, MEMORY_RECOVERABLE, gpa, false)?;
     let faults = m.faults()?;
     let found = facts::list(&faults, "faults")?.iter().find(mine);
     let found = found.with_context(|| faults.to_string())?;

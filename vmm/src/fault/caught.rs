@@ -3,7 +3,11 @@
 use super::{Faults, Holes, MAX_HOLES, Piece, holes::offsets, plan_holes};
 use crate::memory::{GuestMapError, Sprung, Window};
 use devices::units::{Gpa, GpaRange};
-use std::sync::{Arc, PoisonError};
+use std::{
+    io,
+    ops::Range,
+    sync::{Arc, PoisonError},
+};
 
 impl Faults {
     /// The holes and traps that the lines ask for.
@@ -98,6 +102,15 @@ impl Faults {
     /// How many traps were touched so far: each touch makes another plan.
     pub fn touches(&self) -> u64 {
         self.traps.touches()
+    }
+
+    /// See [`Window::renew`]. Its pages have no trap then, even if they are to have one.
+    pub fn renew(&self, window: &Window, offset: u64, lsb: u32, replaced: bool) -> io::Result<Range<u64>> {
+        let unit = window.renew(offset, lsb, replaced)?;
+        let start = window.range().start.0;
+        let mut holes = self.holes.write().unwrap_or_else(PoisonError::into_inner);
+        holes.forget_traps(&(start.saturating_add(unit.start)..start.saturating_add(unit.end)));
+        Ok(unit)
     }
 
     /// How many pieces the guest's memory has.

@@ -87,6 +87,23 @@ impl Holes {
         contains(&self.traps, gpa)
     }
 
+    /// There are no traps in `bytes`, whole pages, any more.
+    pub(super) fn forget_traps(&mut self, bytes: &Range<u64>) {
+        let first = self.traps.partition_point(|(_, end)| *end <= bytes.start);
+        let behind = self.traps.partition_point(|(start, _)| *start < bytes.end);
+        let Some(touched) = self.traps.get(first..behind) else {
+            return;
+        };
+        let before = touched.first().map(|(start, _)| (*start, bytes.start));
+        let after = touched.last().map(|(_, end)| (bytes.end, *end));
+        let left: Vec<Run> = [before, after]
+            .into_iter()
+            .flatten()
+            .filter(|(start, end)| start < end)
+            .collect();
+        self.traps.splice(first..behind, left);
+    }
+
     /// Holes of the window at `range`.
     pub(super) fn of(&self, range: GpaRange) -> impl Iterator<Item = Run> {
         within(&self.runs, range)
@@ -301,6 +318,32 @@ mod tests {
             holes.traps[..3],
             [(0, 0x4000), (0x10_2000, 0x10_4000), (0x20_0000, 0x20_3000)]
         );
+    }
+
+    #[test]
+    fn traps_that_went_are_asked_for_again() {
+        let runs = vec![(0x1000, 0x5000), (0x7000, 0x8000), (0x9000, 0xb000)];
+        let left = |bytes: Range<u64>| {
+            let mut holes = Holes::new(vec![], runs.clone(), 0);
+            holes.forget_traps(&bytes);
+            holes.traps
+        };
+        assert_eq!(
+            left(0x2000..0x3000),
+            [(0x1000, 0x2000), (0x3000, 0x5000), (0x7000, 0x8000), (0x9000, 0xb000)]
+        );
+        assert_eq!(left(0x4000..0xa000), [(0x1000, 0x4000), (0xa000, 0xb000)]);
+        assert_eq!(left(0x7000..0x8000), [(0x1000, 0x5000), (0x9000, 0xb000)]);
+        assert_eq!(left(0..0x10_0000), []);
+        for elsewhere in [0..0x1000, 0x5000..0x7000, 0xb000..0xc000, 0x2000..0x2000] {
+            let mut same = left(elsewhere.clone());
+            same.dedup_by(|after, before| {
+                let joined = after.0 == before.1;
+                before.1 = if joined { after.1 } else { before.1 };
+                joined
+            });
+            assert_eq!(same, runs, "{elsewhere:x?}");
+        }
     }
 
     #[test]

@@ -371,6 +371,8 @@ impl Traps {
         let state = self.ground.state(page).load(SeqCst) & STATE;
         if matches!(state, SET | SPRUNG) && self.ground.open(page).is_err() {
             broken.push(offset);
+            // The host may have lost it there, and whatever is kept there next needs a page that is good.
+            let _ = self.ground.attic(page).map(drop_page);
         }
         self.settle(page);
     }

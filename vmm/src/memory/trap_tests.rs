@@ -258,6 +258,29 @@ fn what_is_put_in_place_of_a_page_has_no_trap() {
     });
 }
 
+/// The host loses what a trap keeps.
+#[test]
+fn a_page_whose_keep_was_lost_can_have_a_trap_again() {
+    let _alone = alone();
+    let Some(mut memory) = Memory::new(false) else { return };
+    memory.store(3, 7);
+    memory.set(vec![3..4; 1]);
+    let kept = memory.traps.ground.attic(3).unwrap();
+    uffd::register(kept, SIZE).unwrap();
+    drop_page(kept).unwrap();
+    uffd::poison(kept).unwrap();
+    uffd::unregister(kept, SIZE).unwrap();
+    assert_eq!(memory.traps.ground.spring(memory.address(3), true), Sprung::Done);
+    let (taken, broken) = memory.traps.take();
+    assert_eq!((taken, broken), (vec![3 * PAGE], vec![3 * PAGE]));
+    // What the loop puts there.
+    drop_page(memory.address(3)).unwrap();
+    memory.store(3, 9);
+    memory.set(vec![3..4; 1]);
+    assert_eq!(memory.load(3), 9);
+    assert_eq!(memory.take(), [3]);
+}
+
 #[test]
 fn runs_without_others() {
     let runs = |all: &[(u64, u64)]| all.iter().map(|(start, end)| *start..*end).collect::<Vec<_>>();

@@ -58,7 +58,7 @@ pub(super) struct Halt {
     /// The last machine check that all vCPUs took.
     broadcast: Option<Instant>,
     /// Changes of the lines, and touches of traps, that the holes are made for.
-    dug: Option<(u64, u64)>,
+    pub(super) dug: Option<(u64, u64)>,
     /// The last look at vCPUs that may wait for ever.
     looked: Option<Instant>,
     /// The guest waits for its own injection.
@@ -173,6 +173,10 @@ impl Running {
         if self.halt.seen != changes && self.faults().has(&self.faults().plan()) {
             self.now_in_force(changes);
         }
+        if self.halt.injecting && self.halt.seen.is_some() && self.halt.seen == self.faults().changes() {
+            // What the guest asked for was so already.
+            self.now_in_force(self.halt.seen);
+        }
         self.hear_of_devices();
         let waiting = !self.parts.platform.consumptions().is_empty() || self.halt.has_notices();
         let waiting = waiting && !self.halt.crowded || self.has_lost();
@@ -226,7 +230,7 @@ impl Running {
         let changes = self.faults().changes();
         let all = changes.map(|changes| (changes, self.faults().touches()));
         if all.is_some() && all == self.halt.dug {
-            return;
+            return self.now_in_force(changes);
         }
         self.halt.dug = None;
         for _ in 0..=self.faults().pieces() {

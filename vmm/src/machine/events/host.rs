@@ -68,9 +68,11 @@ impl Running {
             return Ok(None);
         };
         let range = window.range();
-        let unit = window.renew(offset, one.lsb, how.contains(&How::Replaced)).map_err(|error| {
+        let replaced = how.contains(&How::Replaced);
+        let unit = self.faults().renew(&window, offset, one.lsb, replaced).map_err(|error| {
             format!("the host has lost the memory at {offset:#x} of {range}, and nothing can be put in its place: {error}")
         })?;
+        self.halt.dug = None;
         self.halt.counts.host_errors += 1;
         let len = unit.end.min(range.len).saturating_sub(unit.start);
         let bad = GpaRange::new(Gpa(range.start.0.saturating_add(unit.start)), len);
