@@ -10,7 +10,7 @@
 //! Steps are done in order: `load:OFFSET`, `store:OFFSET`, `line:OFFSET` (64 bytes stored), `vector:OFFSET` (a 32-byte load),
 //! `phys:OFFSET` (prints the page's physical address), `stop` (waits for a line on standard input), `sleep:SECONDS`.
 //! `fill:OFFSET,LENGTH,SEED` and `check:OFFSET,LENGTH,SEED` write and compare words made of a number; `dread:OFFSET,LENGTH,FILE`
-//! and `dwrite:OFFSET,LENGTH,FILE` move pages from and to the begin of a file without the page cache; `splice:OFFSET,LENGTH`
+//! and `dwrite:OFFSET,LENGTH,FILE` move pages, or sectors of 512 bytes, from and to the begin of a file without the page cache; `splice:OFFSET,LENGTH`
 //! gives pages to a pipe and compares what comes out; `register:OFFSET,LENGTH` registers memory with the first RDMA device until
 //! the program ends, and prints how much is `pinned:` then. Each of these prints `STEP: done`.
 //! A load prints `load OFFSET: VALUE`. SIGBUS prints `SIGBUS code CODE offset OFFSET lsb LSB`, the offset in the mapping,

@@ -21,11 +21,19 @@ struct Part {
     offset: usize,
 }
 
+/// What disks move at least.
+const SECTOR: usize = 512;
+
 impl Part {
     /// `OFFSET,LENGTH`, whole pages of a mapping of `len` bytes.
     fn parse(start: *mut u8, len: usize, offset: &str, length: &str) -> Self {
+        Self::in_units(PAGE, start, len, offset, length)
+    }
+
+    /// The same of whole units.
+    fn in_units(unit: usize, start: *mut u8, len: usize, offset: &str, length: &str) -> Self {
         let (offset, length) = (number(offset), number(length));
-        if !(offset | length).is_multiple_of(PAGE) || offset.checked_add(length).is_none_or(|end| end > len) {
+        if !(offset | length).is_multiple_of(unit) || offset.checked_add(length).is_none_or(|end| end > len) {
             wrong();
         }
         // SAFETY: `offset` is in the mapping.
@@ -126,8 +134,12 @@ pub fn step(start: *mut u8, len: usize, verb: &str, operand: &str) -> bool {
                 fail("check", &io::Error::other(format!("other bytes at {at:#x}")));
             }
         }
-        ("dread", [offset, length, file]) => direct(&mut Part::parse(start, len, offset, length), file, false),
-        ("dwrite", [offset, length, file]) => direct(&mut Part::parse(start, len, offset, length), file, true),
+        ("dread", [offset, length, file]) => {
+            direct(&mut Part::in_units(SECTOR, start, len, offset, length), file, false)
+        }
+        ("dwrite", [offset, length, file]) => {
+            direct(&mut Part::in_units(SECTOR, start, len, offset, length), file, true)
+        }
         ("register", [offset, length]) => {
             let part = Part::parse(start, len, offset, length);
             rdma::register(part.at, part.len);

@@ -275,6 +275,50 @@ fn memory_that_the_host_has_lost_is_met_by_whoever_touches_it() -> Result<()> {
     unharmed(m)
 }
 
+/// Two programs' page has a bad line and a trap, what it held lies elsewhere and is lost there, and a device is the first to touch it:
+/// nothing of it is there any more, and nobody takes the zeros in its place for what it was.
+fn a_page_behind_a_trap(m: &mut Machine, monitor: &Monitor) -> Result<()> {
+    /// As many runs as slots do without, each longer than a page: those go before it.
+    const RUNS: u64 = 1024;
+    for n in 0..RUNS {
+        let run = json!({"nvdimm": "pmem0", "dpa": n * 4 * WHOLE, "len": 2 * WHOLE});
+        m.api.done("POST", "/faults", Some(&run))?;
+    }
+    m.guest.check(&format!(
+        "modprobe virtio_blk && for n in $(seq 100); do test -b /dev/vda && break; sleep 0.1; done; \
+         mkdir -p /shared && mount -t tmpfs none /shared && dd if=/dev/urandom of=/shared/file bs={MEMORY} count=1 2>/dev/null"
+    ))?;
+    let (memory, first) = (format!("map /shared/file {MEMORY}"), format!("load:{PAGE}"));
+    let to_it = format!("dread:{},512,/dev/vda", PAGE + WHOLE / 2);
+    let writer = m.program("", &memory, &first, &to_it)?;
+    let reader = m.program("", &memory, &first, &format!("load:{}", PAGE + 4 * LINE))?;
+    ensure!(writer.gpa == reader.gpa, "{writer:x?} {reader:x?}");
+    let bad = json!({"gpa": writer.gpa + LINE});
+    let told = m.api.done("POST", "/faults", Some(&bad))?;
+    ensure!(told["mechanisms"] == json!(["userfaultfd"]), "{told}");
+    // A byte for each page, and as much memory as the guest has.
+    let pages = RAM / WHOLE;
+    let kept = mapping(monitor.pid, pages + RAM, "")? + pages;
+    monitor.lose(kept + writer.gpa)?;
+    ensure!(ranges(m, writer.gpa)?.len() == 1, "somebody has told");
+    let (code, said) = m.go_on(&writer)?;
+    ensure!(code == "0", "{code}: {said}");
+    page_is_lost(m, writer.gpa, 0)?;
+    let end = m.go_on(&reader)?;
+    ensure!(Outcome::of(&end, &reader) == (Outcome::Killed { lsb: 12 }), "{end:?}");
+    m.met(1, 1)?;
+    page_is_lost(m, writer.gpa, LINE)
+}
+
+#[test]
+fn what_was_kept_of_a_page_behind_a_trap_and_is_lost_is_missed_by_the_guest() -> Result<()> {
+    let files = Scratch::new("host-errors")?;
+    let mut m = start(&PLAIN, &files)?;
+    let monitor = Monitor::of(&mut m)?;
+    a_page_behind_a_trap(&mut m, &monitor)?;
+    unharmed(m)
+}
+
 /// A page of a huge page: all of that is gone, as the guest's own huge page is.
 fn a_huge_page(m: &mut Machine, monitor: &Monitor) -> Result<()> {
     const HUGE: u64 = 2 * MIB;
