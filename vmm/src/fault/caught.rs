@@ -99,9 +99,9 @@ impl Faults {
         self.traps.take_lost()
     }
 
-    /// How many traps were touched so far: each touch makes another plan.
-    pub fn touches(&self) -> u64 {
-        self.traps.touches()
+    /// Counts what makes another plan of the same lines: touches of traps, and traps that went with their memory.
+    pub fn trap_changes(&self) -> u64 {
+        self.traps.changes()
     }
 
     /// See [`Window::renew`]. Its pages have no trap then, even if they are to have one.
@@ -110,6 +110,7 @@ impl Faults {
         let start = window.range().start.0;
         let mut holes = self.holes.write().unwrap_or_else(PoisonError::into_inner);
         holes.forget_traps(&(start.saturating_add(unit.start)..start.saturating_add(unit.end)));
+        self.traps.went();
         Ok(unit)
     }
 

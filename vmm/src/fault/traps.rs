@@ -19,8 +19,8 @@ pub(super) struct Traps {
 struct State {
     /// The last one touched is the last one.
     recent: VecDeque<Gpa>,
-    /// How many were touched so far.
-    touches: u64,
+    /// Counts what makes another plan: pages that were touched, and traps that went.
+    changes: u64,
     lost: Vec<usize>,
 }
 
@@ -46,15 +46,20 @@ impl Traps {
         self.state().recent.iter().copied().collect()
     }
 
-    /// How many pages were touched so far.
-    pub(super) fn touches(&self) -> u64 {
-        self.state().touches
+    /// Counts what makes another plan of the same lines: pages that were touched, and traps that went with their memory.
+    pub(super) fn changes(&self) -> u64 {
+        self.state().changes
+    }
+
+    /// Some traps are not there any more, and nobody has touched them.
+    pub(super) fn went(&self) {
+        self.state().changes += 1;
     }
 
     /// These were touched.
     pub(super) fn touched(&self, pages: &[Gpa]) {
         let mut state = self.state();
-        state.touches += pages.len() as u64;
+        state.changes += pages.len() as u64;
         for page in pages {
             state.recent.retain(|other| other != page);
             state.recent.push_back(*page);
@@ -86,7 +91,7 @@ mod tests {
         traps.touched(&pages[..1]);
         traps.touched(&pages[RECENT..]);
         let recent = traps.recent();
-        assert_eq!((recent.len(), traps.touches()), (RECENT, RECENT as u64 + 3));
+        assert_eq!((recent.len(), traps.changes()), (RECENT, RECENT as u64 + 3));
         assert_eq!(recent[RECENT - 3..], [pages[0], pages[RECENT], pages[RECENT + 1]]);
         assert!(recent.contains(&pages[3]) && !recent.contains(&pages[1]) && !recent.contains(&pages[2]));
     }

@@ -57,8 +57,8 @@ pub(super) struct Halt {
     crowded: bool,
     /// The last machine check that all vCPUs took.
     broadcast: Option<Instant>,
-    /// Changes of the lines, and touches of traps, that the holes are made for.
-    pub(super) dug: Option<(u64, u64)>,
+    /// Changes of the lines, and of the traps, that the holes are made for.
+    dug: Option<(u64, u64)>,
     /// The last look at vCPUs that may wait for ever.
     looked: Option<Instant>,
     /// The guest waits for its own injection.
@@ -228,9 +228,9 @@ impl Running {
 
     fn dig(&mut self) {
         let changes = self.faults().changes();
-        let all = changes.map(|changes| (changes, self.faults().touches()));
+        let all = changes.map(|changes| (changes, self.faults().trap_changes()));
         if all.is_some() && all == self.halt.dug {
-            return self.now_in_force(changes);
+            return;
         }
         self.halt.dug = None;
         for _ in 0..=self.faults().pieces() {

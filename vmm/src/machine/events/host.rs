@@ -72,7 +72,6 @@ impl Running {
         let unit = self.faults().renew(&window, offset, one.lsb, replaced).map_err(|error| {
             format!("the host has lost the memory at {offset:#x} of {range}, and nothing can be put in its place: {error}")
         })?;
-        self.halt.dug = None;
         self.halt.counts.host_errors += 1;
         let len = unit.end.min(range.len).saturating_sub(unit.start);
         let bad = GpaRange::new(Gpa(range.start.0.saturating_add(unit.start)), len);
