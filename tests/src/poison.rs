@@ -195,10 +195,10 @@ impl Machine {
         Ok(flags >> bit & 1 == 1)
     }
 
-    /// Waits until a node has memory: longer than virtio-mem's driver does before it tries a second time (50 s).
+    /// Waits until a node has memory.
     pub fn node_has_memory(&mut self, node: u64) -> Result<()> {
         self.guest.check(&format!(
-            "for n in $(seq 700); do test $(sed -n 's/.*MemFree: *\\([0-9]*\\) kB/\\1/p' \
+            "for n in $(seq 100); do test $(sed -n 's/.*MemFree: *\\([0-9]*\\) kB/\\1/p' \
              /sys/devices/system/node/node{node}/meminfo 2>/dev/null || echo 0) -gt 65536 && exit 0; sleep 0.1; done; \
              cat /sys/devices/system/node/has_memory; exit 1"
         ))?;

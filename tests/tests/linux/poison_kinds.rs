@@ -158,7 +158,11 @@ fn huge_pages(m: &mut Machine) -> Result<()> {
 
 fn virtio_mem(m: &mut Machine) -> Result<()> {
     m.guest.check("modprobe virtio_mem")?;
-    m.node_has_memory(2)?;
+    if let Err(error) = m.node_has_memory(2) {
+        // A driver that was refused once waits for most of a minute.
+        let machine = m.api.get("/vm")?;
+        return Err(error.context(machine["virtio"]["mem"].to_string()));
+    }
     program_meets_it(m, "virtio-mem", "virtio-mem", 2)
 }
 
